@@ -1,0 +1,2 @@
+//! The command `onecopy`.
+fn main() {}

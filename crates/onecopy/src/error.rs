@@ -1,0 +1,170 @@
+//! The error of every operation in this library.
+
+use std::io;
+
+use crate::Deadline;
+
+/// The result of an operation of this library.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation failed: the object, the numbers, and the remedy where there is one.
+///
+/// A failure of the operating system keeps the system call, the address of the object and the `errno`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A system call failed.
+    #[error("{call} on {object}: {source}{}", hint(remedy))]
+    Os {
+        /// The system call, as its man page names it.
+        call: &'static str,
+        /// The address of the object.
+        object: String,
+        /// What the kernel answered; [`io::Error::raw_os_error`] is the `errno`.
+        source: io::Error,
+        /// What would help, where that is known.
+        remedy: Option<String>,
+    },
+    /// The operation would have had to wait, and [`Deadline::Now`] forbids that. Nothing was transferred.
+    #[error("{operation} on {object} would have to wait")]
+    WouldBlock {
+        /// What was asked for: "send", "receive", "open".
+        operation: &'static str,
+        /// The address of the object.
+        object: String,
+    },
+    /// The deadline passed. Nothing was transferred.
+    #[error("{operation} on {object} timed out")]
+    TimedOut {
+        /// What was asked for: "send", "receive", "open".
+        operation: &'static str,
+        /// The address of the object.
+        object: String,
+    },
+    /// A part of the bytes went, then the rest failed.
+    #[error("{written_bytes} of {total_bytes} bytes were written, then {source}")]
+    PartialWrite {
+        /// How many bytes went.
+        written_bytes: usize,
+        /// How many there were.
+        total_bytes: usize,
+        /// What stopped the rest.
+        source: Box<Error>,
+    },
+    /// A message is longer than the mechanism carries. Nothing was sent.
+    #[error(
+        "message of {message_bytes} bytes does not fit {object}, whose limit is {limit_bytes} bytes{}",
+        hint(remedy)
+    )]
+    TooLong {
+        /// The address of the object.
+        object: String,
+        /// The length of the message.
+        message_bytes: usize,
+        /// The longest message that fits.
+        limit_bytes: usize,
+        /// How the limit can be raised or avoided.
+        remedy: Option<String>,
+    },
+    /// The caller's buffer is shorter than the message, which stays first in line.
+    #[error(
+        "buffer of {buffer_bytes} bytes is too small for the next message of {object}, which has {message_bytes} bytes"
+    )]
+    BufferTooSmall {
+        /// The address of the object.
+        object: String,
+        /// The length of the message that waits.
+        message_bytes: usize,
+        /// The length of the buffer.
+        buffer_bytes: usize,
+    },
+    /// The process on the other side is gone, and took with it what the text says.
+    #[error("the other side of {object} is gone: {detail}")]
+    PeerGone {
+        /// The address of the object.
+        object: String,
+        /// What was lost, with its numbers.
+        detail: String,
+    },
+    /// What came in, or what lies in shared memory, is not what this library wrote there.
+    #[error("{object} holds something else than expected: {detail}")]
+    Corrupt {
+        /// The address of the object.
+        object: String,
+        /// What was found, and what was expected.
+        detail: String,
+    },
+    /// An argument that can never be right.
+    #[error("{object}: {reason}")]
+    Invalid {
+        /// The object, or the argument.
+        object: String,
+        /// What is wrong with it, with the number and the limit.
+        reason: String,
+    },
+    /// This kernel or machine does not have what was asked for.
+    #[error("{object}: {reason}")]
+    Unsupported {
+        /// The object.
+        object: String,
+        /// What is missing, in the kernel's own words where it said something.
+        reason: String,
+    },
+}
+
+fn hint(remedy: &Option<String>) -> String {
+    remedy.as_ref().map_or_else(String::new, |text| format!(" ({text})"))
+}
+
+impl Error {
+    /// A failed system call.
+    pub(crate) fn os(call: &'static str, object: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::Os { call, object: object.into(), source: source.into(), remedy: None }
+    }
+
+    /// The same error with a remedy, where the variant has room for one.
+    pub(crate) fn with_remedy(mut self, text: impl Into<String>) -> Self {
+        if let Self::Os { remedy, .. } | Self::TooLong { remedy, .. } = &mut self {
+            *remedy = Some(text.into());
+        }
+        self
+    }
+
+    /// What an operation that ran out of `deadline` reports.
+    pub(crate) fn out_of_time(operation: &'static str, object: impl Into<String>, deadline: Deadline) -> Self {
+        let object = object.into();
+        match deadline {
+            Deadline::Now => Self::WouldBlock { operation, object },
+            Deadline::At(_) | Deadline::Never => Self::TimedOut { operation, object },
+        }
+    }
+
+    /// The `errno` of a failed system call.
+    #[must_use]
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match self {
+            Self::Os { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+
+    /// Whether the operation could be tried again later: it would have had to wait, or ran out of time.
+    #[must_use]
+    pub fn is_out_of_time(&self) -> bool {
+        matches!(self, Self::WouldBlock { .. } | Self::TimedOut { .. })
+    }
+
+    /// Whether the other side is gone: closed, exited or killed.
+    #[must_use]
+    pub fn is_peer_gone(&self) -> bool {
+        match self {
+            Self::PeerGone { .. } => true,
+            Self::PartialWrite { source, .. } => source.is_peer_gone(),
+            Self::Os { source, .. } => matches!(
+                source.raw_os_error(),
+                Some(libc::EPIPE | libc::ECONNRESET | libc::ECONNREFUSED | libc::ESRCH | libc::EIDRM)
+            ),
+            _ => false,
+        }
+    }
+}

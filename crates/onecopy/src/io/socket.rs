@@ -1,0 +1,79 @@
+//! A socket: send and receive with deadlines, without touching O_NONBLOCK, and never a SIGPIPE.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, RecvMsg, SendAncillaryBuffer, SendFlags, recvmsg, sendmsg};
+
+use crate::io::wait::retry;
+use crate::{Deadline, Error, Result};
+
+#[derive(Debug)]
+pub(crate) struct Socket {
+    fd: OwnedFd,
+    object: String,
+}
+
+impl Socket {
+    pub(crate) fn new(fd: OwnedFd, object: impl Into<String>) -> Self {
+        Self { fd, object: object.into() }
+    }
+
+    pub(crate) fn object(&self) -> &str {
+        &self.object
+    }
+
+    /// sendmsg(2), waiting for room until `deadline`.
+    pub(crate) fn send_by(
+        &self,
+        buffers: &[IoSlice<'_>],
+        control: &mut SendAncillaryBuffer<'_, '_, '_>,
+        deadline: Deadline,
+    ) -> Result<usize> {
+        let flags =
+            SendFlags::NOSIGNAL | if deadline == Deadline::Never { SendFlags::empty() } else { SendFlags::DONTWAIT };
+        retry(self.as_fd(), PollFlags::OUT, deadline, ("send", "sendmsg", &self.object), || {
+            sendmsg(&self.fd, buffers, control, flags)
+        })
+    }
+
+    /// recvmsg(2), waiting for data until `deadline`.
+    pub(crate) fn recv_by(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        control: &mut RecvAncillaryBuffer<'_>,
+        flags: RecvFlags,
+        deadline: Deadline,
+    ) -> Result<RecvMsg> {
+        let dontwait = if deadline == Deadline::Never { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+        let flags = flags | dontwait | RecvFlags::CMSG_CLOEXEC;
+        retry(self.as_fd(), PollFlags::IN, deadline, ("receive", "recvmsg", &self.object), || {
+            recvmsg(&self.fd, buffers, control, flags)
+        })
+    }
+
+    /// accept(2), waiting for a connection until `deadline`.
+    pub(crate) fn accept_by(&self, deadline: Deadline) -> Result<OwnedFd> {
+        crate::io::wait::wait_for(self.as_fd(), PollFlags::IN, deadline, "accept", &self.object)?;
+        retry(self.as_fd(), PollFlags::IN, deadline, ("accept", "accept4", &self.object), || {
+            match rustix::net::accept_with(&self.fd, rustix::net::SocketFlags::CLOEXEC) {
+                // The connection was reset while it waited: the next one may be there (accept(2)).
+                Err(Errno::CONNABORTED) => Err(Errno::INTR),
+                other => other,
+            }
+        })
+    }
+
+    /// An error of a call on this socket.
+    pub(crate) fn error(&self, call: &'static str, errno: Errno) -> Error {
+        Error::os(call, &self.object, errno)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

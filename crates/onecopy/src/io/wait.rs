@@ -1,0 +1,50 @@
+//! Waiting for one descriptor.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use crate::{Deadline, Error, Result};
+
+/// Waits until `fd` reports one of `events`, an error or a hang-up.
+///
+/// A signal handler that runs meanwhile does not end the wait: the deadline is absolute.
+pub(crate) fn wait_for(
+    fd: BorrowedFd<'_>,
+    events: PollFlags,
+    deadline: Deadline,
+    operation: &'static str,
+    object: &str,
+) -> Result<()> {
+    loop {
+        let mut fds = [PollFd::from_borrowed_fd(fd, events)];
+        match poll(&mut fds, deadline.timespec().as_ref()) {
+            Ok(0) => return Err(Error::out_of_time(operation, object, deadline)),
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::os("poll", object, errno)),
+        }
+    }
+}
+
+/// Calls `attempt`, which must not wait, until it succeeds or `deadline` passes; between two attempts waits for `events`.
+pub(crate) fn retry<T>(
+    fd: BorrowedFd<'_>,
+    events: PollFlags,
+    deadline: Deadline,
+    (operation, call, object): (&'static str, &'static str, &str),
+    mut attempt: impl FnMut() -> Result<T, Errno>,
+) -> Result<T> {
+    loop {
+        match attempt() {
+            Ok(value) => return Ok(value),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) if deadline == Deadline::Now => {
+                return Err(Error::out_of_time(operation, object, deadline));
+            }
+            Err(Errno::AGAIN) => wait_for(fd, events, deadline, operation, object)?,
+            Err(errno) => return Err(Error::os(call, object, errno)),
+        }
+    }
+}

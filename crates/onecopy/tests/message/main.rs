@@ -1,0 +1,4 @@
+//! The mechanisms that keep message boundaries, between real processes.
+
+#[path = "../support/mod.rs"]
+mod support;

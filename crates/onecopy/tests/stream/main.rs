@@ -1,0 +1,6 @@
+//! The byte streams, between real processes.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod pipe;

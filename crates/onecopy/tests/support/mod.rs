@@ -1,0 +1,174 @@
+//! What the tests share: a second process by re-exec, watchdogs, private names, explicit skips.
+#![allow(dead_code, reason = "each test binary uses its own part of this file")]
+
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+const ROLE: &str = "ONECOPY_TEST_ROLE";
+
+/// The part that this process plays, when a test has started it as its second process.
+///
+/// A test begins with `if let Some(role) = support::role() { return second_process(&role); }`.
+pub fn role() -> Option<String> {
+    std::env::var(ROLE).ok()
+}
+
+/// The value of an argument that the test gave to [`Peer::start`].
+pub fn argument(name: &str) -> String {
+    std::env::var(format!("ONECOPY_TEST_{name}")).unwrap_or_else(|_| panic!("no argument {name}"))
+}
+
+/// The second process of a test: the same binary, running the same test with a role.
+///
+/// Dropping it kills it, so a failing test leaves nothing behind.
+pub struct Peer {
+    child: Child,
+}
+
+impl Peer {
+    /// Starts the test named `test` (its full path, as `cargo test` prints it) in a process of its own.
+    pub fn start(test: &str, role: &str, arguments: &[(&str, &str)]) -> Self {
+        Self::configure(test, role, arguments, |_| {})
+    }
+
+    /// As [`Peer::start`], with a last word on the command: descriptors to inherit, another user.
+    pub fn configure(test: &str, role: &str, arguments: &[(&str, &str)], last: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Command::new(std::env::current_exe().expect("the path of this test binary"));
+        command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(ROLE, role);
+        for (name, value) in arguments {
+            command.env(format!("ONECOPY_TEST_{name}"), value);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        last(&mut command);
+        Self { child: command.spawn().expect("a second process") }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills the process and reaps it.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("SIGKILL");
+        self.child.wait().expect("the killed process");
+    }
+
+    /// Waits for the end of the process and demands that it succeeded; what it printed appears if not.
+    pub fn succeed(mut self) {
+        let status = self.wait();
+        let mut output = String::new();
+        for stream in [
+            self.child.stdout.take().map(|s| Box::new(s) as Box<dyn std::io::Read>),
+            self.child.stderr.take().map(|s| Box::new(s) as Box<dyn std::io::Read>),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            let mut stream = stream;
+            let _ = stream.read_to_string(&mut output);
+        }
+        assert!(status.success(), "the second process ended with {status}:\n{output}");
+        assert!(
+            output.contains("1 passed") || !output.contains("running"),
+            "the second process ran no test:\n{output}"
+        );
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the second process") {
+                return status;
+            }
+            assert!(Instant::now() < end, "the second process did not end within 60 s");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Ends the whole test process with a message when it is not dropped in time: a hang becomes a failure.
+pub struct Watchdog {
+    _alive: mpsc::Sender<()>,
+}
+
+pub fn watchdog(limit: Duration) -> Watchdog {
+    let (alive, gone) = mpsc::channel::<()>();
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    std::thread::spawn(move || {
+        if gone.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let _ = writeln!(std::io::stderr(), "{test} hangs: not finished after {limit:?}");
+            std::process::exit(99);
+        }
+    });
+    Watchdog { _alive: alive }
+}
+
+/// Reports that a test could not run here. `.ci/run` compares these lines with `ci/expected-skips`.
+pub fn skip(test: &str, reason: &str) {
+    // Past the capture of the test harness, which hides what a passing test prints.
+    let _ = writeln!(std::io::stderr(), "SKIP {test}: {reason}");
+}
+
+/// A name that no other test and no other run uses.
+pub fn unique(stem: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("onecopy-test-{stem}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A directory of its own, removed at the end of the test.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new() -> Self {
+        let path = std::env::temp_dir().join(unique("dir"));
+        std::fs::create_dir(&path).expect("a scratch directory");
+        Self(path)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Bytes that differ at every place where a mistake could shift or swap them.
+pub fn pattern(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..len)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        })
+        .collect()
+}
+
+/// Waits until `condition` holds, for at most ten seconds.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < end, "not within ten seconds: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
