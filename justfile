@@ -1,0 +1,39 @@
+# The steps of .ci/run, one recipe each; `just` alone runs them all.
+
+default: fmt clippy doc dependencies test test-as-user leftovers
+
+# Formatting
+fmt:
+    cargo fmt --all --check
+
+# Lints, warnings as errors
+clippy:
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Documentation, warnings as errors
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# The library's dependencies stay few
+dependencies:
+    ci/check-dependencies
+
+# The tests, as the README runs them
+test:
+    cargo test --workspace
+
+# The tests again, without any privilege
+test-as-user:
+    ci/test-as-user
+
+# Nothing of the tests stays on the machine
+leftovers:
+    ci/check-leftovers
+
+# The long runs: thousands of rounds, gigabytes through every mechanism
+soak:
+    ONECOPY_SOAK=1 cargo test --workspace --release -- --nocapture
+
+# The measurements of the README
+bench:
+    cargo run --release -- bench --quick
