@@ -17,7 +17,7 @@ use crate::{Deadline, Error, Receiver, Result, Sender};
 
 /// The length of a frame's header.
 pub const HEADER_BYTES: usize = size_of::<Header>();
-/// The longest payload of one frame; a longer message takes several.
+/// The longest payload of one frame; a longer message is sent in parts.
 pub const MAX_FRAME_BYTES: usize = 1 << 30;
 /// The longest message that [`FramedReceiver`] takes unless [`FramedReceiver::set_limit_bytes`] says otherwise.
 pub const DEFAULT_LIMIT_BYTES: usize = 1 << 30;
@@ -143,16 +143,11 @@ impl<W: ByteWriter> FramedSender<W> {
 
 impl<W: ByteWriter> Sender for FramedSender<W> {
     fn send_by(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
-        let Some((first, rest)) = message.split_at_checked(MAX_FRAME_BYTES) else {
-            return self.send_part_by(message, true, deadline);
-        };
-        self.send_part_by(first, rest.is_empty(), deadline)?;
-        let mut parts = rest.chunks(MAX_FRAME_BYTES).peekable();
-        // The message is accepted, so what follows may not fail for want of time.
-        while let Some(part) = parts.next() {
-            self.send_part_by(part, parts.peek().is_none(), Deadline::Never)?;
-        }
-        Ok(())
+        self.send_part_by(message, true, deadline)
+    }
+
+    fn limit_bytes(&self) -> Option<usize> {
+        Some(MAX_FRAME_BYTES)
     }
 
     fn flush_by(&mut self, deadline: Deadline) -> Result<()> {
