@@ -1,2 +1,44 @@
-//! The command `onecopy`.
-fn main() {}
+//! The command `onecopy`: parse, then validated options, then run.
+//!
+//! One file per verb in `verbs/`; each has its `Arguments` and a `run` that returns a [`Failure`], which `main` maps to the
+//! exit code. Data goes to stdout, messages to stderr.
+
+mod cli;
+mod failure;
+mod interrupt;
+mod units;
+mod verbs;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::Cli;
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(report_bug));
+    let result = match Cli::try_parse() {
+        Ok(cli) => interrupt::watch().and_then(|()| cli.verb.run()),
+        Err(error) => Failure::of_usage(&error),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(text) = failure.text() {
+                let _ = writeln!(std::io::stderr(), "onecopy: {text}");
+            }
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// A panic is a bug of ours: it is said in one line, and the process ends with Rust's own code for it, 101.
+fn report_bug(info: &std::panic::PanicHookInfo<'_>) {
+    let place = info.location().map_or_else(String::new, |place| format!(" at {place}"));
+    let payload = info.payload();
+    let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+    let reason = text.unwrap_or("no reason given").replace('\n', "; ");
+    let _ = writeln!(std::io::stderr(), "onecopy: internal error{place}: {reason}; please report it");
+}

@@ -1,0 +1,141 @@
+//! Why a verb did not succeed, and with which exit code the command ends.
+
+use std::io::Write as _;
+
+use clap::error::ErrorKind;
+
+/// The end of a verb that did not do what was asked for. The text is one line without a full stop.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The operation failed: exit code 1.
+    Failed(String),
+    /// The command line asks for something that cannot be: exit code 2.
+    Usage(String),
+    /// `--timeout` passed: exit code 124.
+    TimedOut(String),
+    /// Whoever read our output has seen enough: a quiet end.
+    OutputClosed,
+    /// clap has printed what there is to say (help on a bare command line): exit code 2.
+    Printed,
+}
+
+impl Failure {
+    /// The operation failed.
+    pub(crate) fn failed(text: impl Into<String>) -> Self {
+        Self::Failed(text.into())
+    }
+
+    /// The command line asks for something that cannot be.
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self::Usage(text.into())
+    }
+
+    /// What clap found wrong, in one line; or the help that was asked for, which is a success.
+    pub(crate) fn of_usage(error: &clap::Error) -> Result<(), Self> {
+        match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                let _ = error.print();
+                Ok(())
+            }
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                let _ = error.print();
+                Err(Self::Printed)
+            }
+            _ => Err(Self::Usage(one_line(&error.to_string()))),
+        }
+    }
+
+    /// Writing the output failed. A closed pipe is no failure: its reader has what it wanted.
+    pub(crate) fn of_output(name: &str, error: &std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self::OutputClosed,
+            _ => Self::Failed(format!("cannot write {name}: {}", plain(error))),
+        }
+    }
+
+    /// What to print, if anything.
+    pub(crate) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Failed(text) | Self::Usage(text) | Self::TimedOut(text) => Some(text),
+            Self::OutputClosed | Self::Printed => None,
+        }
+    }
+
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::OutputClosed => 0,
+            Self::Failed(_) => 1,
+            Self::Usage(_) | Self::Printed => 2,
+            Self::TimedOut(_) => 124,
+        }
+    }
+}
+
+impl From<onecopy::Error> for Failure {
+    fn from(error: onecopy::Error) -> Self {
+        match &error {
+            onecopy::Error::TimedOut { .. } => Self::TimedOut(error.to_string()),
+            onecopy::Error::PartialWrite { source, .. } if matches!(**source, onecopy::Error::TimedOut { .. }) => {
+                Self::TimedOut(error.to_string())
+            }
+            onecopy::Error::Invalid { .. } => Self::Usage(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+/// Prints `text`, which a program or a person asked for, to stdout.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(|error| Failure::of_output("stdout", &error))
+}
+
+/// The words of the operating system, without Rust's "(os error N)".
+pub(crate) fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
+
+/// clap's report is several lines: the problem, tips, the usage. The problem and the tips fit one line; the usage is a
+/// `--help` away.
+fn one_line(report: &str) -> String {
+    let report = report.strip_prefix("error: ").unwrap_or(report);
+    let usage = report.lines().find_map(|line| line.strip_prefix("Usage: "));
+    let verb =
+        usage.and_then(|usage| usage.split_whitespace().nth(1)).filter(|word| word.starts_with(char::is_alphabetic));
+    let said =
+        report.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
+    let text =
+        said.map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ").replace(" tip: ", "; ");
+    let verb = verb.map_or_else(String::new, |verb| format!(" {verb}"));
+    format!("{text} (see onecopy{verb} --help)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_of_clap_become_one_line() {
+        let report = "error: unexpected argument '--fram' found\n\n  tip: a similar argument exists: '--frame'\n\n\
+                      Usage: onecopy send <ADDRESS>\n\nFor more information, try '--help'.\n";
+        assert_eq!(
+            one_line(report),
+            "unexpected argument '--fram' found; a similar argument exists: '--frame' (see onecopy send --help)"
+        );
+        let report =
+            "error: the following required arguments were not provided:\n  <ADDRESS>\n\nUsage: onecopy rm <ADDRESS>\n";
+        assert_eq!(
+            one_line(report),
+            "the following required arguments were not provided: <ADDRESS> (see onecopy rm --help)"
+        );
+    }
+
+    #[test]
+    fn the_words_of_the_system_come_without_the_number() {
+        assert_eq!(plain(&std::io::Error::from_raw_os_error(2)), "No such file or directory");
+    }
+}

@@ -1,0 +1,122 @@
+//! Interrupts: whatever a verb created for itself goes, then the process ends with 128 and the signal's number.
+//!
+//! A thread waits for the signals, so no handler runs code of ours.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::failure::{Failure, plain};
+
+/// The files to remove when a signal ends the process.
+static FILES: Mutex<Vec<Transient>> = Mutex::new(Vec::new());
+
+/// A file that a verb made for itself. The inode tells it from one that somebody else put there since.
+#[derive(Debug, PartialEq, Eq)]
+struct Transient {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+/// Starts to wait for SIGINT, SIGTERM and SIGHUP; one that is ignored, as nohup(1) does, stays ignored.
+pub(crate) fn watch() -> Result<(), Failure> {
+    let ignored = ignored_signals();
+    let wanted = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
+    let mut signals =
+        Signals::new(wanted).map_err(|error| Failure::failed(format!("cannot handle signals: {}", plain(&error))))?;
+    let wait = move || {
+        if let Some(signal) = signals.forever().next() {
+            remove_all();
+            signal_hook::low_level::exit(128 + signal);
+        }
+    };
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(wait)
+        .map(|_| ())
+        .map_err(|error| Failure::failed(format!("cannot start a thread: {}", plain(&error))))
+}
+
+/// A file that goes when this is dropped, and when a signal ends the process.
+#[derive(Debug)]
+pub(crate) struct Guard(PathBuf);
+
+/// Guards the file at `path`, which this process has just created.
+pub(crate) fn guard(path: &Path) -> Guard {
+    if let Some(inode) = inode(path) {
+        lock().push(Transient { path: path.to_owned(), inode });
+    }
+    Guard(path.to_owned())
+}
+
+impl Guard {
+    /// Leaves the file where it is.
+    pub(crate) fn keep(self) {
+        lock().retain(|file| file.path != self.0);
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        lock().retain(|file| {
+            if file.path == self.0 {
+                file.remove();
+            }
+            file.path != self.0
+        });
+    }
+}
+
+impl Transient {
+    fn remove(&self) {
+        if inode(&self.path) == Some(self.inode) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn remove_all() {
+    for file in lock().drain(..) {
+        file.remove();
+    }
+}
+
+fn lock() -> std::sync::MutexGuard<'static, Vec<Transient>> {
+    FILES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    path.symlink_metadata().ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// The signals that this process inherited as ignored, as a mask whose bit 0 is signal 1 (proc_pid_status(5)).
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guarded_file_goes_and_a_kept_or_replaced_one_stays() {
+        let path = std::env::temp_dir().join(format!("onecopy-guard-{}", std::process::id()));
+        std::fs::write(&path, "mine").unwrap();
+        drop(guard(&path));
+        assert!(!path.exists());
+        std::fs::write(&path, "kept").unwrap();
+        guard(&path).keep();
+        let guarded = guard(&path);
+        let other = path.with_extension("other");
+        std::fs::write(&other, "somebody else's").unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        drop(guarded);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody else's");
+        std::fs::remove_file(&path).unwrap();
+    }
+}

@@ -1,0 +1,4 @@
+//! One file per verb: its `Arguments` and its `run`.
+
+pub(crate) mod completions;
+pub(crate) mod man;
