@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvFlags, RecvMsg, SendAncillaryBuffer, SendFlags, recvmsg, sendmsg};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvFlags, RecvMsg, SendAncillaryBuffer, SendFlags, Shutdown, recvmsg, sendmsg,
+};
 
 use crate::io::wait::retry;
 use crate::{Deadline, Error, Result};
@@ -21,8 +23,38 @@ impl Socket {
         Self { fd, object: object.into() }
     }
 
+    /// Takes over a listening socket and makes it non-blocking, as [`Socket::accept_by`] needs: another process or thread
+    /// may take the connection that poll(2) reported, and accept(2) knows no MSG_DONTWAIT.
+    pub(crate) fn listener(fd: OwnedFd, object: impl Into<String>) -> Result<Self> {
+        let object = object.into();
+        rustix::io::ioctl_fionbio(&fd, true).map_err(|errno| Error::os("ioctl(FIONBIO)", &object, errno))?;
+        Ok(Self { fd, object })
+    }
+
     pub(crate) fn object(&self) -> &str {
         &self.object
+    }
+
+    /// Another descriptor of the same socket.
+    pub(crate) fn try_clone(&self) -> Result<Self> {
+        let fd = self.fd.try_clone().map_err(|error| Error::os("fcntl(F_DUPFD_CLOEXEC)", &self.object, error))?;
+        Ok(Self { fd, object: self.object.clone() })
+    }
+
+    /// Ends the direction towards the other side.
+    pub(crate) fn shutdown_write(&self) -> Result<()> {
+        rustix::net::shutdown(&self.fd, Shutdown::Write).map_err(|errno| self.error("shutdown", errno))
+    }
+
+    /// Reads from a stream; 0 is the end of file.
+    pub(crate) fn read_stream_by(&self, buffers: &mut [IoSliceMut<'_>], deadline: Deadline) -> Result<usize> {
+        let mut control = RecvAncillaryBuffer::new(&mut []);
+        Ok(self.recv_by(buffers, &mut control, RecvFlags::empty(), deadline)?.bytes)
+    }
+
+    /// Writes to a stream what there is room for.
+    pub(crate) fn write_stream_by(&self, buffers: &[IoSlice<'_>], deadline: Deadline) -> Result<usize> {
+        self.send_by(buffers, &mut SendAncillaryBuffer::new(&mut []), deadline)
     }
 
     /// sendmsg(2), waiting for room until `deadline`.

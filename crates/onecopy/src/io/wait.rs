@@ -1,6 +1,7 @@
-//! Waiting for one descriptor.
+//! Waiting: for one descriptor, or by asking again where no descriptor tells.
 
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -46,5 +47,32 @@ pub(crate) fn retry<T>(
             Err(Errno::AGAIN) => wait_for(fd, events, deadline, operation, object)?,
             Err(errno) => return Err(Error::os(call, object, errno)),
         }
+    }
+}
+
+/// The pauses between two attempts at something that no descriptor reports: 1 ms at first, so that a side that comes a
+/// moment later is met at once, then up to 10 ms, which costs no processor time worth naming.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(1);
+    const LONGEST: Duration = Duration::from_millis(10);
+
+    pub(crate) fn new() -> Self {
+        Self { next: Self::FIRST }
+    }
+
+    /// Sleeps before the next attempt, never beyond `deadline`; an error when it has passed.
+    pub(crate) fn pause(&mut self, deadline: Deadline, operation: &'static str, object: &str) -> Result<()> {
+        let left = deadline.remaining().unwrap_or(Duration::MAX);
+        if left.is_zero() {
+            return Err(Error::out_of_time(operation, object, deadline));
+        }
+        std::thread::sleep(self.next.min(left));
+        self.next = (self.next * 2).min(Self::LONGEST);
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod framed;
 pub mod pipe;
+pub mod unix;
 
 use std::io::{IoSlice, IoSliceMut};
 

@@ -1,0 +1,196 @@
+//! The names of UNIX sockets: [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html). Bind, replace what a dead process
+//! left, connect, wait for the other side.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Stat, lstat, stat, unlink};
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
+
+use crate::io::directory_lock::DirectoryLock;
+use crate::io::wait::Backoff;
+use crate::{Deadline, Error, Result, UnixName};
+
+/// How many connections may wait to be accepted; the kernel lowers it to `/proc/sys/net/core/somaxconn`.
+pub(crate) const BACKLOG: i32 = 4096;
+
+/// The socket address of `name`, whose length and bytes were checked when it was made.
+fn socket_address(name: &UnixName, object: &str) -> Result<SocketAddrUnix> {
+    match name {
+        UnixName::Path(path) => SocketAddrUnix::new(path),
+        UnixName::Abstract(name) => SocketAddrUnix::new_abstract_name(name.as_bytes()),
+    }
+    .map_err(|errno| Error::os("bind", object, errno))
+}
+
+/// The file of a bound socket, removed on drop unless another one has taken its place.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    fn of(path: &Path, object: &str) -> Result<Self> {
+        // Absolute, so that a change of the working directory cannot aim the removal elsewhere.
+        let path = std::path::absolute(path).map_err(|error| Error::os("getcwd", object, error))?;
+        let found = lstat(&path).map_err(|errno| Error::os("lstat", object, errno))?;
+        Ok(Self { path, device: found.st_dev, inode: found.st_ino })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if lstat(&self.path).is_ok_and(|found| (found.st_dev, found.st_ino) == (self.device, self.inode)) {
+            let _ = unlink(&self.path);
+        }
+    }
+}
+
+/// A new socket bound to `name`, and the file that goes when it is dropped; a type with connections listens too.
+///
+/// A socket file that no process holds any more is replaced. Two processes that find the same dead file are ordered by a
+/// lock on its directory, so that none removes the file of the other.
+///
+/// # Errors
+///
+/// EADDRINUSE when the name is in use or the file is no socket.
+pub(crate) fn bind_socket(kind: SocketType, name: &UnixName, object: &str) -> Result<(OwnedFd, Option<SocketFile>)> {
+    let address = socket_address(name, object)?;
+    let socket = new_socket(kind, object)?;
+    let file = match name {
+        UnixName::Path(path) => {
+            let _lock = DirectoryLock::of_parent(path);
+            bind_path(&socket, &address, path, object)?;
+            Some(SocketFile::of(path, object)?)
+        }
+        UnixName::Abstract(_) => {
+            bind(&socket, &address).map_err(|errno| bind_error(object, errno))?;
+            None
+        }
+    };
+    if kind != SocketType::DGRAM {
+        listen(&socket, BACKLOG).map_err(|errno| Error::os("listen", object, errno))?;
+    }
+    Ok((socket, file))
+}
+
+fn bind_path(socket: &OwnedFd, address: &SocketAddrUnix, path: &Path, object: &str) -> Result<()> {
+    match bind(socket, address) {
+        Ok(()) => return Ok(()),
+        Err(Errno::ADDRINUSE) => {}
+        Err(errno) => return Err(bind_error(object, errno)),
+    }
+    check_dead(path, address, object)?;
+    match unlink(path) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(errno) => {
+            return Err(Error::os("unlink", object, errno)
+                .with_remedy("no process holds this socket file, but it could not be removed"));
+        }
+    }
+    bind(socket, address).map_err(|errno| bind_error(object, errno))
+}
+
+fn bind_error(object: &str, errno: Errno) -> Error {
+    let error = Error::os("bind", object, errno);
+    match errno {
+        Errno::ADDRINUSE => error.with_remedy("a process holds this name: end it, or choose another name"),
+        Errno::NOENT => error.with_remedy("the directory does not exist"),
+        _ => error,
+    }
+}
+
+/// Refuses unless `path` is a socket file that no process holds.
+fn check_dead(path: &Path, address: &SocketAddrUnix, object: &str) -> Result<()> {
+    let found = match lstat(path) {
+        Ok(found) => found,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(errno) => return Err(Error::os("lstat", object, errno)),
+    };
+    let in_use = |text: &str| Error::os("bind", object, Errno::ADDRINUSE).with_remedy(text);
+    if !is_socket(&found) {
+        return Err(in_use("a file that is no socket has this path: remove it, or choose another path"));
+    }
+    match probe(address, object)? {
+        Errno::CONNREFUSED | Errno::NOENT => Ok(()),
+        Errno::ACCESS => Err(in_use("another user's socket file has this path, and may not be connected to")),
+        _ => Err(in_use("a process holds this socket: end it, or choose another path")),
+    }
+}
+
+/// How the kernel answers a datagram socket that would connect, which a server of any type sees nothing of: ECONNREFUSED when
+/// no process holds the socket, EPROTOTYPE when one with another type does, success or EPERM for a datagram socket.
+fn probe(address: &SocketAddrUnix, object: &str) -> Result<Errno> {
+    let socket = new_socket(SocketType::DGRAM, object)?;
+    Ok(connect(&socket, address).err().unwrap_or(Errno::ISCONN))
+}
+
+/// A new socket connected to `name`; waits until `deadline` for a process that binds the name and, where the type has
+/// connections, for room in its queue of them.
+///
+/// # Errors
+///
+/// ENOENT and ECONNREFUSED when nobody has bound the name, for [`Deadline::Now`] at once;
+/// EPROTOTYPE for a socket of another type; EACCES without permission to write the socket file.
+pub(crate) fn connect_socket(kind: SocketType, name: &UnixName, object: &str, deadline: Deadline) -> Result<OwnedFd> {
+    let address = socket_address(name, object)?;
+    let socket = new_socket(kind, object)?;
+    nonblocking(&socket, true, object)?;
+    let mut backoff = Backoff::new();
+    loop {
+        match connect(&socket, &address) {
+            Ok(()) => break,
+            Err(Errno::INTR) => {}
+            Err(errno @ (Errno::NOENT | Errno::CONNREFUSED)) => {
+                check_hope(name, object, errno)?;
+                if deadline == Deadline::Now {
+                    return Err(Error::os("connect", object, errno).with_remedy("no process has bound this name"));
+                }
+                backoff.pause(deadline, "connect", object)?;
+            }
+            Err(Errno::AGAIN) => backoff.pause(deadline, "connect", object)?,
+            Err(errno) => return Err(connect_error(object, errno)),
+        }
+    }
+    nonblocking(&socket, false, object)?;
+    Ok(socket)
+}
+
+/// Refuses to wait for what no bind can bring: a file that is no socket has the path.
+fn check_hope(name: &UnixName, object: &str, errno: Errno) -> Result<()> {
+    let UnixName::Path(path) = name else { return Ok(()) };
+    match stat(path) {
+        Ok(found) if !is_socket(&found) => {
+            Err(Error::os("connect", object, errno).with_remedy("a file that is no socket has this path"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn connect_error(object: &str, errno: Errno) -> Error {
+    let error = Error::os("connect", object, errno);
+    match errno {
+        Errno::PROTOTYPE => {
+            error.with_remedy("the socket on the other side has another type: unix, unix-dgram or unix-seqpacket")
+        }
+        Errno::ACCESS => error.with_remedy("connecting needs permission to write the socket file"),
+        _ => error,
+    }
+}
+
+fn new_socket(kind: SocketType, object: &str) -> Result<OwnedFd> {
+    socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
+        .map_err(|errno| Error::os("socket", object, errno))
+}
+
+fn nonblocking(socket: &OwnedFd, value: bool, object: &str) -> Result<()> {
+    ioctl_fionbio(socket.as_fd(), value).map_err(|errno| Error::os("ioctl(FIONBIO)", object, errno))
+}
+
+fn is_socket(found: &Stat) -> bool {
+    FileType::from_raw_mode(found.st_mode) == FileType::Socket
+}
