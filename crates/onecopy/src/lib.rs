@@ -24,6 +24,7 @@ pub mod address;
 mod deadline;
 mod error;
 mod io;
+pub mod memory;
 pub mod message;
 pub mod stream;
 mod sys;

@@ -1,5 +1,5 @@
 //! What the tests share: a second process by re-exec, watchdogs, private names, explicit skips.
-#![allow(dead_code, reason = "each test binary uses its own part of this file")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of this file")]
 
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -49,6 +49,17 @@ impl Peer {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Waits until the process prints `line` and nothing else on a line of its standard output.
+    pub fn wait_for_line(&mut self, line: &str) {
+        let stdout = self.child.stdout.as_mut().expect("the standard output of the second process");
+        let (mut read, mut byte) = (Vec::new(), [0]);
+        while !read.ends_with(format!("\n{line}\n").as_bytes()) {
+            let more = stdout.read(&mut byte).expect("the standard output of the second process");
+            assert_eq!(more, 1, "the second process ended before {line:?}:\n{}", String::from_utf8_lossy(&read));
+            read.push(byte[0]);
+        }
     }
 
     /// Kills the process and reaps it.

@@ -1,0 +1,178 @@
+//! The copy between private memory and memory that a peer can write: the only one in the library.
+//!
+//! # Safety
+//!
+//! The callers are [`Region`](super::Region), which has checked the bounds, and the transports built on it. The private
+//! side is a slice that nobody else touches. The shared side is a raw pointer, and no reference to it is ever formed: a peer
+//! may write it in the middle of the copy.
+//!
+//! `ptr::copy_nonoverlapping` would not do: the compiler may assume that its source does not change, so it could read the
+//! source twice (once for a check, once for the use), and a race on it is undefined. `libc::memcpy` called by its name is the
+//! same function to the compiler. What is used instead:
+//!
+//! - Up to [`SMALL_BYTES`]: volatile loads and stores of eight bytes, the last one overlapping. The compiler keeps each
+//!   exactly as written.
+//! - Above: libc's memcpy, called from inside an assembly block. The compiler sees a block that may read and write any
+//!   memory reachable from its operands, and has to accept every outcome that some Rust code could have; relaxed atomic
+//!   loads and stores of single bytes can have each of them. The machine code of memcpy reads nothing outside the source,
+//!   writes nothing outside the destination, and decides nothing by the bytes that it copies, so a peer that changes them
+//!   meanwhile changes what arrives and nothing else. Bytes that memcpy reads twice (the overlap of its last two loads) may
+//!   arrive as any mixture of old and new, which is true of any copy without a lock.
+//!
+//! Either way one byte of the destination can be old and its neighbour new. What must be consistent is ordered by an atomic
+//! beside the bytes: Release after the last copy out, Acquire before the first copy in.
+#![expect(unsafe_code, reason = "raw copies from and to memory that another process writes")]
+
+use std::ptr;
+
+/// Up to here volatile words beat the call: the registers that a call may clobber need not be saved.
+const SMALL_BYTES: usize = 64;
+const WORD_BYTES: usize = size_of::<[u8; 8]>();
+
+/// Copies `private.len()` bytes from `shared` into `private`.
+///
+/// # Safety
+///
+/// `shared` is readable for `private.len()` bytes, in a mapping that stays for the whole call and whose pages exist, and
+/// does not overlap `private`.
+#[inline]
+pub(crate) unsafe fn copy_in(private: &mut [u8], shared: *const u8) {
+    // SAFETY: `private` is writable for its length, `shared` readable by the caller's promise; they do not overlap.
+    unsafe { copy(private.as_mut_ptr(), shared, private.len()) }
+}
+
+/// Copies `private` to `shared`.
+///
+/// # Safety
+///
+/// `shared` is writable for `private.len()` bytes, in a mapping that stays for the whole call and whose pages exist, and
+/// does not overlap `private`.
+#[inline]
+pub(crate) unsafe fn copy_out(shared: *mut u8, private: &[u8]) {
+    // SAFETY: `private` is readable for its length, `shared` writable by the caller's promise; they do not overlap.
+    unsafe { copy(shared, private.as_ptr(), private.len()) }
+}
+
+#[inline]
+unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
+    if len > SMALL_BYTES {
+        // SAFETY: by the contract of `copy_in` and `copy_out`, whose ranges these are.
+        unsafe { memcpy_unseen(to, from, len) }
+    } else if len >= WORD_BYTES {
+        let last = len - WORD_BYTES;
+        for offset in (0..last).step_by(WORD_BYTES) {
+            // SAFETY: `offset + WORD_BYTES < len`.
+            unsafe { copy_piece::<[u8; WORD_BYTES]>(to, from, offset) }
+        }
+        // SAFETY: `last + WORD_BYTES == len`. The bytes before it may be copied a second time.
+        unsafe { copy_piece::<[u8; WORD_BYTES]>(to, from, last) }
+    } else {
+        for offset in 0..len {
+            // SAFETY: `offset < len`.
+            unsafe { copy_piece::<u8>(to, from, offset) }
+        }
+    }
+}
+
+/// One load and one store of a `T`, an array of bytes: any value is valid, any address aligned.
+///
+/// # Safety
+///
+/// `from` is readable and `to` writable at `offset` for the size of `T`.
+#[inline]
+unsafe fn copy_piece<T>(to: *mut u8, from: *const u8, offset: usize) {
+    const { assert!(align_of::<T>() == 1) };
+    // SAFETY: `offset` lies within the range of `from`.
+    let from = unsafe { from.add(offset) };
+    // SAFETY: `offset` lies within the range of `to`.
+    let to = unsafe { to.add(offset) };
+    // SAFETY: readable by the contract; `T` needs no alignment.
+    let piece = unsafe { ptr::read_volatile(from.cast::<T>()) };
+    // SAFETY: writable by the contract; `T` needs no alignment.
+    unsafe { ptr::write_volatile(to.cast::<T>(), piece) }
+}
+
+/// memcpy(3), hidden from the compiler.
+///
+/// # Safety
+///
+/// As [`copy_in`].
+#[cfg(target_arch = "x86_64")]
+unsafe fn memcpy_unseen(to: *mut u8, from: *const u8, len: usize) {
+    // SAFETY: the arguments stand where the System V ABI wants them and hold what memcpy demands; `clobber_abi` saves what
+    // a call may change; the stack is aligned on entry to an assembly block without `nostack`; memcpy does not unwind.
+    unsafe {
+        std::arch::asm!(
+            "call {memcpy}",
+            memcpy = in(reg) libc::memcpy as *const (),
+            in("rdi") to,
+            in("rsi") from,
+            in("rdx") len,
+            clobber_abi("C"),
+        );
+    }
+}
+
+/// memcpy(3), hidden from the compiler.
+///
+/// # Safety
+///
+/// As [`copy_in`].
+#[cfg(target_arch = "aarch64")]
+unsafe fn memcpy_unseen(to: *mut u8, from: *const u8, len: usize) {
+    // SAFETY: the arguments stand where the procedure call standard wants them and hold what memcpy demands; `clobber_abi`
+    // saves what a call may change, the link register among it; memcpy does not unwind.
+    unsafe {
+        std::arch::asm!(
+            "blr {memcpy}",
+            memcpy = in(reg) libc::memcpy as *const (),
+            in("x0") to,
+            in("x1") from,
+            in("x2") len,
+            clobber_abi("C"),
+        );
+    }
+}
+
+/// The volatile copy at every length, on machines for which no assembly is written.
+///
+/// # Safety
+///
+/// As [`copy_in`].
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+unsafe fn memcpy_unseen(to: *mut u8, from: *const u8, len: usize) {
+    let last = len - WORD_BYTES;
+    for offset in (0..last).step_by(WORD_BYTES) {
+        // SAFETY: `offset + WORD_BYTES < len`.
+        unsafe { copy_piece::<[u8; WORD_BYTES]>(to, from, offset) }
+    }
+    // SAFETY: `last + WORD_BYTES == len`, and the caller copies more than one word.
+    unsafe { copy_piece::<[u8; WORD_BYTES]>(to, from, last) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_length_and_alignment_copies_exactly() {
+        let source: Vec<u8> = (0..=255).collect();
+        for len in 0..=200 {
+            for start in 0..9 {
+                let mut target = [0xee; 256];
+                let shared = &raw const source[start];
+                // SAFETY: `start + len <= 208`, inside of `source`.
+                unsafe { copy_in(&mut target[start..start + len], shared) };
+                assert_eq!(target[start..start + len], source[start..start + len]);
+                assert!(target[..start].iter().chain(&target[start + len..]).all(|&byte| byte == 0xee));
+
+                let mut target = [0xee; 256];
+                let shared = &raw mut target[start];
+                // SAFETY: `start + len <= 208`, inside of `target`.
+                unsafe { copy_out(shared, &source[start..start + len]) };
+                assert_eq!(target[start..start + len], source[start..start + len]);
+                assert!(target[..start].iter().chain(&target[start + len..]).all(|&byte| byte == 0xee));
+            }
+        }
+    }
+}
