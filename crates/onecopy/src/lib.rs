@@ -27,10 +27,11 @@ mod io;
 pub mod memory;
 pub mod message;
 pub mod stream;
+mod suggest;
 mod sys;
 mod transport;
 
-pub use address::{HostPort, PosixName, SysvName, UnixName};
+pub use address::{Address, HostPort, ParseAddressError, PosixName, SysvName, UnixName};
 pub use deadline::Deadline;
 pub use error::{Error, Result};
 pub use transport::{Receiver, Sender};

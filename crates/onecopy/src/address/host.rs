@@ -5,8 +5,8 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use super::error::{Form, ParseAddressError, Problem};
 use super::name::invalid;
-use super::parse::{Form, ParseAddressError, Problem};
 use crate::Result;
 
 /// The longest host name, in bytes (RFC 1035).

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::parse::Problem;
+use super::error::Problem;
 
 /// Writes `bytes` so that [`decode`] gives them back: `%`, `?`, control and invisible characters and bytes that are no
 /// UTF-8 become `%XX`.
