@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
+use rustix::net::addr::SocketAddrArg;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvFlags, RecvMsg, SendAncillaryBuffer, SendFlags, Shutdown, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvFlags, RecvMsg, SendAncillaryBuffer, SendFlags, Shutdown, recvmsg, sendmsg, sendto,
 };
 
 use crate::io::wait::retry;
@@ -64,10 +65,25 @@ impl Socket {
         control: &mut SendAncillaryBuffer<'_, '_, '_>,
         deadline: Deadline,
     ) -> Result<usize> {
-        let flags =
-            SendFlags::NOSIGNAL | if deadline == Deadline::Never { SendFlags::empty() } else { SendFlags::DONTWAIT };
+        let flags = send_flags(deadline);
         retry(self.as_fd(), PollFlags::OUT, deadline, ("send", "sendmsg", &self.object), || {
             sendmsg(&self.fd, buffers, control, flags)
+        })
+    }
+
+    /// sendto(2): one message to `to`, whose address for errors is `object`.
+    ///
+    /// Only for sockets whose room does not depend on the receiver: poll(2) knows nothing of `to`.
+    pub(crate) fn send_to_by(
+        &self,
+        message: &[u8],
+        to: &impl SocketAddrArg,
+        object: &str,
+        deadline: Deadline,
+    ) -> Result<usize> {
+        let flags = send_flags(deadline);
+        retry(self.as_fd(), PollFlags::OUT, deadline, ("send", "sendto", object), || {
+            sendto(&self.fd, message, flags, to)
         })
     }
 
@@ -102,6 +118,10 @@ impl Socket {
     pub(crate) fn error(&self, call: &'static str, errno: Errno) -> Error {
         Error::os(call, &self.object, errno)
     }
+}
+
+fn send_flags(deadline: Deadline) -> SendFlags {
+    SendFlags::NOSIGNAL | if deadline == Deadline::Never { SendFlags::empty() } else { SendFlags::DONTWAIT }
 }
 
 impl AsFd for Socket {

@@ -2,3 +2,6 @@
 //!
 //! Every mechanism here implements [`Sender`](crate::Sender) and [`Receiver`](crate::Receiver) by itself, without framing.
 //! Each has a longest message; a longer one is an [`Error::TooLong`](crate::Error::TooLong) that names the limit.
+
+mod inbox;
+pub mod udp;

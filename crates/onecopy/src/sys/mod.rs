@@ -2,5 +2,6 @@
 
 pub(crate) mod inherited;
 pub(crate) mod sigpipe;
+pub(crate) mod socket_options;
 #[allow(dead_code, reason = "the first System V mechanism follows")]
 pub(crate) mod sysv;

@@ -1,0 +1,34 @@
+//! Socket options that rustix and nix lack.
+//!
+//! # Safety
+//!
+//! The functions hand the kernel pointers to values on their own stack, with the lengths of those values.
+#![expect(unsafe_code, reason = "neither rustix nor nix has SO_MEMINFO")]
+
+use std::ffi::c_int;
+use std::mem::size_of_val;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::io::Errno;
+
+/// `SO_MEMINFO` of asm-generic/socket.h, the same number on every architecture but SPARC and PA-RISC.
+const SO_MEMINFO: c_int = 55;
+/// `SK_MEMINFO_VARS` of linux/sock_diag.h on the first kernel that has SO_MEMINFO (4.12); later ones may fill in more.
+const MEMINFO_VARS: usize = 9;
+/// `SK_MEMINFO_DROPS`.
+const MEMINFO_DROPS: usize = 8;
+
+/// How many datagrams the kernel discarded for want of room in this socket's receive buffer, modulo 2^32.
+pub(crate) fn dropped_datagrams(socket: BorrowedFd<'_>) -> Result<u32, Errno> {
+    let mut info = [0_u32; MEMINFO_VARS];
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: `info` is writable and `len` bytes long; `len` is writable; the descriptor is open for the call.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_MEMINFO, info.as_mut_ptr().cast(), &raw mut len)
+    };
+    if result == 0 { Ok(info[MEMINFO_DROPS]) } else { Err(last_errno()) }
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
