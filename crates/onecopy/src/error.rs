@@ -51,6 +51,18 @@ pub enum Error {
         /// What stopped the rest.
         source: Box<Error>,
     },
+    /// A part of another process's memory was copied, then the rest failed.
+    #[error("{transferred_bytes} of {total_bytes} bytes were transferred, up to address {address:#x}, then {source}")]
+    PartialTransfer {
+        /// How many bytes were copied.
+        transferred_bytes: usize,
+        /// How many were wanted.
+        total_bytes: usize,
+        /// The first address in the other process that was not copied.
+        address: u64,
+        /// What stopped the rest.
+        source: Box<Error>,
+    },
     /// A message is longer than the mechanism carries. Nothing was sent.
     #[error(
         "message of {message_bytes} bytes does not fit {object}, whose limit is {limit_bytes} bytes{}",
@@ -159,7 +171,7 @@ impl Error {
     pub fn is_peer_gone(&self) -> bool {
         match self {
             Self::PeerGone { .. } => true,
-            Self::PartialWrite { source, .. } => source.is_peer_gone(),
+            Self::PartialWrite { source, .. } | Self::PartialTransfer { source, .. } => source.is_peer_gone(),
             Self::Os { source, .. } => matches!(
                 source.raw_os_error(),
                 Some(libc::EPIPE | libc::ECONNRESET | libc::ECONNREFUSED | libc::ESRCH | libc::EIDRM)

@@ -26,6 +26,7 @@ mod error;
 mod io;
 pub mod memory;
 pub mod message;
+mod process;
 pub mod stream;
 mod suggest;
 mod sys;

@@ -4,6 +4,7 @@
 mod support;
 
 mod anonymous;
+mod remote;
 
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
