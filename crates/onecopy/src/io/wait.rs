@@ -67,12 +67,33 @@ impl Backoff {
 
     /// Sleeps before the next attempt, never beyond `deadline`; an error when it has passed.
     pub(crate) fn pause(&mut self, deadline: Deadline, operation: &'static str, object: &str) -> Result<()> {
+        std::thread::sleep(self.step(deadline, operation, object)?);
+        Ok(())
+    }
+
+    /// As [`Backoff::pause`], but ends early when `fd` has something to read or hangs up.
+    pub(crate) fn pause_polling(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        deadline: Deadline,
+        operation: &'static str,
+        object: &str,
+    ) -> Result<()> {
+        let step = Deadline::after(self.step(deadline, operation, object)?);
+        match wait_for(fd, PollFlags::IN, step, operation, object) {
+            Err(error) if !error.is_out_of_time() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The length of this pause.
+    fn step(&mut self, deadline: Deadline, operation: &'static str, object: &str) -> Result<Duration> {
         let left = deadline.remaining().unwrap_or(Duration::MAX);
         if left.is_zero() {
             return Err(Error::out_of_time(operation, object, deadline));
         }
-        std::thread::sleep(self.next.min(left));
+        let step = self.next.min(left);
         self.next = (self.next * 2).min(Self::LONGEST);
-        Ok(())
+        Ok(step)
     }
 }

@@ -3,6 +3,7 @@
 //! Every stream here implements [`ByteReader`], [`ByteWriter`] or both: raw bytes, since the program on the other side may
 //! frame its messages otherwise or not at all. [`framed`] puts messages over any of them.
 
+pub mod fifo;
 pub mod framed;
 pub mod pipe;
 pub mod unix;

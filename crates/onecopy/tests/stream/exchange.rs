@@ -1,4 +1,5 @@
 //! What the tests of every stream do alike.
+#![allow(unreachable_pub, reason = "as in the support that all tests share")]
 
 use std::time::{Duration, Instant};
 

@@ -4,5 +4,7 @@
 mod support;
 
 mod exchange;
+mod fifo;
+mod interrupt;
 mod pipe;
 mod unix;
