@@ -4,4 +4,6 @@
 //! Each has a longest message; a longer one is an [`Error::TooLong`](crate::Error::TooLong) that names the limit.
 
 mod inbox;
+pub mod posix_mq;
+pub mod sysv_mq;
 pub mod udp;

@@ -21,10 +21,6 @@ impl SysvName {
         match self {
             Self::Key(key) => Ok(Ident::Key(*key)),
             Self::Path { path, id } => ftok(path, *id, object).map(Ident::Key),
-            Self::Id(id) if *id < 0 => Err(Error::Invalid {
-                object: object.into(),
-                reason: format!("{id} is no identifier: they start at 0 (`ipcs` lists them)"),
-            }),
             Self::Id(id) => Ok(Ident::Id(*id)),
         }
     }
@@ -34,12 +30,6 @@ impl SysvName {
 /// of the device, sixteen of the inode. Written here, since the C function gives up the reason of a failure on some systems
 /// and needs an unsafe call on all.
 fn ftok(path: &Path, id: u8, object: &str) -> Result<i32> {
-    if id == 0 {
-        return Err(Error::Invalid {
-            object: object.into(),
-            reason: "ftok's number is 0, and POSIX leaves open which key that gives: take one from 1 to 255".into(),
-        });
-    }
     let file = stat(path).map_err(|errno| {
         Error::os("ftok", object, errno)
             .with_remedy(format!("the key comes from the file {}, which must exist", path.display()))
@@ -54,24 +44,21 @@ mod tests {
 
     #[test]
     fn the_key_of_a_file_is_made_of_its_number_device_and_inode() {
-        let name = SysvName::Path { path: "/".into(), id: b'A' };
         let file = stat("/").unwrap();
-        let Ident::Key(key) = name.resolve("sysv-mq:path:/?id=65").unwrap() else { panic!("a path gives a key") };
+        let Ident::Key(key) = SysvName::path("/", b'A').unwrap().resolve("sysv-mq:path:/?id=65").unwrap() else {
+            panic!("a path gives a key")
+        };
         assert_eq!(key >> 24, i32::from(b'A'));
         assert_eq!((key >> 16 & 0xff) as u64, file.st_dev & 0xff);
         assert_eq!((key & 0xffff) as u64, file.st_ino & 0xffff);
     }
 
     #[test]
-    fn a_missing_file_a_number_0_and_a_negative_identifier_are_refused() {
-        let missing = SysvName::Path { path: "/no/such/file".into(), id: 1 }.resolve("sysv-mq:x").unwrap_err();
+    fn a_missing_file_is_named() {
+        let missing = SysvName::path("/no/such/file", 1).unwrap().resolve("sysv-mq:x").unwrap_err();
         assert_eq!(missing.raw_os_error(), Some(libc::ENOENT));
         assert!(missing.to_string().contains("/no/such/file"), "{missing}");
-        let zero = SysvName::Path { path: "/".into(), id: 0 }.resolve("sysv-mq:x").unwrap_err();
-        assert!(matches!(zero, Error::Invalid { .. }), "{zero}");
-        let negative = SysvName::Id(-1).resolve("sysv-mq:id=-1").unwrap_err();
-        assert!(matches!(negative, Error::Invalid { .. }), "{negative}");
-        assert_eq!(SysvName::Key(7).resolve("sysv-mq:7").unwrap(), Ident::Key(7));
-        assert_eq!(SysvName::Id(7).resolve("sysv-mq:id=7").unwrap(), Ident::Id(7));
+        assert_eq!(SysvName::key(7).unwrap().resolve("sysv-mq:7").unwrap(), Ident::Key(7));
+        assert_eq!(SysvName::id(7).unwrap().resolve("sysv-mq:id=7").unwrap(), Ident::Id(7));
     }
 }

@@ -2,4 +2,7 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+
+mod posix_mq;
+mod sysv_mq;
 mod udp;

@@ -1,0 +1,476 @@
+//! Row 10, the POSIX message queue: [mq_overview(7)](https://man7.org/linux/man-pages/man7/mq_overview.7.html).
+//!
+//! A queue has a name and lives until it is unlinked or the machine stops, whether or not anybody has it open. Messages have
+//! priorities: the highest comes first, and within one priority the oldest. The queue's attributes are fixed when it is
+//! created. /dev/mqueue shows the queues where it is mounted; it need not be.
+//!
+//! The kernel does not tell a sender whether anybody will ever receive: see [`PosixQueue::announce_receiver`].
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::fcntl::{FcntlArg, fcntl};
+use rustix::event::PollFlags;
+use rustix::fs::{Mode, OFlags, fchmod};
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+
+use crate::io::wait::retry;
+use crate::sys::mq::{self, Wait};
+use crate::{Deadline, Error, PosixName, Receiver, Result, Sender};
+
+/// The highest priority: one less than `MQ_PRIO_MAX`.
+pub const MAX_PRIORITY: u32 = 32_767;
+/// The byte of the queue's file that receivers lock to announce themselves.
+const RECEIVER_BYTE: i64 = 1;
+/// What the kernel counts for each message besides its bytes: `struct msg_msg` and a node of the tree of priorities.
+const MESSAGE_OVERHEAD_BYTES: usize = 96;
+
+/// How much a queue holds. Fixed when it is created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueAttributes {
+    /// The most messages that wait in the queue; then senders wait.
+    pub max_messages: usize,
+    /// The longest message, in bytes.
+    pub message_bytes: usize,
+}
+
+impl QueueAttributes {
+    /// What this kernel gives a queue whose creator asks for nothing: 10 messages of 8192 bytes unless somebody changed
+    /// `/proc/sys/fs/mqueue/{msg_default,msgsize_default}`.
+    #[must_use]
+    pub fn system_default() -> Self {
+        Self {
+            max_messages: sysctl("msg_default", 10).min(sysctl("msg_max", 10)),
+            message_bytes: sysctl("msgsize_default", 8192).min(sysctl("msgsize_max", 8192)),
+        }
+    }
+
+    /// What RLIMIT_MSGQUEUE counts for such a queue, in bytes.
+    fn counted_bytes(self) -> usize {
+        self.max_messages.saturating_mul(self.message_bytes.saturating_add(MESSAGE_OVERHEAD_BYTES))
+    }
+}
+
+impl Default for QueueAttributes {
+    fn default() -> Self {
+        Self::system_default()
+    }
+}
+
+fn sysctl(name: &str, fallback: usize) -> usize {
+    let text = std::fs::read_to_string(format!("/proc/sys/fs/mqueue/{name}"));
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(fallback)
+}
+
+/// What a queue is opened for: the mode of a queue may allow one and not the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To send only (O_WRONLY).
+    Send,
+    /// To receive only (O_RDONLY).
+    Receive,
+    /// Both (O_RDWR).
+    Both,
+}
+
+impl Access {
+    fn flags(self) -> OFlags {
+        match self {
+            Self::Send => OFlags::WRONLY,
+            Self::Receive => OFlags::RDONLY,
+            Self::Both => OFlags::RDWR,
+        }
+    }
+}
+
+/// A POSIX message queue.
+///
+/// ```
+/// use onecopy::message::posix_mq::{self, PosixQueue, QueueAttributes};
+/// use onecopy::{Deadline, PosixName, Receiver, Sender};
+///
+/// let name = PosixName::new(format!("/onecopy-doc-{}", std::process::id()))?;
+/// let mut queue = PosixQueue::create(&name, &QueueAttributes { max_messages: 4, message_bytes: 128 }, 0o600)?;
+/// queue.send(b"later")?;
+/// queue.send_with_priority_by(b"urgent", 9, Deadline::Never)?;
+/// let mut buffer = [0; 128];
+/// assert_eq!(queue.recv_with_priority_by(&mut buffer, Deadline::Never)?, (6, 9));
+/// assert_eq!(queue.recv()?.as_deref(), Some(&b"later"[..]));
+/// posix_mq::unlink(&name)?;
+/// # Ok::<(), onecopy::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct PosixQueue {
+    fd: OwnedFd,
+    object: String,
+    attributes: QueueAttributes,
+    /// What [`Sender`] sends with.
+    priority: u32,
+    /// Receives for buffers that are shorter than the longest message, since the kernel refuses those (EMSGSIZE).
+    scratch: Vec<u8>,
+    /// The length and the priority of a message in `scratch` that did not fit the caller's buffer.
+    stash: Option<(usize, u32)>,
+}
+
+impl PosixQueue {
+    /// Creates a queue that must not exist yet, and opens it for both. The mode is taken exactly, whatever the umask.
+    ///
+    /// # Errors
+    ///
+    /// EEXIST when there is a queue of this name; EINVAL for attributes of 0 or beyond `/proc/sys/fs/mqueue/msg_max` and
+    /// `msgsize_max`; EMFILE beyond RLIMIT_MSGQUEUE; ENOSPC beyond `/proc/sys/fs/mqueue/queues_max`. The messages give the
+    /// numbers.
+    pub fn create(name: &PosixName, attributes: &QueueAttributes, mode: u32) -> Result<Self> {
+        let object = object_of(name);
+        let fd = create_exact(name, *attributes, mode).map_err(|errno| creation_error(&object, *attributes, errno))?;
+        Self::from_fd(fd, object)
+    }
+
+    /// Opens the queue for both, creating it when it does not exist. One that exists keeps its attributes and its mode.
+    ///
+    /// # Errors
+    ///
+    /// As [`PosixQueue::create`] and [`PosixQueue::open`].
+    pub fn open_or_create(name: &PosixName, attributes: &QueueAttributes, mode: u32) -> Result<Self> {
+        loop {
+            // Between the two calls another process may unlink the queue or create it: then the turn starts again.
+            match Self::open(name) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                other => return other,
+            }
+            match Self::create(name, attributes, mode) {
+                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Opens a queue that exists, for both.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT when there is none; EACCES when its mode forbids sending or receiving: see [`PosixQueue::open_for`].
+    pub fn open(name: &PosixName) -> Result<Self> {
+        Self::open_for(name, Access::Both)
+    }
+
+    /// Opens a queue that exists for what `access` says.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT when there is none; EACCES when its mode forbids it.
+    pub fn open_for(name: &PosixName, access: Access) -> Result<Self> {
+        let object = object_of(name);
+        let fd = mq::open(&c_name(name), access.flags()).map_err(|errno| opening_error(&object, access, errno))?;
+        Self::from_fd(fd, object)
+    }
+
+    fn from_fd(fd: OwnedFd, object: String) -> Result<Self> {
+        let found = mq::attributes(fd.as_fd()).map_err(|errno| Error::os("mq_getattr", &object, errno))?;
+        let attributes = QueueAttributes { max_messages: found.max_messages, message_bytes: found.message_bytes };
+        Ok(Self { fd, object, attributes, priority: 0, scratch: Vec::new(), stash: None })
+    }
+
+    /// The attributes that the queue was created with.
+    #[must_use]
+    pub fn attributes(&self) -> QueueAttributes {
+        self.attributes
+    }
+
+    /// How many messages wait in the queue. Others may add to them or take them at any time.
+    ///
+    /// # Errors
+    ///
+    /// EBADF when the descriptor is none.
+    pub fn queued_messages(&self) -> Result<usize> {
+        mq::attributes(self.as_fd()).map(|found| found.queued).map_err(|errno| self.error("mq_getattr", errno))
+    }
+
+    /// The address of the queue.
+    #[must_use]
+    pub fn object(&self) -> &str {
+        &self.object
+    }
+
+    /// Sets the priority with which [`Sender`] sends from now on; it is 0 before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] above [`MAX_PRIORITY`].
+    pub fn set_priority(&mut self, priority: u32) -> Result<()> {
+        self.check_priority(priority)?;
+        self.priority = priority;
+        Ok(())
+    }
+
+    /// Sends one message with a priority of at most [`MAX_PRIORITY`], waiting until `deadline` while the queue is full.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for another priority; else as [`Sender::send_by`].
+    pub fn send_with_priority_by(&self, message: &[u8], priority: u32, deadline: Deadline) -> Result<()> {
+        self.check_priority(priority)?;
+        if message.len() > self.attributes.message_bytes {
+            return Err(self.too_long(message.len()));
+        }
+        let wait = wait_of(deadline);
+        retry(self.as_fd(), PollFlags::OUT, deadline, ("send", "mq_timedsend", &self.object), || {
+            mq::send(self.fd.as_fd(), message, priority, wait)
+        })
+    }
+
+    /// Receives the oldest message of the highest priority, waiting until `deadline` for one, and returns its length and its
+    /// priority.
+    ///
+    /// A message that does not fit `buffer` is kept in this handle and stays its first, even when one of higher priority
+    /// arrives meanwhile. Other handles do not see it; it is lost when this one is dropped. A buffer as long as
+    /// [`QueueAttributes::message_bytes`] fits every message, and spares a copy.
+    ///
+    /// # Errors
+    ///
+    /// As [`Receiver::recv_into_by`].
+    pub fn recv_with_priority_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<(usize, u32)> {
+        if self.stash.is_none() {
+            if buffer.len() >= self.attributes.message_bytes {
+                return self.receive(buffer, deadline);
+            }
+            let mut scratch = std::mem::take(&mut self.scratch);
+            scratch.resize(self.attributes.message_bytes, 0);
+            let received = self.receive(&mut scratch, deadline);
+            self.scratch = scratch;
+            self.stash = Some(received?);
+        }
+        self.deliver_stash(buffer)
+    }
+
+    /// Asks for one signal when a message arrives while the queue is empty and nobody waits in a receive
+    /// ([mq_notify(3)](https://man7.org/linux/man-pages/man3/mq_notify.3.html)). It is sent once: register again before
+    /// emptying the queue. One process at a time can be registered; closing any descriptor of the queue ends it.
+    ///
+    /// The signal's default action applies: block it in all threads and take it from a signalfd. Who only wants to wait in
+    /// an event loop needs none of this: the descriptor ([`AsFd`]) can be polled.
+    ///
+    /// # Errors
+    ///
+    /// EBUSY when a process is registered already; EINVAL for a number that is no signal.
+    pub fn notify_signal(&self, signal: i32) -> Result<()> {
+        mq::notify(self.as_fd(), Some(signal)).map_err(|errno| match errno {
+            Errno::BUSY => self
+                .error("mq_notify", errno)
+                .with_remedy("a process is registered already, and the kernel keeps one: poll the descriptor instead"),
+            Errno::INVAL => {
+                self.error("mq_notify", errno).with_remedy(format!("signal {signal} is not between 1 and 64"))
+            }
+            _ => self.error("mq_notify", errno),
+        })
+    }
+
+    /// Takes this process's registration back, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// EBADF when the descriptor is none.
+    pub fn cancel_notification(&self) -> Result<()> {
+        mq::notify(self.as_fd(), None).map_err(|errno| self.error("mq_notify", errno))
+    }
+
+    /// Announces to senders that this handle receives, until it is dropped or its process dies, however it dies.
+    ///
+    /// The sign is a shared lock of this open file description on one byte of the queue's file
+    /// ([F_OFD_SETLK](https://man7.org/linux/man-pages/man2/F_OFD_SETLK.2const.html)): the kernel takes it back by itself.
+    /// Programs that know nothing of it neither see it nor disturb it. A child forked without exec keeps it alive.
+    ///
+    /// # Errors
+    ///
+    /// EBADF when the queue is not open for receiving.
+    pub fn announce_receiver(&self) -> Result<()> {
+        self.lock(FcntlArg::F_OFD_SETLK(&lock_of_receivers(libc::F_RDLCK)), "fcntl(F_OFD_SETLK)")
+    }
+
+    /// Whether another handle, here or in another process, has announced that it receives. It may go at any time.
+    ///
+    /// # Errors
+    ///
+    /// EBADF when the descriptor is none.
+    pub fn has_receiver(&self) -> Result<bool> {
+        let mut lock = lock_of_receivers(libc::F_WRLCK);
+        self.lock(FcntlArg::F_OFD_GETLK(&mut lock), "fcntl(F_OFD_GETLK)")?;
+        Ok(i32::from(lock.l_type) != libc::F_UNLCK)
+    }
+
+    fn lock(&self, argument: FcntlArg<'_>, call: &'static str) -> Result<()> {
+        fcntl(&self.fd, argument).map(drop).map_err(|errno| Error::os(call, &self.object, errno))
+    }
+
+    fn receive(&self, buffer: &mut [u8], deadline: Deadline) -> Result<(usize, u32)> {
+        let wait = wait_of(deadline);
+        retry(self.as_fd(), PollFlags::IN, deadline, ("receive", "mq_timedreceive", &self.object), || {
+            mq::receive(self.fd.as_fd(), buffer, wait)
+        })
+    }
+
+    fn deliver_stash(&mut self, buffer: &mut [u8]) -> Result<(usize, u32)> {
+        let (len, priority) = self.stash.unwrap_or_default();
+        let Some(target) = buffer.get_mut(..len) else {
+            return Err(Error::BufferTooSmall {
+                object: self.object.clone(),
+                message_bytes: len,
+                buffer_bytes: buffer.len(),
+            });
+        };
+        target.copy_from_slice(&self.scratch[..len]);
+        self.stash = None;
+        Ok((len, priority))
+    }
+
+    fn check_priority(&self, priority: u32) -> Result<()> {
+        if priority <= MAX_PRIORITY {
+            return Ok(());
+        }
+        let reason = format!("priority {priority} is above the highest, which is {MAX_PRIORITY}");
+        Err(Error::Invalid { object: self.object.clone(), reason })
+    }
+
+    fn too_long(&self, message_bytes: usize) -> Error {
+        Error::TooLong {
+            object: self.object.clone(),
+            message_bytes,
+            limit_bytes: self.attributes.message_bytes,
+            remedy: Some(format!(
+                "send it in fragments, or create the queue with longer messages: up to {} bytes, as \
+                 /proc/sys/fs/mqueue/msgsize_max says",
+                sysctl("msgsize_max", 8192)
+            )),
+        }
+    }
+
+    fn error(&self, call: &'static str, errno: Errno) -> Error {
+        Error::os(call, &self.object, errno)
+    }
+}
+
+impl AsFd for PosixQueue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Sender for PosixQueue {
+    fn send_by(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
+        self.send_with_priority_by(message, self.priority, deadline)
+    }
+
+    fn limit_bytes(&self) -> Option<usize> {
+        Some(self.attributes.message_bytes)
+    }
+}
+
+impl Receiver for PosixQueue {
+    fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
+        self.recv_with_priority_by(buffer, deadline).map(|(len, _)| Some(len))
+    }
+
+    fn usual_bytes(&self) -> usize {
+        self.attributes.message_bytes
+    }
+}
+
+/// Removes the name of a queue. Who has it open goes on with it; it is gone when the last of them is.
+///
+/// # Errors
+///
+/// ENOENT when there is none; EACCES when it belongs to another user (the directory is sticky).
+pub fn unlink(name: &PosixName) -> Result<()> {
+    mq::unlink(&c_name(name)).map_err(|errno| {
+        let error = Error::os("mq_unlink", object_of(name), errno);
+        match errno {
+            Errno::NOENT => error.with_remedy("there is no such queue"),
+            Errno::ACCESS | Errno::PERM => error.with_remedy("only its owner and root may remove a queue"),
+            _ => error,
+        }
+    })
+}
+
+fn wait_of(deadline: Deadline) -> Wait {
+    if deadline == Deadline::Never { Wait::Forever } else { Wait::No }
+}
+
+fn object_of(name: &PosixName) -> String {
+    format!("mq:{name}")
+}
+
+/// A checked name holds no NUL.
+fn c_name(name: &PosixName) -> CString {
+    CString::new(name.as_bytes()).unwrap_or_default()
+}
+
+/// A new queue with exactly `mode`: mq_open takes the umask off, so it is put back.
+fn create_exact(name: &PosixName, attributes: QueueAttributes, mode: u32) -> Result<OwnedFd, Errno> {
+    let mode = Mode::from_raw_mode(mode & 0o777);
+    let QueueAttributes { max_messages, message_bytes } = attributes;
+    let wanted = mq::Attributes { max_messages, message_bytes, queued: 0 };
+    let fd = mq::create(&c_name(name), OFlags::RDWR, mode, wanted)?;
+    match fchmod(&fd, mode) {
+        Ok(()) => Ok(fd),
+        Err(errno) => mq::unlink(&c_name(name)).and(Err(errno)),
+    }
+}
+
+fn lock_of_receivers(kind: i32) -> libc::flock {
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: RECEIVER_BYTE,
+        l_len: 1,
+        l_pid: 0,
+    }
+}
+
+fn creation_error(object: &str, wanted: QueueAttributes, errno: Errno) -> Error {
+    let QueueAttributes { max_messages, message_bytes } = wanted;
+    let error = Error::os("mq_open", object, errno);
+    match errno {
+        Errno::EXIST => error.with_remedy("a queue of this name exists: open it, or remove it first"),
+        Errno::INVAL => error.with_remedy(format!(
+            "{max_messages} messages of {message_bytes} bytes were asked for; from 1 to {} of 1 to {} bytes are allowed: ask \
+             for less, or raise /proc/sys/fs/mqueue/msg_max and msgsize_max",
+            sysctl("msg_max", 10),
+            sysctl("msgsize_max", 8192)
+        )),
+        Errno::MFILE => error.with_remedy(format!(
+            "this queue counts {} bytes, and all queues of a user may count {} (RLIMIT_MSGQUEUE): remove queues that nobody \
+             uses, ask for less, or raise it with `ulimit -q`; else this process has as many descriptors as RLIMIT_NOFILE \
+             allows",
+            wanted.counted_bytes(),
+            getrlimit(Resource::Msgqueue).current.map_or_else(|| "any number".into(), |limit| limit.to_string())
+        )),
+        Errno::NOSPC => error.with_remedy(format!(
+            "there are {} queues, as many as /proc/sys/fs/mqueue/queues_max allows: remove some or raise it",
+            sysctl("queues_max", 256)
+        )),
+        Errno::ACCESS => error.with_remedy("only root may create a queue here"),
+        _ => unsupported_or(error, object, errno),
+    }
+}
+
+fn opening_error(object: &str, access: Access, errno: Errno) -> Error {
+    let error = Error::os("mq_open", object, errno);
+    match errno {
+        Errno::NOENT => error.with_remedy("there is no such queue: create it first"),
+        Errno::ACCESS => error.with_remedy(match access {
+            Access::Send => "its mode does not let this user send",
+            Access::Receive => "its mode does not let this user receive",
+            Access::Both => "its mode does not let this user both send and receive: open it for one of them",
+        }),
+        _ => unsupported_or(error, object, errno),
+    }
+}
+
+fn unsupported_or(error: Error, object: &str, errno: Errno) -> Error {
+    if errno == Errno::NOSYS {
+        let reason = format!("this kernel has no POSIX message queues: {error}");
+        return Error::Unsupported { object: object.into(), reason };
+    }
+    error
+}

@@ -1,0 +1,537 @@
+//! Row 11, the System V message queue: [sysvipc(7)](https://man7.org/linux/man-pages/man7/sysvipc.7.html),
+//! [msgop(2)](https://man7.org/linux/man-pages/man2/msgop.2.html).
+//!
+//! A queue has a key and an identifier, and lives until it is removed or the machine stops. Each message has a type of at
+//! least 1, by which a receiver can choose: see [`Select`]. The queue is full when the bytes in it would exceed its capacity.
+//!
+//! The kernel has no timed call and no descriptor to poll here. With [`Deadline::Never`] a call waits in the kernel. With an
+//! instant this library tries, gives way to other processes a few times, then sleeps between tries, at first 50 µs, at last
+//! 1 ms: waking up may take that long. Each message is copied once more in user space than the kernel would, since its calls
+//! demand the type and the bytes in one piece of memory.
+
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::sys::msg::{self, Msgbuf};
+use crate::sys::sysv::Ident;
+use crate::{Deadline, Error, Receiver, Result, Sender, SysvName};
+
+/// How often a call with a deadline gives way to others before it begins to sleep. Measured with 8 KiB messages between two
+/// processes: the other side mostly answers within that time, and a sleep of 50 µs costs as much as a hundred messages.
+const YIELDS: u32 = 32;
+const FIRST_SLEEP: Duration = Duration::from_micros(50);
+const LONGEST_SLEEP: Duration = Duration::from_millis(1);
+
+/// Which message a receive takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Select {
+    /// The oldest.
+    Any,
+    /// The oldest of this type.
+    Exact(i64),
+    /// The oldest of the lowest type that is not above this one.
+    UpTo(i64),
+    /// The oldest of another type.
+    Except(i64),
+}
+
+impl Select {
+    /// The selector and the flags of msgrcv(2).
+    fn arguments(self) -> (i64, i32) {
+        match self {
+            Self::Any => (0, 0),
+            Self::Exact(message_type) => (message_type, 0),
+            Self::UpTo(message_type) => (-message_type, 0),
+            Self::Except(message_type) => (message_type, libc::MSG_EXCEPT),
+        }
+    }
+
+    fn takes(self, message_type: i64) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(wanted) => message_type == wanted,
+            Self::UpTo(highest) => message_type <= highest,
+            Self::Except(unwanted) => message_type != unwanted,
+        }
+    }
+
+    fn message_type(self) -> Option<i64> {
+        match self {
+            Self::Any => None,
+            Self::Exact(message_type) | Self::UpTo(message_type) | Self::Except(message_type) => Some(message_type),
+        }
+    }
+}
+
+/// What msgctl(2) says of a queue. Others may have changed all of it meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueStatus {
+    /// How many messages wait.
+    pub messages: usize,
+    /// How many bytes they have in all.
+    pub used_bytes: usize,
+    /// How many they may have.
+    pub capacity_bytes: usize,
+    /// The process that sent last; `None` when nobody has, or it is in another pid namespace. It may be gone.
+    pub last_sender: Option<u32>,
+    /// The process that received last; `None` as above. It may be gone. When the message was handed to a receiver that
+    /// waited, the kernel notes the number of the thread, which differs from the process's in any thread but its first.
+    pub last_receiver: Option<u32>,
+    /// When somebody received last, in seconds since 1970; 0 is never.
+    pub last_receive_time_s: i64,
+    /// Who may read and write it, as in chmod(2).
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its owner's group.
+    pub gid: u32,
+}
+
+/// What [`SysvQueue::recv_truncated_by`] received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Truncated {
+    /// How many bytes came into the buffer.
+    pub bytes: usize,
+    /// The message's type.
+    pub message_type: i64,
+    /// Whether the message had more; they are lost.
+    pub tail_lost: bool,
+}
+
+/// A System V message queue.
+///
+/// ```
+/// use onecopy::message::sysv_mq::{Select, SysvQueue};
+/// use onecopy::{Deadline, Receiver, Sender};
+///
+/// let mut queue = SysvQueue::create_private(0o600)?;
+/// queue.send(b"of type 1")?;
+/// queue.send_type_by(7, b"of type 7", Deadline::Never)?;
+/// let mut buffer = [0; 128];
+/// assert_eq!(queue.recv_select_by(Select::Exact(7), &mut buffer, Deadline::Never)?, (9, 7));
+/// assert_eq!(queue.recv()?.as_deref(), Some(&b"of type 1"[..]));
+/// queue.remove()?;
+/// # Ok::<(), onecopy::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct SysvQueue {
+    id: i32,
+    object: String,
+    /// The longest message, in bytes: what kernel.msgmax and the queue's capacity said when it was opened.
+    limit_bytes: usize,
+    /// What [`Sender`] sends with.
+    send_type: i64,
+    /// What [`Receiver`] takes.
+    selection: Select,
+    outgoing: Msgbuf,
+    incoming: Msgbuf,
+    /// Messages that did not fit the caller's buffer, and their types, in the order in which they came.
+    stash: Vec<(i64, Vec<u8>)>,
+}
+
+impl SysvQueue {
+    /// Creates a queue that must not exist yet. System V objects ignore the umask: the mode is taken exactly.
+    ///
+    /// # Errors
+    ///
+    /// EEXIST when there is a queue with this key; ENOSPC beyond kernel.msgmni; [`Error::Invalid`] for an identifier, which
+    /// only the kernel chooses; ENOENT when the file that makes the key is missing.
+    pub fn create(name: &SysvName, mode: u32) -> Result<Self> {
+        Self::get(name, libc::IPC_CREAT | libc::IPC_EXCL | (mode & 0o777).cast_signed())
+    }
+
+    /// Creates a queue without a key (IPC_PRIVATE): others open it by its [`SysvQueue::id`].
+    ///
+    /// # Errors
+    ///
+    /// ENOSPC beyond kernel.msgmni.
+    pub fn create_private(mode: u32) -> Result<Self> {
+        let flags = libc::IPC_CREAT | (mode & 0o777).cast_signed();
+        let id = msg::get(libc::IPC_PRIVATE, flags)
+            .map_err(|errno| getting_error("sysv-mq: a private queue", flags, errno))?;
+        Self::from_id(id, format!("sysv-mq:id={id}"))
+    }
+
+    /// Opens the queue, creating it when it does not exist. One that exists keeps its mode and its capacity.
+    ///
+    /// # Errors
+    ///
+    /// As [`SysvQueue::create`] and [`SysvQueue::open`].
+    pub fn open_or_create(name: &SysvName, mode: u32) -> Result<Self> {
+        Self::get(name, libc::IPC_CREAT | (mode & 0o777).cast_signed())
+    }
+
+    /// Opens a queue that exists.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT when no queue has the key; EINVAL when none has the identifier.
+    pub fn open(name: &SysvName) -> Result<Self> {
+        Self::get(name, 0)
+    }
+
+    fn get(name: &SysvName, flags: i32) -> Result<Self> {
+        let object = format!("sysv-mq:{name}");
+        match name.resolve(&object)? {
+            Ident::Key(key) => {
+                let id = msg::get(key, flags).map_err(|errno| getting_error(&object, flags, errno))?;
+                Self::from_id(id, object)
+            }
+            Ident::Id(_) if flags & libc::IPC_EXCL != 0 => Err(Error::Invalid {
+                object,
+                reason: "the kernel chooses identifiers: create the queue with a key".into(),
+            }),
+            Ident::Id(id) => Self::from_id(id, object),
+        }
+    }
+
+    fn from_id(id: i32, object: String) -> Result<Self> {
+        let capacity_bytes = match msg::status(id) {
+            Ok(status) => status.msg_qbytes as usize,
+            // The queue is there, and may only be written.
+            Err(Errno::ACCESS) => sysctl("msgmnb", 16_384),
+            Err(errno @ (Errno::INVAL | Errno::IDRM)) => {
+                return Err(Error::os("msgctl(IPC_STAT)", object, errno)
+                    .with_remedy(format!("no queue has the identifier {id}: `ipcs -q` lists those that exist")));
+            }
+            Err(errno) => return Err(Error::os("msgctl(IPC_STAT)", object, errno)),
+        };
+        Ok(Self {
+            id,
+            object,
+            limit_bytes: sysctl("msgmax", 8192).min(capacity_bytes),
+            send_type: 1,
+            selection: Select::Any,
+            outgoing: Msgbuf::default(),
+            incoming: Msgbuf::default(),
+            stash: Vec::new(),
+        })
+    }
+
+    /// The identifier, by which any process can open the queue.
+    #[must_use]
+    pub fn id(&self) -> i32 {
+        self.id
+    }
+
+    /// The address of the queue.
+    #[must_use]
+    pub fn object(&self) -> &str {
+        &self.object
+    }
+
+    /// Removes the queue with all that is in it. Every process that waits for it gets EIDRM.
+    ///
+    /// # Errors
+    ///
+    /// EPERM unless this process belongs to its owner, its creator or root; EINVAL and EIDRM when it is gone already.
+    pub fn remove(&self) -> Result<()> {
+        msg::remove(self.id).map_err(|errno| match errno {
+            Errno::PERM => self
+                .error("msgctl(IPC_RMID)", errno)
+                .with_remedy("only its owner, its creator and root may remove a queue"),
+            _ => self.error("msgctl(IPC_RMID)", errno),
+        })
+    }
+
+    /// What the kernel says of the queue now.
+    ///
+    /// # Errors
+    ///
+    /// EACCES when its mode does not let this user read; an error for which [`Error::is_peer_gone`] holds when it was removed.
+    pub fn status(&self) -> Result<QueueStatus> {
+        let found = msg::status(self.id).map_err(|errno| self.error("msgctl(IPC_STAT)", errno))?;
+        let process = |pid: i32| u32::try_from(pid).ok().filter(|&pid| pid != 0);
+        Ok(QueueStatus {
+            messages: found.msg_qnum as usize,
+            used_bytes: found.__msg_cbytes as usize,
+            capacity_bytes: found.msg_qbytes as usize,
+            last_sender: process(found.msg_lspid),
+            last_receiver: process(found.msg_lrpid),
+            last_receive_time_s: found.msg_rtime,
+            mode: u32::from(found.msg_perm.mode) & 0o777,
+            uid: found.msg_perm.uid,
+            gid: found.msg_perm.gid,
+        })
+    }
+
+    /// Sets how many bytes the messages in the queue may have in all. What is in it already stays.
+    ///
+    /// # Errors
+    ///
+    /// EPERM above kernel.msgmnb without CAP_SYS_RESOURCE, and unless this process belongs to the queue's owner or creator.
+    pub fn set_capacity_bytes(&mut self, bytes: usize) -> Result<()> {
+        let mut wanted = msg::status(self.id).map_err(|errno| self.error("msgctl(IPC_STAT)", errno))?;
+        wanted.msg_qbytes = bytes as libc::msglen_t;
+        msg::set(self.id, &mut wanted).map_err(|errno| match errno {
+            Errno::PERM => self.error("msgctl(IPC_SET)", errno).with_remedy(format!(
+                "{bytes} bytes were asked for, and kernel.msgmnb allows {} without CAP_SYS_RESOURCE; and only its owner and \
+                 its creator may change a queue",
+                sysctl("msgmnb", 16_384)
+            )),
+            _ => self.error("msgctl(IPC_SET)", errno),
+        })?;
+        self.limit_bytes = sysctl("msgmax", 8192).min(bytes);
+        Ok(())
+    }
+
+    /// Sets the type with which [`Sender`] sends from now on; it is 1 before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] below 1.
+    pub fn set_send_type(&mut self, message_type: i64) -> Result<()> {
+        self.check_type(message_type)?;
+        self.send_type = message_type;
+        Ok(())
+    }
+
+    /// Sets which messages [`Receiver`] takes from now on; it is [`Select::Any`] before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for a type below 1.
+    pub fn set_selection(&mut self, selection: Select) -> Result<()> {
+        self.check_selection(selection)?;
+        self.selection = selection;
+        Ok(())
+    }
+
+    /// Sends one message of a type of at least 1, waiting until `deadline` while the queue is full.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for another type; else as [`Sender::send_by`].
+    pub fn send_type_by(&mut self, message_type: i64, message: &[u8], deadline: Deadline) -> Result<()> {
+        self.check_type(message_type)?;
+        if message.len() > self.limit_bytes {
+            return Err(self.too_long(message.len()));
+        }
+        self.outgoing.fill(message_type, message);
+        self.retry(Errno::AGAIN, deadline, ("send", "msgsnd"), |flags| {
+            msg::send(self.id, &self.outgoing, message.len(), flags)
+        })
+    }
+
+    /// Receives the message that `select` chooses, waiting until `deadline` for one, and returns its length and its type.
+    ///
+    /// A message that does not fit `buffer` is kept in this handle, and the next receive that takes its type gets it first.
+    /// Other handles do not see it; it is lost when this one is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for a type below 1; else as [`Receiver::recv_into_by`]. An error for which [`Error::is_peer_gone`]
+    /// holds (EIDRM) when the queue is removed, also while this call waits.
+    pub fn recv_select_by(&mut self, select: Select, buffer: &mut [u8], deadline: Deadline) -> Result<(usize, i64)> {
+        self.check_selection(select)?;
+        if let Some(index) = self.stashed(select) {
+            return self.deliver_stash(index, buffer);
+        }
+        match self.receive(select, 0, buffer.len().min(self.limit_bytes), deadline)? {
+            Some((len, message_type)) => {
+                buffer[..len].copy_from_slice(&self.incoming.bytes()[..len]);
+                Ok((len, message_type))
+            }
+            None => {
+                self.stash_next(select, buffer.len(), deadline)?;
+                self.deliver_stash(self.stash.len() - 1, buffer)
+            }
+        }
+    }
+
+    /// As [`SysvQueue::recv_select_by`], but cuts a message that is longer than `buffer` (MSG_NOERROR): its tail is lost, and
+    /// the result says so.
+    ///
+    /// # Errors
+    ///
+    /// As [`SysvQueue::recv_select_by`], without [`Error::BufferTooSmall`].
+    pub fn recv_truncated_by(&mut self, select: Select, buffer: &mut [u8], deadline: Deadline) -> Result<Truncated> {
+        self.check_selection(select)?;
+        if let Some(index) = self.stashed(select) {
+            let (message_type, message) = self.stash.remove(index);
+            return Ok(cut(&message, message_type, buffer));
+        }
+        // One byte more than the buffer has tells whether there was a tail.
+        let received = self.receive(select, libc::MSG_NOERROR, buffer.len() + 1, deadline)?;
+        let (len, message_type) = received.unwrap_or_default();
+        Ok(cut(&self.incoming.bytes()[..len], message_type, buffer))
+    }
+
+    /// Receives into `incoming`; `None` says that the message has more than `len` bytes (E2BIG), and is still in the queue.
+    fn receive(&mut self, select: Select, flags: i32, len: usize, deadline: Deadline) -> Result<Option<(usize, i64)>> {
+        let (selector, select_flags) = select.arguments();
+        let mut incoming = std::mem::take(&mut self.incoming);
+        incoming.reserve(len);
+        let received = self.retry(Errno::NOMSG, deadline, ("receive", "msgrcv"), |wait| {
+            match msg::receive(self.id, &mut incoming, len, selector, flags | select_flags | wait) {
+                Err(Errno::TOOBIG) => Ok(None),
+                other => other.map(Some),
+            }
+        });
+        self.incoming = incoming;
+        received
+    }
+
+    /// Moves the message that has more than `buffer_bytes` bytes from the queue to the stash. Another receiver may take it
+    /// first: then this is the next one, and it may be short.
+    fn stash_next(&mut self, select: Select, buffer_bytes: usize, deadline: Deadline) -> Result<()> {
+        let mut room = self.limit_bytes.max(buffer_bytes);
+        loop {
+            if let Some((len, message_type)) = self.receive(select, 0, room, deadline)? {
+                self.stash.push((message_type, self.incoming.bytes()[..len].to_vec()));
+                return Ok(());
+            }
+            // Sent when kernel.msgmax was higher.
+            room *= 2;
+        }
+    }
+
+    fn stashed(&self, select: Select) -> Option<usize> {
+        self.stash.iter().position(|(message_type, _)| select.takes(*message_type))
+    }
+
+    fn deliver_stash(&mut self, index: usize, buffer: &mut [u8]) -> Result<(usize, i64)> {
+        let (message_type, message) = &self.stash[index];
+        let (len, message_type) = (message.len(), *message_type);
+        let Some(target) = buffer.get_mut(..len) else {
+            return Err(Error::BufferTooSmall {
+                object: self.object.clone(),
+                message_bytes: len,
+                buffer_bytes: buffer.len(),
+            });
+        };
+        target.copy_from_slice(message);
+        self.stash.remove(index);
+        Ok((len, message_type))
+    }
+
+    /// Calls `attempt` with IPC_NOWAIT until it answers something else than `busy`; for [`Deadline::Never`] the kernel waits.
+    fn retry<T>(
+        &self,
+        busy: Errno,
+        deadline: Deadline,
+        (operation, call): (&'static str, &'static str),
+        mut attempt: impl FnMut(i32) -> Result<T, Errno>,
+    ) -> Result<T> {
+        let flags = if deadline == Deadline::Never { 0 } else { libc::IPC_NOWAIT };
+        let mut pause = Pause::default();
+        loop {
+            match attempt(flags) {
+                Err(Errno::INTR) => {}
+                Err(errno) if errno == busy && !deadline.has_passed() => pause.wait(deadline),
+                Err(errno) if errno == busy => return Err(Error::out_of_time(operation, &self.object, deadline)),
+                result => return result.map_err(|errno| self.error(call, errno)),
+            }
+        }
+    }
+
+    fn check_type(&self, message_type: i64) -> Result<()> {
+        if message_type >= 1 {
+            return Ok(());
+        }
+        let reason = format!("message type {message_type} is below the lowest, which is 1");
+        Err(Error::Invalid { object: self.object.clone(), reason })
+    }
+
+    fn check_selection(&self, select: Select) -> Result<()> {
+        select.message_type().map_or(Ok(()), |message_type| self.check_type(message_type))
+    }
+
+    fn too_long(&self, message_bytes: usize) -> Error {
+        Error::TooLong {
+            object: self.object.clone(),
+            message_bytes,
+            limit_bytes: self.limit_bytes,
+            remedy: Some("send it in fragments, or raise kernel.msgmax and the capacity of the queue".into()),
+        }
+    }
+
+    /// An error of a call on this queue. An identifier that was good when the queue was opened is wrong for one reason only.
+    fn error(&self, call: &'static str, errno: Errno) -> Error {
+        match errno {
+            Errno::IDRM => Error::os(call, &self.object, errno).with_remedy("the queue was removed"),
+            Errno::INVAL if matches!(msg::status(self.id), Err(Errno::INVAL | Errno::IDRM)) => Error::PeerGone {
+                object: self.object.clone(),
+                detail: format!("the queue was removed, {call} says EINVAL"),
+            },
+            Errno::ACCESS => {
+                Error::os(call, &self.object, errno).with_remedy("the mode of the queue does not let this user do that")
+            }
+            _ => Error::os(call, &self.object, errno),
+        }
+    }
+}
+
+impl Sender for SysvQueue {
+    fn send_by(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
+        self.send_type_by(self.send_type, message, deadline)
+    }
+
+    fn limit_bytes(&self) -> Option<usize> {
+        Some(self.limit_bytes)
+    }
+}
+
+impl Receiver for SysvQueue {
+    fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
+        self.recv_select_by(self.selection, buffer, deadline).map(|(len, _)| Some(len))
+    }
+
+    fn usual_bytes(&self) -> usize {
+        self.limit_bytes
+    }
+}
+
+/// What a caller does between two tries.
+#[derive(Default)]
+struct Pause {
+    tries: u32,
+}
+
+impl Pause {
+    fn wait(&mut self, deadline: Deadline) {
+        self.tries = self.tries.saturating_add(1);
+        if self.tries <= YIELDS {
+            std::thread::yield_now();
+            return;
+        }
+        let doublings = (self.tries - YIELDS - 1).min(5);
+        let sleep = (FIRST_SLEEP * (1 << doublings)).min(LONGEST_SLEEP);
+        std::thread::sleep(deadline.remaining().map_or(sleep, |left| left.min(sleep)));
+    }
+}
+
+fn cut(message: &[u8], message_type: i64, buffer: &mut [u8]) -> Truncated {
+    let bytes = message.len().min(buffer.len());
+    buffer[..bytes].copy_from_slice(&message[..bytes]);
+    Truncated { bytes, message_type, tail_lost: bytes < message.len() }
+}
+
+fn sysctl(name: &str, fallback: usize) -> usize {
+    let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}"));
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(fallback)
+}
+
+fn getting_error(object: &str, flags: i32, errno: Errno) -> Error {
+    let error = Error::os("msgget", object, errno);
+    match errno {
+        Errno::EXIST => error.with_remedy("a queue with this key exists: open it, or remove it first"),
+        Errno::NOENT => error.with_remedy("no queue has this key: create it first (`ipcs -q` lists those that exist)"),
+        Errno::ACCESS => error.with_remedy(format!(
+            "the queue exists, and its mode does not let this user have {:o}",
+            flags.cast_unsigned() & 0o777
+        )),
+        Errno::NOSPC => error.with_remedy(format!(
+            "there are {} queues, as many as kernel.msgmni allows: remove some (`ipcs -q`, `ipcrm -q ID`) or raise it",
+            sysctl("msgmni", 32_000)
+        )),
+        Errno::NOSYS => Error::Unsupported {
+            object: object.into(),
+            reason: format!("this kernel has no System V message queues: {error}"),
+        },
+        _ => error,
+    }
+}
