@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::failure::Failure;
-use crate::verbs::{completions, man};
+use crate::verbs::{completions, create, man, read, recv, rm, send, write};
 
 /// Send, receive, list, measure and explain, over any Linux inter-process communication mechanism.
 #[derive(Debug, Parser)]
@@ -19,6 +19,18 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 124 timed
 /// The verbs, in the order of the help.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Send stdin or a file
+    Send(send::Arguments),
+    /// Receive to stdout or a file
+    Recv(recv::Arguments),
+    /// Read shared memory, or another process's, to stdout
+    Read(read::Arguments),
+    /// Write stdin into shared memory, or another process's
+    Write(write::Arguments),
+    /// Create an object that does not exist yet
+    Create(create::Arguments),
+    /// Remove an object
+    Rm(rm::Arguments),
     /// Print the completions for a shell
     #[command(hide = true)]
     Completions(completions::Arguments),
@@ -30,6 +42,12 @@ pub(crate) enum Verb {
 impl Verb {
     pub(crate) fn run(self) -> Result<(), Failure> {
         match self {
+            Self::Send(arguments) => send::run(&arguments),
+            Self::Recv(arguments) => recv::run(&arguments),
+            Self::Read(arguments) => read::run(&arguments),
+            Self::Write(arguments) => write::run(&arguments),
+            Self::Create(arguments) => create::run(&arguments),
+            Self::Rm(arguments) => rm::run(&arguments),
             Self::Completions(arguments) => completions::run(&arguments),
             Self::Man(arguments) => man::run(&arguments),
         }

@@ -1,8 +1,13 @@
 //! Why a verb did not succeed, and with which exit code the command ends.
 
+use std::error::Error as _;
 use std::io::Write as _;
 
+use clap::CommandFactory as _;
 use clap::error::ErrorKind;
+use onecopy::ParseAddressError;
+
+use crate::cli::Cli;
 
 /// The end of a verb that did not do what was asked for. The text is one line without a full stop.
 #[derive(Debug)]
@@ -41,7 +46,7 @@ impl Failure {
                 let _ = error.print();
                 Err(Self::Printed)
             }
-            _ => Err(Self::Usage(one_line(&error.to_string()))),
+            _ => Err(Self::Usage(usage_text(error))),
         }
     }
 
@@ -50,6 +55,17 @@ impl Failure {
         match error.kind() {
             std::io::ErrorKind::BrokenPipe => Self::OutputClosed,
             _ => Self::Failed(format!("cannot write {name}: {}", plain(error))),
+        }
+    }
+
+    /// The same failure after `count` of `what`, which stay done.
+    pub(crate) fn after(self, count: u64, what: &str) -> Self {
+        let told = |text: String| if count == 0 { text } else { format!("{text}, after {count} {what}") };
+        match self {
+            Self::Failed(text) => Self::Failed(told(text)),
+            Self::Usage(text) => Self::Usage(told(text)),
+            Self::TimedOut(text) => Self::TimedOut(told(text)),
+            quiet => quiet,
         }
     }
 
@@ -99,13 +115,20 @@ pub(crate) fn plain(error: &std::io::Error) -> String {
     text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
+/// What clap found wrong. An address that does not parse says everything itself.
+fn usage_text(error: &clap::Error) -> String {
+    if let Some(address) = error.source().and_then(|source| source.downcast_ref::<ParseAddressError>()) {
+        return address.to_string();
+    }
+    let verb = std::env::args().nth(1).filter(|word| !word.starts_with('-'));
+    let known = verb.filter(|verb| Cli::command().find_subcommand(verb).is_some());
+    one_line(&error.to_string(), known.as_deref())
+}
+
 /// clap's report is several lines: the problem, tips, the usage. The problem and the tips fit one line; the usage is a
 /// `--help` away.
-fn one_line(report: &str) -> String {
+fn one_line(report: &str, verb: Option<&str>) -> String {
     let report = report.strip_prefix("error: ").unwrap_or(report);
-    let usage = report.lines().find_map(|line| line.strip_prefix("Usage: "));
-    let verb =
-        usage.and_then(|usage| usage.split_whitespace().nth(1)).filter(|word| word.starts_with(char::is_alphabetic));
     let said =
         report.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
     let text =
@@ -123,13 +146,13 @@ mod tests {
         let report = "error: unexpected argument '--fram' found\n\n  tip: a similar argument exists: '--frame'\n\n\
                       Usage: onecopy send <ADDRESS>\n\nFor more information, try '--help'.\n";
         assert_eq!(
-            one_line(report),
+            one_line(report, Some("send")),
             "unexpected argument '--fram' found; a similar argument exists: '--frame' (see onecopy send --help)"
         );
         let report =
             "error: the following required arguments were not provided:\n  <ADDRESS>\n\nUsage: onecopy rm <ADDRESS>\n";
         assert_eq!(
-            one_line(report),
+            one_line(report, Some("rm")),
             "the following required arguments were not provided: <ADDRESS> (see onecopy rm --help)"
         );
     }

@@ -46,13 +46,24 @@ pub(crate) struct Guard(PathBuf);
 
 /// Guards the file at `path`, which this process has just created.
 pub(crate) fn guard(path: &Path) -> Guard {
-    if let Some(inode) = inode(path) {
-        lock().push(Transient { path: path.to_owned(), inode });
-    }
+    remember(path);
     Guard(path.to_owned())
 }
 
+/// Has a signal that ends the process remove the file at `path`, which this process has just created and otherwise removes
+/// by itself.
+pub(crate) fn remember(path: &Path) {
+    if let Some(inode) = inode(path) {
+        lock().push(Transient { path: path.to_owned(), inode });
+    }
+}
+
 impl Guard {
+    /// Where the file is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Leaves the file where it is.
     pub(crate) fn keep(self) {
         lock().retain(|file| file.path != self.0);

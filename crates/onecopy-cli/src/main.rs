@@ -4,8 +4,16 @@
 //! exit code. Data goes to stdout, messages to stderr.
 
 mod cli;
+mod endpoint;
 mod failure;
+mod input;
 mod interrupt;
+mod io;
+mod memory;
+mod output;
+mod parts;
+mod progress;
+mod queue;
 mod units;
 mod verbs;
 

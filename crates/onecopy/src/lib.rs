@@ -26,6 +26,7 @@ mod error;
 mod io;
 pub mod memory;
 pub mod message;
+pub mod open;
 mod process;
 pub mod stream;
 mod suggest;

@@ -1,4 +1,10 @@
 //! One file per verb: its `Arguments` and its `run`.
 
 pub(crate) mod completions;
+pub(crate) mod create;
 pub(crate) mod man;
+pub(crate) mod read;
+pub(crate) mod recv;
+pub(crate) mod rm;
+pub(crate) mod send;
+pub(crate) mod write;

@@ -157,6 +157,15 @@ impl UnixName {
         Self::checked_abstract(name.as_bytes().to_vec()).map_err(|reason| invalid(name, reason))
     }
 
+    /// The socket file; `None` for an abstract name.
+    #[must_use]
+    pub fn as_path(&self) -> Option<&Path> {
+        match self {
+            Self::Path(path) => Some(path),
+            Self::Abstract(_) => None,
+        }
+    }
+
     pub(super) fn checked_path(path: Vec<u8>) -> Result<Self, String> {
         check_path(&path, SOCKET_NAME_BYTES)?;
         Ok(Self::Path(PathBuf::from(OsString::from_vec(path))))

@@ -49,6 +49,17 @@ pub trait ByteWriter {
     /// The address of the stream, for messages.
     fn object(&self) -> &str;
 
+    /// Waits until what was written will reach the reader even though this side closes: a pseudoterminal throws away what
+    /// its other side has not read yet. Elsewhere the kernel keeps it, and there is nothing to wait for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`] and [`Error::TimedOut`] when the reader was too slow; an error for which
+    /// [`Error::is_peer_gone`] holds when it went.
+    fn finish_by(&mut self, _deadline: Deadline) -> Result<()> {
+        Ok(())
+    }
+
     /// [`ByteWriter::write_vectored_by`] of one buffer.
     ///
     /// # Errors
@@ -96,6 +107,10 @@ impl<R: ByteReader + ?Sized> ByteReader for Box<R> {
 impl<W: ByteWriter + ?Sized> ByteWriter for Box<W> {
     fn write_vectored_by(&mut self, buffers: &[IoSlice<'_>], deadline: Deadline) -> Result<usize> {
         (**self).write_vectored_by(buffers, deadline)
+    }
+
+    fn finish_by(&mut self, deadline: Deadline) -> Result<()> {
+        (**self).finish_by(deadline)
     }
 
     fn object(&self) -> &str {

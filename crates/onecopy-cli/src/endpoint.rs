@@ -1,0 +1,188 @@
+//! The two ends of a transfer, from what the command line says.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::Path;
+
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use onecopy::open::{self, OpenOptions, Shape};
+use onecopy::stream::framed::{FramedReceiver, FramedSender};
+use onecopy::{Address, Deadline, Error, Receiver, Sender};
+
+use crate::failure::Failure;
+use crate::interrupt;
+use crate::parts::{PartReceiver, PartSender};
+use crate::queue::{self, Note, Outgoing, Wanted};
+
+/// How an address is read from the command line, where a path may hold any bytes.
+pub(crate) fn address_parser() -> impl clap::builder::TypedValueParser<Value = Address> {
+    OsStringValueParser::new().try_map(|text: OsString| Address::from_os_str(&text))
+}
+
+/// How data moves over `address`; a verb that moves data refuses an object that carries none.
+pub(crate) fn shape(address: &Address, verb: &str) -> Result<Shape, Failure> {
+    let refuse =
+        |what: &str, verbs: &str| Err(Failure::usage(format!("{verb} does not fit {address}, which {what}: {verbs}")));
+    match open::shape(address)? {
+        Shape::Remote => refuse("is the memory of a process", "use `onecopy read` or `onecopy write`"),
+        Shape::None => refuse("moves no data", &remedy(address)),
+        shape => Ok(shape),
+    }
+}
+
+/// What an object that moves no data is good for.
+pub(crate) fn remedy(address: &Address) -> String {
+    let verbs = match address {
+        Address::NamedSemaphore(_) | Address::Semaphore(_) | Address::SysvSemaphore(_) => "post, wait and lock",
+        Address::Futex(_) => "post and wait",
+        Address::Barrier(_) => "wait",
+        Address::Signal(_) => "signal and wait",
+        Address::Condvar(_) => "wait",
+        Address::RecordLock(_)
+        | Address::OfdLock(_)
+        | Address::FileLock(_)
+        | Address::Mutex(_)
+        | Address::Rwlock(_) => "lock",
+        Address::Channel(_) => "send and recv",
+        _ => return "see `onecopy explain`".into(),
+    };
+    format!("its verbs are {verbs}, which this version does not have")
+}
+
+/// Whether the two sides of `address` are a listener and whoever connects to it.
+fn has_listener(address: &Address) -> bool {
+    matches!(
+        address,
+        Address::Pty(_)
+            | Address::UnixStream(_)
+            | Address::UnixDgram(_)
+            | Address::UnixSeqpacket(_)
+            | Address::Tcp(_)
+            | Address::Udp(_)
+            | Address::Sctp(_)
+    )
+}
+
+/// Refuses `flag`, which turns listener and connector round, where there are none, and where the kernel has no such thing.
+pub(crate) fn check_turned(address: &Address, turned: bool, flag: &str) -> Result<(), Failure> {
+    if !turned {
+        return Ok(());
+    }
+    match address {
+        Address::UnixDgram(_) | Address::Udp(_) => Err(Failure::usage(format!(
+            "{flag} does not fit {address}: a datagram goes to whoever is bound, so the receiver is the side that listens"
+        ))),
+        _ if has_listener(address) => Ok(()),
+        _ => Err(Failure::usage(format!(
+            "{flag} does not fit {address}: nobody listens there, both sides open the same object"
+        ))),
+    }
+}
+
+/// What is needed to open one end.
+pub(crate) struct Opening<'a> {
+    address: &'a Address,
+    shape: Shape,
+    options: OpenOptions,
+}
+
+impl<'a> Opening<'a> {
+    pub(crate) fn new(address: &'a Address, shape: Shape, deadline: Deadline) -> Self {
+        let options = OpenOptions { deadline, on_listening: remember, ..OpenOptions::default() };
+        Self { address, shape, options }
+    }
+
+    /// Whether this end listens.
+    pub(crate) fn listen(mut self, listen: bool) -> Self {
+        self.options.listen = listen;
+        self
+    }
+
+    /// Whether a missing object is created.
+    pub(crate) fn create(mut self, create: bool) -> Self {
+        self.options.create = create;
+        self
+    }
+
+    /// Whether the address at which this end listens is told on stderr.
+    pub(crate) fn tell(mut self, tell: bool) -> Self {
+        self.options.on_listening = if tell { tell_and_remember } else { remember };
+        self
+    }
+
+    /// Raw bytes out.
+    pub(crate) fn writer(&self) -> Result<open::BoxedWriter, Failure> {
+        open::open_writer(self.address, &self.options).map_err(|error| self.explain(error))
+    }
+
+    /// Raw bytes in.
+    pub(crate) fn reader(&self) -> Result<open::BoxedReader, Failure> {
+        open::open_reader(self.address, &self.options).map_err(|error| self.explain(error))
+    }
+
+    /// Messages out.
+    pub(crate) fn sender(&self, outgoing: Outgoing) -> Result<Box<dyn Sender>, Failure> {
+        match self.address {
+            Address::PosixMq(name) => queue::prioritised(name, outgoing, &self.options),
+            Address::SysvMq(name) => queue::typed(name, outgoing, &self.options),
+            _ => open::open_sender(self.address, &self.options).map(|sender| sender as Box<dyn Sender>),
+        }
+        .map_err(|error| self.explain(error))
+    }
+
+    /// Messages in. `note` tells of each what its mechanism knows.
+    pub(crate) fn receiver(&self, wanted: Wanted, note: &Note) -> Result<Box<dyn Receiver>, Failure> {
+        queue::receiver(self.address, wanted, note, &self.options).map_err(|error| self.explain(error))
+    }
+
+    /// Messages out, whole or in parts.
+    pub(crate) fn part_sender(&self, outgoing: Outgoing) -> Result<Box<dyn PartSender>, Failure> {
+        Ok(match self.shape {
+            Shape::Bytes => Box::new(FramedSender::new(self.writer()?)),
+            _ => return Err(self.no_fragments(&self.sender(outgoing)?)),
+        })
+    }
+
+    /// Messages in, whole or in parts.
+    pub(crate) fn part_receiver(&self, wanted: Wanted, note: &Note) -> Result<Box<dyn PartReceiver>, Failure> {
+        Ok(match self.shape {
+            Shape::Bytes => Box::new(FramedReceiver::new(self.reader()?)),
+            _ => return Err(self.no_fragments(&self.receiver(wanted, note)?)),
+        })
+    }
+
+    fn no_fragments<T>(&self, _end: &T) -> Failure {
+        Failure::usage(format!("--frame does not fit {} yet", self.address))
+    }
+
+    /// A missing object that was not to be created gets the flag named.
+    fn explain(&self, error: Error) -> Failure {
+        let missing = error.raw_os_error() == Some(rustix::io::Errno::NOENT.raw_os_error());
+        match Failure::from(error) {
+            Failure::Failed(text) if missing && !self.options.create => {
+                Failure::Failed(format!("{text} (--no-create forbids creating it)"))
+            }
+            failure => failure,
+        }
+    }
+}
+
+/// This end listens at `address`: a file that it made for that goes with it.
+fn remember(address: &Address) {
+    if let Some(path) = file_of(address) {
+        interrupt::remember(path);
+    }
+}
+
+fn tell_and_remember(address: &Address) {
+    remember(address);
+    let _ = writeln!(std::io::stderr(), "listening at {address}");
+}
+
+fn file_of(address: &Address) -> Option<&Path> {
+    match address {
+        Address::Pty(path) => Some(path.as_path()),
+        Address::UnixStream(name) | Address::UnixDgram(name) | Address::UnixSeqpacket(name) => name.as_path(),
+        _ => None,
+    }
+}

@@ -1,0 +1,180 @@
+//! Where a verb puts its data: stdout, or a file that is either complete or untouched.
+
+use std::fs::{File, Metadata, Permissions};
+use std::io::{Error, ErrorKind};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
+use rustix::io::Errno;
+
+use crate::failure::{Failure, plain};
+use crate::interrupt::{self, Guard};
+
+/// The output of a verb. A regular file appears under its name at [`Output::commit`], whole; without it there is nothing,
+/// and what was there before stays.
+#[derive(Debug)]
+pub(crate) struct Output {
+    file: File,
+    name: String,
+    target: Target,
+}
+
+#[derive(Debug)]
+enum Target {
+    /// What is written is there: a pipe, a terminal, a device.
+    Direct,
+    /// A file without a name, to be linked to this path.
+    Unnamed(PathBuf),
+    /// A temporary file, to be renamed to this path: for file systems that know no files without a name.
+    Temporary(PathBuf, Guard),
+}
+
+impl Output {
+    /// The file at `path`, or stdout.
+    pub(crate) fn open(path: Option<&Path>) -> Result<Self, Failure> {
+        let Some(path) = path else {
+            let file = std::io::stdout().as_fd().try_clone_to_owned().map(File::from);
+            let file = file.map_err(|error| Failure::failed(format!("cannot use stdout: {}", plain(&error))))?;
+            return Ok(Self { file, name: "stdout".into(), target: Target::Direct });
+        };
+        let name = path.display().to_string();
+        let (file, target) =
+            open_file(path).map_err(|error| Failure::failed(format!("cannot create {name}: {}", plain(&error))))?;
+        Ok(Self { file, name, target })
+    }
+
+    /// Whether the data goes to a terminal.
+    pub(crate) fn is_terminal(&self) -> bool {
+        std::io::IsTerminal::is_terminal(&self.file)
+    }
+
+    /// Writes all of `bytes`.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        crate::io::write_all(&self.file, bytes).map_err(|error| Failure::of_output(&self.name, &error))
+    }
+
+    /// Gives a file its name, now that it is complete.
+    pub(crate) fn commit(self) -> Result<(), Failure> {
+        let Self { file, name, target } = self;
+        match target {
+            Target::Direct => Ok(()),
+            Target::Unnamed(path) => link(&file, &path),
+            Target::Temporary(path, guard) => std::fs::rename(guard.path(), path).map(|()| guard.keep()),
+        }
+        .map_err(|error| Failure::of_output(&name, &error))
+    }
+}
+
+fn open_file(path: &Path) -> Result<(File, Target), Error> {
+    // The file behind a symbolic link is what is replaced, and not the link.
+    let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let before = match path.metadata() {
+        Ok(data) if data.is_dir() => return Err(ErrorKind::IsADirectory.into()),
+        Ok(data) if !data.is_file() => return Ok((File::options().write(true).open(path)?, Target::Direct)),
+        Ok(data) => Some(data),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    if before.is_some() {
+        // Replacing a file needs no right to write it; a file that is protected stays as it is.
+        File::options().write(true).open(path)?;
+    }
+    let directory = directory_of(path);
+    let unnamed = open(directory, OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::from_raw_mode(0o666));
+    let (file, target) = match unnamed {
+        Ok(fd) => (File::from(fd), Target::Unnamed(path.clone())),
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+            let temporary = temporary_name(path);
+            let file = File::create_new(&temporary)?;
+            let guard = interrupt::guard(&temporary);
+            (file, Target::Temporary(path.clone(), guard))
+        }
+        Err(errno) => return Err(errno.into()),
+    };
+    if let Some(before) = before {
+        copy_rights(&file, &before);
+    }
+    Ok((file, target))
+}
+
+/// The new file gets the owner and the mode of the one that it replaces, as far as this user may give them.
+fn copy_rights(file: &File, before: &Metadata) {
+    let _ = std::os::unix::fs::fchown(file, Some(before.uid()), Some(before.gid()));
+    let _ = file.set_permissions(Permissions::from_mode(before.mode() & 0o7777));
+}
+
+/// Gives the unnamed file a name: at once where the path is free, else through a temporary name, since linkat(2) does not
+/// replace.
+fn link(file: &File, path: &Path) -> Result<(), Error> {
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    match linkat(CWD, &unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW) {
+        Err(Errno::EXIST) => {}
+        other => return Ok(other?),
+    }
+    let temporary = temporary_name(path);
+    linkat(CWD, &unnamed, CWD, &temporary, AtFlags::SYMLINK_FOLLOW)?;
+    let guard = interrupt::guard(&temporary);
+    std::fs::rename(&temporary, path)?;
+    guard.keep();
+    Ok(())
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A name beside `path` that no other process uses.
+fn temporary_name(path: &Path) -> PathBuf {
+    directory_of(path).join(format!(".onecopy-{}", std::process::id()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let directory = std::env::temp_dir().join(format!("onecopy-output-{name}-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        directory
+    }
+
+    #[test]
+    fn a_file_appears_when_it_is_complete() {
+        let directory = scratch("new");
+        let path = directory.join("file");
+        let mut output = Output::open(Some(&path)).unwrap();
+        output.write(b"whole").unwrap();
+        assert!(!path.exists());
+        output.commit().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_was_there_stays_until_then_and_keeps_its_mode() {
+        let directory = scratch("replace");
+        let path = directory.join("file");
+        std::fs::write(&path, "before").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        let mut output = Output::open(Some(&path)).unwrap();
+        output.write(b"half").unwrap();
+        drop(output);
+        assert_eq!(std::fs::read(&path).unwrap(), b"before");
+        let mut output = Output::open(Some(&path)).unwrap();
+        output.write(b"whole").unwrap();
+        output.commit().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o640);
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn devices_are_written_and_directories_refused() {
+        Output::open(Some(Path::new("/dev/null"))).unwrap().write(b"gone").unwrap();
+        let failure = Output::open(Some(Path::new("/"))).unwrap_err();
+        assert_eq!(failure.text(), Some("cannot create /: is a directory"));
+    }
+}

@@ -1,0 +1,165 @@
+//! What is special to some mechanisms and can be said on the command line: priorities, types, who sent.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use onecopy::message::posix_mq::{Access, PosixQueue};
+use onecopy::message::sysv_mq::{Select, SysvQueue};
+use onecopy::message::udp::UdpSocket;
+use onecopy::open::{self, OpenOptions};
+use onecopy::{Address, Deadline, PosixName, Receiver, Result, Sender, SysvName};
+
+use crate::failure::Failure;
+
+/// What a message is sent with.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Outgoing {
+    priority: Option<u32>,
+    message_type: Option<i64>,
+}
+
+impl Outgoing {
+    /// Refuses a priority where there are none, and a type likewise.
+    pub(crate) fn new(address: &Address, priority: Option<u32>, message_type: Option<i64>) -> Result<Self, Failure> {
+        if priority.is_some() && !matches!(address, Address::PosixMq(_)) {
+            return Err(Failure::usage(format!("--priority does not fit {address}: only mq: has priorities")));
+        }
+        if message_type.is_some() && !matches!(address, Address::SysvMq(_)) {
+            return Err(no_types(address));
+        }
+        Ok(Self { priority, message_type })
+    }
+}
+
+/// A POSIX queue that sends with the priority that was asked for.
+pub(crate) fn prioritised(name: &PosixName, outgoing: Outgoing, options: &OpenOptions) -> Result<Box<dyn Sender>> {
+    let mut queue = open::posix_queue(name, Access::Send, options)?;
+    queue.set_priority(outgoing.priority.unwrap_or(0))?;
+    Ok(Box::new(queue))
+}
+
+/// A System V queue that sends with the type that was asked for.
+pub(crate) fn typed(name: &SysvName, outgoing: Outgoing, options: &OpenOptions) -> Result<Box<dyn Sender>> {
+    let mut queue = open::sysv_queue(name, options)?;
+    queue.set_send_type(outgoing.message_type.unwrap_or(1))?;
+    Ok(Box::new(queue))
+}
+
+/// Which messages a receiver takes.
+pub(crate) type Wanted = Select;
+
+/// `N`, `-N`, `^N` or 0, as `recv --type` takes them.
+pub(crate) fn wanted(text: &str) -> Result<Wanted, String> {
+    let number = |digits: &str| digits.parse::<i64>().ok().filter(|number| *number >= 1);
+    let selection = match (text.strip_prefix('-'), text.strip_prefix('^')) {
+        _ if text == "0" => Some(Select::Any),
+        (Some(digits), _) => number(digits).map(Select::UpTo),
+        (_, Some(digits)) => number(digits).map(Select::Except),
+        _ => number(text).map(Select::Exact),
+    };
+    selection.ok_or_else(|| "no selection of types: write 3, -3 (up to 3), ^3 (all but 3) or 0 (any)".into())
+}
+
+/// Refuses a selection of types where there are none.
+pub(crate) fn check_wanted(address: &Address, wanted: Option<Wanted>) -> Result<Wanted, Failure> {
+    match wanted {
+        Some(_) if !matches!(address, Address::SysvMq(_)) => Err(no_types(address)),
+        wanted => Ok(wanted.unwrap_or(Select::Any)),
+    }
+}
+
+fn no_types(address: &Address) -> Failure {
+    Failure::usage(format!("--type does not fit {address}: only sysv-mq: has types"))
+}
+
+/// What a receiver knows about its latest message, beside the bytes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Note(Rc<RefCell<String>>);
+
+impl Note {
+    fn set(&self, text: String) {
+        self.0.replace(text);
+    }
+
+    /// The text, which begins with a comma, and is empty where there is nothing to tell.
+    pub(crate) fn take(&self) -> String {
+        self.0.take()
+    }
+}
+
+/// A receiver that notes what it knows about each message.
+struct Noting<R> {
+    receiver: R,
+    note: Note,
+    wanted: Wanted,
+}
+
+impl Receiver for Noting<PosixQueue> {
+    fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
+        let (len, priority) = self.receiver.recv_with_priority_by(buffer, deadline)?;
+        self.note.set(format!(", priority {priority}"));
+        Ok(Some(len))
+    }
+
+    fn usual_bytes(&self) -> usize {
+        self.receiver.usual_bytes()
+    }
+}
+
+impl Receiver for Noting<SysvQueue> {
+    fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
+        let (len, message_type) = self.receiver.recv_select_by(self.wanted, buffer, deadline)?;
+        self.note.set(format!(", type {message_type}"));
+        Ok(Some(len))
+    }
+
+    fn usual_bytes(&self) -> usize {
+        self.receiver.usual_bytes()
+    }
+}
+
+impl Receiver for Noting<UdpSocket> {
+    fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
+        let (len, sender) = self.receiver.recv_from_by(buffer, deadline)?;
+        self.note.set(format!(", from {sender}"));
+        Ok(Some(len))
+    }
+
+    fn usual_bytes(&self) -> usize {
+        self.receiver.usual_bytes()
+    }
+}
+
+/// A receiver for `address`. Where its mechanism knows more of a message than its bytes, `note` has that after each.
+pub(crate) fn receiver(
+    address: &Address,
+    wanted: Wanted,
+    note: &Note,
+    options: &OpenOptions,
+) -> Result<Box<dyn Receiver>> {
+    let note = note.clone();
+    Ok(match address {
+        Address::PosixMq(name) => {
+            Box::new(Noting { receiver: open::posix_queue(name, Access::Receive, options)?, note, wanted })
+        }
+        Address::SysvMq(name) => Box::new(Noting { receiver: open::sysv_queue(name, options)?, note, wanted }),
+        Address::Udp(name) => Box::new(Noting { receiver: open::udp(name, options)?, note, wanted }),
+        _ => open::open_receiver(address, options)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selections_of_types() {
+        assert_eq!(wanted("0"), Ok(Select::Any));
+        assert_eq!(wanted("3"), Ok(Select::Exact(3)));
+        assert_eq!(wanted("-3"), Ok(Select::UpTo(3)));
+        assert_eq!(wanted("^3"), Ok(Select::Except(3)));
+        for text in ["", "-", "^", "^-3", "-0", "--3", "x", "9223372036854775808"] {
+            assert!(wanted(text).is_err(), "{text}");
+        }
+    }
+}

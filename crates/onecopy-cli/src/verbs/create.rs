@@ -1,0 +1,107 @@
+//! `onecopy create`: makes an object that does not exist yet.
+
+use onecopy::Address;
+use onecopy::message::posix_mq::{PosixQueue, QueueAttributes};
+use onecopy::message::sysv_mq::SysvQueue;
+use onecopy::stream::fifo;
+
+use crate::endpoint::{self, remedy};
+use crate::failure::Failure;
+use crate::units;
+
+const EXAMPLES: &str = "\
+Examples:
+  onecopy create mq:/jobs --max-messages 10 --message-size 8K
+  onecopy create sysv-mq:0x4d2 --mode 0660
+  onecopy create shm:/frames --size 64M
+  onecopy create fifo:/tmp/f --mode 0622";
+
+/// The options of `create`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// What to create: mq:/name, sysv-mq:KEY, shm:/name, sysv-shm:KEY, mmap:/path, fifo:/path
+    #[arg(value_name = "ADDRESS", value_parser = endpoint::address_parser())]
+    address: Address,
+    /// Who may use it, in octal
+    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = units::mode)]
+    mode: u32,
+    /// How many messages fit (mq: only); the system's default unless said
+    #[arg(long, value_name = "N", value_parser = units::size)]
+    max_messages: Option<u64>,
+    /// The longest message, as 8192 or 8K (mq: only); the system's default unless said
+    #[arg(long, value_name = "BYTES", value_parser = units::size)]
+    message_size: Option<u64>,
+    /// The value of a new semaphore; this version has no semaphores yet
+    #[arg(long, value_name = "N", hide = true)]
+    initial: Option<u32>,
+    /// How long the memory is, as 65536, 64K or 1GiB (shm:, sysv-shm:, mmap: only, where it is needed)
+    #[arg(long, value_name = "BYTES", value_parser = units::size)]
+    size: Option<u64>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let address = &arguments.address;
+    check_options(arguments)?;
+    match address {
+        Address::PosixMq(name) => {
+            PosixQueue::create(name, &attributes(arguments), arguments.mode)?;
+        }
+        Address::SysvMq(name) => {
+            SysvQueue::create(name, arguments.mode)?;
+        }
+        Address::Fifo(path) => fifo::create(path.as_path(), arguments.mode)?,
+        _ => return Err(Failure::usage(format!("create does not fit {address}: {}", why_not(address)))),
+    }
+    Ok(())
+}
+
+/// Refuses options that say nothing about this mechanism.
+fn check_options(arguments: &Arguments) -> Result<(), Failure> {
+    let address = &arguments.address;
+    let is_queue = matches!(address, Address::PosixMq(_));
+    let given = [
+        ("--max-messages", "mq:", arguments.max_messages.is_some(), is_queue),
+        ("--message-size", "mq:", arguments.message_size.is_some(), is_queue),
+        ("--initial", "semaphores", arguments.initial.is_some(), false),
+        ("--size", "shm:, sysv-shm: and mmap:", arguments.size.is_some(), is_memory(address)),
+    ];
+    match given.into_iter().find(|(_, _, given, fits)| *given && !fits) {
+        Some((flag, where_it_fits, ..)) => {
+            Err(Failure::usage(format!("{flag} does not fit {address}: it is for {where_it_fits}")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn is_memory(address: &Address) -> bool {
+    matches!(address, Address::PosixShm(_) | Address::SysvShm(_) | Address::FileMapping(_))
+}
+
+fn attributes(arguments: &Arguments) -> QueueAttributes {
+    let mut attributes = QueueAttributes::system_default();
+    let limited = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    if let Some(messages) = arguments.max_messages {
+        attributes.max_messages = limited(messages);
+    }
+    if let Some(bytes) = arguments.message_size {
+        attributes.message_bytes = limited(bytes);
+    }
+    attributes
+}
+
+fn why_not(address: &Address) -> String {
+    match address {
+        Address::UnixStream(_)
+        | Address::UnixDgram(_)
+        | Address::UnixSeqpacket(_)
+        | Address::Tcp(_)
+        | Address::Udp(_)
+        | Address::Sctp(_)
+        | Address::Pty(_) => "it exists for as long as a process listens there; use `onecopy recv`".into(),
+        Address::Descriptor(_) => "a descriptor is inherited".into(),
+        Address::Memory(_) => "memory belongs to its process".into(),
+        Address::Signal(_) => "a signal is no object".into(),
+        _ => remedy(address),
+    }
+}

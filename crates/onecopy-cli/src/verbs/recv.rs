@@ -1,0 +1,206 @@
+//! `onecopy recv`: what comes over any mechanism that moves data to stdout or a file.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use onecopy::open::{BoxedReader, Shape};
+use onecopy::stream::ByteReader as _;
+use onecopy::{Address, Deadline, Error, Receiver};
+
+use crate::endpoint::{self, Opening};
+use crate::failure::Failure;
+use crate::io::CHUNK_BYTES;
+use crate::output::Output;
+use crate::parts::{PART_BYTES, PartReceiver};
+use crate::progress::Progress;
+use crate::queue::{self, Note, Wanted};
+use crate::units;
+
+const EXAMPLES: &str = "\
+Examples:
+  onecopy recv mq:/greetings                           the next message of a queue
+  onecopy recv unix:/run/user/1000/pour -o disk.img    listen, and write what one sender pours in
+  onecopy recv sysv-mq:0x4d2 --type -3 --lines --count 0 --timeout 5s
+                                                       messages of types up to 3, one a line, for 5 s
+  onecopy recv mq:/jobs --frame -o big.iso             one message of any size from its fragments
+  onecopy recv unix-dgram:/tmp/log --count 0 --lines   every datagram, until interrupted";
+
+/// The options of `recv`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// Where from: mq:/name, fifo:/path, unix:/path, tcp:host:port, shm:/name, ... (see `onecopy explain`)
+    #[arg(value_name = "ADDRESS", value_parser = endpoint::address_parser())]
+    address: Address,
+    /// Write FILE instead of stdout; it appears when it is complete
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// How many messages to receive, 0 for all until the end; 1 unless said
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// Which messages (sysv-mq: only): N this type, -N the lowest type up to N, ^N any type but N, 0 any
+    #[arg(long = "type", value_name = "N", allow_hyphen_values = true, value_parser = queue::wanted)]
+    wanted: Option<Wanted>,
+    /// Give up after this time in all: 500ms, 2s, 1m
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    timeout: Option<Duration>,
+    /// Write each message as a line
+    #[arg(long)]
+    lines: bool,
+    /// Join the frames or fragments that `onecopy send --frame` sends
+    #[arg(long)]
+    frame: bool,
+    /// Tell the length of each message on stderr, and its priority, type or sender
+    #[arg(short, long)]
+    verbose: bool,
+    /// Connect to the sender, instead of listening for it
+    #[arg(long)]
+    connect: bool,
+    /// Fail when the FIFO, queue or region is missing, instead of creating it
+    #[arg(long)]
+    no_create: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let address = &arguments.address;
+    let shape = endpoint::shape(address, "recv")?;
+    let raw = shape == Shape::Bytes && !arguments.frame;
+    if raw && arguments.count.is_some() {
+        return Err(Failure::usage(format!(
+            "--count: {address} is a stream without messages (--frame makes messages)"
+        )));
+    }
+    endpoint::check_turned(address, arguments.connect, "--connect")?;
+    let wanted = queue::check_wanted(address, arguments.wanted)?;
+    let deadline = arguments.timeout.map_or(Deadline::Never, Deadline::after);
+    let opening = Opening::new(address, shape, deadline)
+        .listen(!arguments.connect)
+        .create(!arguments.no_create)
+        .tell(arguments.verbose);
+    let output = Output::open(arguments.output.as_deref())?;
+    let mut transfer = Transfer {
+        progress: Progress::new(None, output.is_terminal() || arguments.verbose),
+        output,
+        deadline,
+        count: arguments.count.unwrap_or(1),
+        lines: arguments.lines,
+        verbose: arguments.verbose,
+        note: Note::default(),
+    };
+    if raw {
+        transfer.bytes(opening.reader()?)?;
+    } else if arguments.frame {
+        let receiver = opening.part_receiver(wanted, &transfer.note)?;
+        transfer.parts(receiver)?;
+    } else {
+        let receiver = opening.receiver(wanted, &transfer.note)?;
+        transfer.messages(receiver)?;
+    }
+    transfer.output.commit()
+}
+
+/// A transfer to the output.
+struct Transfer {
+    output: Output,
+    deadline: Deadline,
+    /// How many messages, 0 for all.
+    count: u64,
+    lines: bool,
+    verbose: bool,
+    /// What the receiver knows about its latest message.
+    note: Note,
+    progress: Progress,
+}
+
+impl Transfer {
+    /// Raw bytes, until the end.
+    fn bytes(&mut self, mut reader: BoxedReader) -> Result<(), Failure> {
+        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut received = 0;
+        loop {
+            let count = reader
+                .read_by(&mut buffer, self.deadline)
+                .map_err(|error| Failure::from(error).after(received, "bytes"))?;
+            if count == 0 {
+                return Ok(());
+            }
+            self.output.write(&buffer[..count])?;
+            received += count as u64;
+            self.progress.advance(count);
+        }
+    }
+
+    /// Whole messages.
+    fn messages(&mut self, mut receiver: Box<dyn Receiver>) -> Result<(), Failure> {
+        let mut buffer = vec![0; receiver.usual_bytes()];
+        let mut received = 0;
+        while self.count == 0 || received < self.count {
+            match receiver.recv_into_by(&mut buffer, self.deadline) {
+                Ok(Some(len)) => self.deliver(&mut buffer, len)?,
+                Ok(None) => return self.ended(received),
+                Err(Error::BufferTooSmall { message_bytes, .. }) => {
+                    buffer.resize(message_bytes, 0);
+                    continue;
+                }
+                Err(error) => return Err(Failure::from(error).after(received, "messages")),
+            }
+            received += 1;
+        }
+        Ok(())
+    }
+
+    /// One message, with the end of its line in the same write: others may write to the same pipe.
+    fn deliver(&mut self, buffer: &mut Vec<u8>, len: usize) -> Result<(), Failure> {
+        let end = len + usize::from(self.lines);
+        if self.lines {
+            buffer.resize(buffer.len().max(end), 0);
+            buffer[len] = b'\n';
+        }
+        self.output.write(&buffer[..end])?;
+        self.progress.advance(len);
+        self.tell(len as u64);
+        Ok(())
+    }
+
+    /// Messages of any size, part by part.
+    fn parts(&mut self, mut receiver: Box<dyn PartReceiver>) -> Result<(), Failure> {
+        let mut buffer = vec![0; PART_BYTES];
+        let mut received = 0;
+        let mut bytes = 0;
+        while self.count == 0 || received < self.count {
+            let part = receiver.recv_part(&mut buffer, self.deadline).map_err(|error| match bytes {
+                0 => Failure::from(error).after(received, "messages"),
+                _ => Failure::from(error).after(bytes, "bytes of a message"),
+            })?;
+            let Some(part) = part else { return self.ended(received) };
+            self.output.write(&buffer[..part.bytes])?;
+            self.progress.advance(part.bytes);
+            bytes += part.bytes as u64;
+            if part.last {
+                if self.lines {
+                    self.output.write(b"\n")?;
+                }
+                self.tell(bytes);
+                received += 1;
+                bytes = 0;
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, bytes: u64) {
+        let note = self.note.take();
+        if self.verbose {
+            let _ = writeln!(std::io::stderr(), "{bytes} bytes{note}");
+        }
+    }
+
+    /// The sender closed after `received` messages.
+    fn ended(&self, received: u64) -> Result<(), Failure> {
+        match self.count {
+            0 => Ok(()),
+            count => Err(Failure::failed(format!("the sender closed after {received} of {count} messages"))),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! `onecopy rm`: removes an object.
+
+use std::fs::FileType;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::Path;
+
+use onecopy::message::posix_mq;
+use onecopy::message::sysv_mq::SysvQueue;
+use onecopy::stream::fifo;
+use onecopy::{Address, UnixName};
+
+use crate::endpoint::{self, remedy};
+use crate::failure::{Failure, plain};
+
+const EXAMPLES: &str = "\
+Examples:
+  onecopy rm mq:/jobs
+  onecopy rm sysv-mq:id=5
+  onecopy rm shm:/frames
+  onecopy rm unix:/tmp/left-by-a-crash.sock";
+
+/// The options of `rm`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// What to remove: mq:/name, sysv-mq:KEY, shm:/name, sysv-shm:KEY, mmap:/path, fifo:/path, a socket file
+    #[arg(value_name = "ADDRESS", value_parser = endpoint::address_parser(), required_unless_present = "stale")]
+    address: Option<Address>,
+    /// Not in this version: remove what dead processes left behind
+    #[arg(long, conflicts_with = "address", hide = true)]
+    stale: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let Some(address) = &arguments.address else {
+        return Err(Failure::usage("--stale is not in this version: name the object to remove"));
+    };
+    match address {
+        Address::PosixMq(name) => Ok(posix_mq::unlink(name)?),
+        Address::SysvMq(name) => Ok(SysvQueue::open(name)?.remove()?),
+        Address::Fifo(path) => Ok(fifo::remove(path.as_path())?),
+        Address::FileMapping(path) => remove_file(address, path.as_path(), FileType::is_file, "regular file"),
+        Address::Pty(path) => remove_file(address, path.as_path(), FileType::is_symlink, "symbolic link"),
+        Address::UnixStream(name) | Address::UnixDgram(name) | Address::UnixSeqpacket(name) => {
+            remove_socket(address, name)
+        }
+        _ => Err(Failure::usage(format!("rm does not fit {address}: {}", why_not(address)))),
+    }
+}
+
+fn remove_socket(address: &Address, name: &UnixName) -> Result<(), Failure> {
+    match name.as_path() {
+        Some(path) => remove_file(address, path, FileType::is_socket, "socket"),
+        None => Err(Failure::usage(format!(
+            "rm does not fit {address}: an abstract name goes with the process that bound it"
+        ))),
+    }
+}
+
+fn remove_file(address: &Address, path: &Path, fits: fn(&FileType) -> bool, kind: &str) -> Result<(), Failure> {
+    let failed = |call: &str, error: std::io::Error| Failure::failed(format!("{call} on {address}: {}", plain(&error)));
+    let found = path.symlink_metadata().map_err(|error| failed("lstat", error))?;
+    if !fits(&found.file_type()) {
+        return Err(Failure::failed(format!("{address}: this file is no {kind}, and stays")));
+    }
+    std::fs::remove_file(path).map_err(|error| failed("unlink", error))
+}
+
+fn why_not(address: &Address) -> String {
+    match address {
+        Address::Tcp(_) | Address::Udp(_) | Address::Sctp(_) => "a port goes with the process that bound it".into(),
+        Address::Descriptor(_) => "a descriptor goes with the processes that hold it".into(),
+        Address::Memory(_) => "memory goes with its process".into(),
+        Address::Signal(_) => "a signal is no object".into(),
+        _ => remedy(address),
+    }
+}

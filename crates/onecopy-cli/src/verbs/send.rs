@@ -1,0 +1,185 @@
+//! `onecopy send`: stdin or a file into any mechanism that moves data.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use onecopy::open::{BoxedWriter, Shape};
+use onecopy::stream::ByteWriter as _;
+use onecopy::{Address, Deadline, Sender};
+
+use crate::endpoint::{self, Opening};
+use crate::failure::Failure;
+use crate::input::Input;
+use crate::io::CHUNK_BYTES;
+use crate::parts::{PART_BYTES, PartSender};
+use crate::progress::Progress;
+use crate::queue::Outgoing;
+use crate::units;
+
+const EXAMPLES: &str = "\
+Examples:
+  echo hello | onecopy send mq:/greetings              one message into a queue
+  onecopy send unix:/run/user/1000/pour -i disk.img    a file down a stream; `onecopy recv` listens
+  seq 10 | onecopy send sysv-mq:0x4d2 --lines --type 3 ten messages of type 3
+  onecopy send mq:/jobs --frame -i big.iso             one message of any size, in fragments
+  onecopy send fifo:/tmp/f --timeout 2s </etc/hosts    give up (124) when nobody reads";
+
+/// The longest message that is sent whole where the mechanism has no limit of its own: what receivers take by default.
+const LONGEST_MESSAGE_BYTES: usize = 1 << 30;
+
+/// The options of `send`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// Where to: mq:/name, fifo:/path, unix:/path, tcp:host:port, shm:/name, ... (see `onecopy explain`)
+    #[arg(value_name = "ADDRESS", value_parser = endpoint::address_parser())]
+    address: Address,
+    /// Read FILE instead of stdin
+    #[arg(short, long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// Send with this priority, from 0 to 32767 (mq: only)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=32_767))]
+    priority: Option<u32>,
+    /// Send with this type, from 1 up (sysv-mq: only)
+    #[arg(long = "type", value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    message_type: Option<i64>,
+    /// Fail rather than wait
+    #[arg(long, conflicts_with = "timeout")]
+    nonblock: bool,
+    /// Give up after this time in all: 500ms, 2s, 1m
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    timeout: Option<Duration>,
+    /// Send each line as a message of its own, without its end
+    #[arg(long)]
+    lines: bool,
+    /// Send messages of any size, in frames or fragments that `onecopy recv --frame` joins
+    #[arg(long)]
+    frame: bool,
+    /// Listen for the receiver, instead of connecting to it
+    #[arg(long)]
+    listen: bool,
+    /// Tell on stderr where this side listens
+    #[arg(short, long)]
+    verbose: bool,
+    /// Fail when the FIFO, queue or region is missing, instead of creating it
+    #[arg(long)]
+    no_create: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let address = &arguments.address;
+    let shape = endpoint::shape(address, "send")?;
+    let outgoing = Outgoing::new(address, arguments.priority, arguments.message_type)?;
+    endpoint::check_turned(address, arguments.listen, "--listen")?;
+    let deadline = match (arguments.nonblock, arguments.timeout) {
+        (true, _) => Deadline::Now,
+        (false, timeout) => timeout.map_or(Deadline::Never, Deadline::after),
+    };
+    let opening = Opening::new(address, shape, deadline)
+        .listen(arguments.listen)
+        .create(!arguments.no_create)
+        .tell(arguments.verbose);
+    let mut input = Input::open(arguments.input.as_deref())?;
+    let mut transfer = Transfer { input: &mut input, deadline };
+    match (shape, arguments.frame, arguments.lines) {
+        (Shape::Bytes, false, _) => transfer.bytes(opening.writer()?),
+        (_, true, false) => transfer.parts(opening.part_sender(outgoing)?),
+        (_, true, true) => transfer.lines_in_parts(opening.part_sender(outgoing)?),
+        (_, false, true) => transfer.lines(&mut *opening.sender(outgoing)?),
+        (_, false, false) => transfer.message(&mut *opening.sender(outgoing)?, address),
+    }
+}
+
+/// A transfer of the whole input.
+struct Transfer<'a> {
+    input: &'a mut Input,
+    deadline: Deadline,
+}
+
+impl Transfer<'_> {
+    /// Raw bytes.
+    fn bytes(&mut self, mut writer: BoxedWriter) -> Result<(), Failure> {
+        let mut progress = self.progress();
+        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut sent = 0;
+        loop {
+            let count = self.input.read_some(&mut buffer)?;
+            if count == 0 {
+                return Ok(writer.finish_by(self.deadline)?);
+            }
+            let mut rest = &buffer[..count];
+            while !rest.is_empty() {
+                let count =
+                    writer.write_by(rest, self.deadline).map_err(|error| Failure::from(error).after(sent, "bytes"))?;
+                rest = &rest[count..];
+                sent += count as u64;
+                progress.advance(count);
+            }
+        }
+    }
+
+    /// All of the input as one message, which the mechanism carries whole.
+    fn message(&mut self, sender: &mut dyn Sender, address: &Address) -> Result<(), Failure> {
+        let limit = sender.limit_bytes().unwrap_or(LONGEST_MESSAGE_BYTES);
+        let Some(message) = self.input.read_all(limit)? else { return Err(self.too_long(address, limit)) };
+        sender.send_by(&message, self.deadline)?;
+        Ok(sender.flush_by(self.rest_deadline())?)
+    }
+
+    /// Each line as a message.
+    fn lines(&mut self, sender: &mut dyn Sender) -> Result<(), Failure> {
+        let limit = sender.limit_bytes().unwrap_or(LONGEST_MESSAGE_BYTES);
+        let mut progress = self.progress();
+        let mut sent = 0;
+        while let Some(line) = self.input.read_line(limit)? {
+            sender.send_by(&line, self.deadline).map_err(|error| Failure::from(error).after(sent, "messages"))?;
+            sent += 1;
+            progress.advance(line.len() + 1);
+        }
+        Ok(sender.flush_by(self.rest_deadline())?)
+    }
+
+    /// Each line as a message, over a sender that splits and joins.
+    fn lines_in_parts(&mut self, mut sender: Box<dyn PartSender>) -> Result<(), Failure> {
+        self.lines(&mut *sender)?;
+        Ok(sender.finish(self.rest_deadline())?)
+    }
+
+    /// All of the input as one message in parts.
+    fn parts(&mut self, mut sender: Box<dyn PartSender>) -> Result<(), Failure> {
+        let mut progress = self.progress();
+        let mut buffer = vec![0; PART_BYTES];
+        let mut sent = 0;
+        let mut deadline = self.deadline;
+        loop {
+            let count = self.input.read_full(&mut buffer)?;
+            let last = count < buffer.len();
+            sender
+                .send_part(&buffer[..count], last, deadline)
+                .map_err(|error| Failure::from(error).after(sent, "bytes"))?;
+            progress.advance(count);
+            sent += count as u64;
+            if last {
+                return Ok(sender.finish(self.rest_deadline())?);
+            }
+            deadline = self.rest_deadline();
+        }
+    }
+
+    /// How long the rest of a message may take of which a part has gone: `--nonblock` decides before its first byte.
+    fn rest_deadline(&self) -> Deadline {
+        if self.deadline == Deadline::Now { Deadline::Never } else { self.deadline }
+    }
+
+    fn too_long(&self, address: &Address, limit: usize) -> Failure {
+        let len = self.input.len().map_or_else(String::new, |len| format!(" of {len} bytes"));
+        let name = self.input.name();
+        Failure::failed(format!(
+            "{name}{len} does not fit a message of {address}, whose limit is {limit} bytes (--frame sends any size)"
+        ))
+    }
+
+    fn progress(&self) -> Progress {
+        Progress::new(self.input.len(), self.input.is_terminal())
+    }
+}
