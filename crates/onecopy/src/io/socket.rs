@@ -13,6 +13,9 @@ use rustix::net::{
 use crate::io::wait::retry;
 use crate::{Deadline, Error, Result};
 
+/// How many connections may wait to be accepted; the kernel lowers it to `/proc/sys/net/core/somaxconn`.
+pub(crate) const BACKLOG: i32 = 4096;
+
 #[derive(Debug)]
 pub(crate) struct Socket {
     fd: OwnedFd,
@@ -34,6 +37,11 @@ impl Socket {
 
     pub(crate) fn object(&self) -> &str {
         &self.object
+    }
+
+    /// Names it otherwise in errors.
+    pub(crate) fn set_object(&mut self, object: String) {
+        self.object = object;
     }
 
     /// Another descriptor of the same socket.

@@ -10,11 +10,9 @@ use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
 
 use crate::io::directory_lock::DirectoryLock;
+use crate::io::socket::BACKLOG;
 use crate::io::wait::Backoff;
 use crate::{Deadline, Error, Result, UnixName};
-
-/// How many connections may wait to be accepted; the kernel lowers it to `/proc/sys/net/core/somaxconn`.
-pub(crate) const BACKLOG: i32 = 4096;
 
 /// The socket address of `name`, whose length and bytes were checked when it was made.
 fn socket_address(name: &UnixName, object: &str) -> Result<SocketAddrUnix> {

@@ -6,6 +6,8 @@
 pub mod fifo;
 pub mod framed;
 pub mod pipe;
+mod socket;
+pub mod tcp;
 pub mod unix;
 
 use std::io::{IoSlice, IoSliceMut};

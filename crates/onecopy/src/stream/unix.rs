@@ -15,7 +15,7 @@ use rustix::net::{
     SendAncillaryMessage, SocketFlags, SocketType, socketpair,
 };
 
-use super::{ByteReader, ByteWriter};
+use super::socket::socket_stream;
 use crate::io::socket::Socket;
 use crate::io::unix_name::{SocketFile, bind_socket, connect_socket};
 use crate::{Deadline, Error, Result, UnixName};
@@ -109,7 +109,7 @@ pub struct Credentials {
 /// One side of a connection.
 ///
 /// Both directions are used at once by two threads through [`UnixStream::try_clone`], or through `&UnixStream`, which
-/// reads and writes too.
+/// reads and writes too. A read closes descriptors that come with the bytes: [`UnixStream::recv_with_fds_by`] takes them.
 #[derive(Debug)]
 pub struct UnixStream {
     socket: Socket,
@@ -177,7 +177,7 @@ impl UnixStream {
     }
 
     /// Sends `bytes` and with the first of them duplicates of `fds`; returns how many bytes went, at least one. The rest goes
-    /// by [`ByteWriter::write_all_by`].
+    /// by [`ByteWriter::write_all_by`](super::ByteWriter::write_all_by).
     ///
     /// # Errors
     ///
@@ -269,46 +269,7 @@ fn in_flight_remedy(error: Error) -> Error {
     error
 }
 
-impl ByteReader for UnixStream {
-    /// As the trait says. Descriptors that come with the bytes are closed: [`UnixStream::recv_with_fds_by`] takes them.
-    fn read_vectored_by(&mut self, buffers: &mut [IoSliceMut<'_>], deadline: Deadline) -> Result<usize> {
-        self.socket.read_stream_by(buffers, deadline)
-    }
-
-    fn object(&self) -> &str {
-        self.socket.object()
-    }
-}
-
-impl ByteWriter for UnixStream {
-    fn write_vectored_by(&mut self, buffers: &[IoSlice<'_>], deadline: Deadline) -> Result<usize> {
-        self.socket.write_stream_by(buffers, deadline)
-    }
-
-    fn object(&self) -> &str {
-        self.socket.object()
-    }
-}
-
-impl ByteReader for &UnixStream {
-    fn read_vectored_by(&mut self, buffers: &mut [IoSliceMut<'_>], deadline: Deadline) -> Result<usize> {
-        self.socket.read_stream_by(buffers, deadline)
-    }
-
-    fn object(&self) -> &str {
-        self.socket.object()
-    }
-}
-
-impl ByteWriter for &UnixStream {
-    fn write_vectored_by(&mut self, buffers: &[IoSlice<'_>], deadline: Deadline) -> Result<usize> {
-        self.socket.write_stream_by(buffers, deadline)
-    }
-
-    fn object(&self) -> &str {
-        self.socket.object()
-    }
-}
+socket_stream!(UnixStream, &UnixStream);
 
 impl AsFd for UnixStream {
     fn as_fd(&self) -> BorrowedFd<'_> {

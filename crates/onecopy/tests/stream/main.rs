@@ -7,4 +7,5 @@ mod exchange;
 mod fifo;
 mod interrupt;
 mod pipe;
+mod tcp;
 mod unix;
