@@ -128,7 +128,7 @@ impl Socket {
     }
 }
 
-fn send_flags(deadline: Deadline) -> SendFlags {
+pub(crate) fn send_flags(deadline: Deadline) -> SendFlags {
     SendFlags::NOSIGNAL | if deadline == Deadline::Never { SendFlags::empty() } else { SendFlags::DONTWAIT }
 }
 

@@ -15,7 +15,7 @@ use crate::io::wait::Backoff;
 use crate::{Deadline, Error, Result, UnixName};
 
 /// The socket address of `name`, whose length and bytes were checked when it was made.
-fn socket_address(name: &UnixName, object: &str) -> Result<SocketAddrUnix> {
+pub(crate) fn socket_address(name: &UnixName, object: &str) -> Result<SocketAddrUnix> {
     match name {
         UnixName::Path(path) => SocketAddrUnix::new(path),
         UnixName::Abstract(name) => SocketAddrUnix::new_abstract_name(name.as_bytes()),
@@ -57,23 +57,28 @@ impl Drop for SocketFile {
 ///
 /// EADDRINUSE when the name is in use or the file is no socket.
 pub(crate) fn bind_socket(kind: SocketType, name: &UnixName, object: &str) -> Result<(OwnedFd, Option<SocketFile>)> {
-    let address = socket_address(name, object)?;
     let socket = new_socket(kind, object)?;
-    let file = match name {
-        UnixName::Path(path) => {
-            let _lock = DirectoryLock::of_parent(path);
-            bind_path(&socket, &address, path, object)?;
-            Some(SocketFile::of(path, object)?)
-        }
-        UnixName::Abstract(_) => {
-            bind(&socket, &address).map_err(|errno| bind_error(object, errno))?;
-            None
-        }
-    };
+    let file = bind_to(&socket, name, object)?;
     if kind != SocketType::DGRAM {
         listen(&socket, BACKLOG).map_err(|errno| Error::os("listen", object, errno))?;
     }
     Ok((socket, file))
+}
+
+/// As [`bind_socket`], for a socket whose options had to be set before anything can arrive.
+pub(crate) fn bind_to(socket: &OwnedFd, name: &UnixName, object: &str) -> Result<Option<SocketFile>> {
+    let address = socket_address(name, object)?;
+    match name {
+        UnixName::Path(path) => {
+            let _lock = DirectoryLock::of_parent(path);
+            bind_path(socket, &address, path, object)?;
+            SocketFile::of(path, object).map(Some)
+        }
+        UnixName::Abstract(_) => {
+            bind(socket, &address).map_err(|errno| bind_error(object, errno))?;
+            Ok(None)
+        }
+    }
 }
 
 fn bind_path(socket: &OwnedFd, address: &SocketAddrUnix, path: &Path, object: &str) -> Result<()> {
@@ -135,12 +140,18 @@ fn probe(address: &SocketAddrUnix, object: &str) -> Result<Errno> {
 /// ENOENT and ECONNREFUSED when nobody has bound the name, for [`Deadline::Now`] at once;
 /// EPROTOTYPE for a socket of another type; EACCES without permission to write the socket file.
 pub(crate) fn connect_socket(kind: SocketType, name: &UnixName, object: &str, deadline: Deadline) -> Result<OwnedFd> {
-    let address = socket_address(name, object)?;
     let socket = new_socket(kind, object)?;
-    nonblocking(&socket, true, object)?;
+    connect_to(&socket, name, object, deadline)?;
+    Ok(socket)
+}
+
+/// As [`connect_socket`], for a socket that has a name of its own.
+pub(crate) fn connect_to(socket: &OwnedFd, name: &UnixName, object: &str, deadline: Deadline) -> Result<()> {
+    let address = socket_address(name, object)?;
+    nonblocking(socket, true, object)?;
     let mut backoff = Backoff::new();
     loop {
-        match connect(&socket, &address) {
+        match connect(socket, &address) {
             Ok(()) => break,
             Err(Errno::INTR) => {}
             Err(errno @ (Errno::NOENT | Errno::CONNREFUSED)) => {
@@ -154,8 +165,7 @@ pub(crate) fn connect_socket(kind: SocketType, name: &UnixName, object: &str, de
             Err(errno) => return Err(connect_error(object, errno)),
         }
     }
-    nonblocking(&socket, false, object)?;
-    Ok(socket)
+    nonblocking(socket, false, object)
 }
 
 /// Refuses to wait for what no bind can bring: a file that is no socket has the path.
@@ -180,7 +190,8 @@ fn connect_error(object: &str, errno: Errno) -> Error {
     }
 }
 
-fn new_socket(kind: SocketType, object: &str) -> Result<OwnedFd> {
+/// A UNIX socket without a name.
+pub(crate) fn new_socket(kind: SocketType, object: &str) -> Result<OwnedFd> {
     socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
         .map_err(|errno| Error::os("socket", object, errno))
 }

@@ -45,6 +45,11 @@ impl<M> Inbox<M> {
         Err(too_small(object, len, buffer.len()))
     }
 
+    /// Puts a message that was received back, first in line.
+    pub(super) fn put_back(&mut self, message: Vec<u8>, about: M) {
+        self.waiting = Some((message, about));
+    }
+
     fn fill(
         &mut self,
         buffer: &mut [u8],

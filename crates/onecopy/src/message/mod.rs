@@ -7,3 +7,6 @@ mod inbox;
 pub mod posix_mq;
 pub mod sysv_mq;
 pub mod udp;
+pub mod unix_dgram;
+mod unix_packet;
+pub mod unix_seqpacket;

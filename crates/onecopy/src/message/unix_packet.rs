@@ -1,0 +1,236 @@
+//! What UNIX datagrams and sequenced packets have in common: messages of bounded length, received whole with whoever sent
+//! them and the descriptors that came along.
+
+use std::ffi::OsStr;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::sockopt::{set_socket_send_buffer_size, socket_send_buffer_size};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage};
+
+use super::inbox::{Inbox, too_small};
+use crate::io::socket::Socket;
+use crate::io::wait::retry;
+use crate::stream::unix::{Credentials, MAX_DESCRIPTORS};
+use crate::sys::recvmsg::{Received, control_words, recvmsg};
+use crate::{Deadline, Error, Result, UnixName};
+
+/// The longest message that this library sends in one piece, in bytes, however large the send buffer is.
+///
+/// The kernel keeps a message in one piece of physical memory, up to its last few pages, and finds at most 4 MiB in one piece
+/// (`MAX_PAGE_ORDER`, with pages of 4 KiB).
+pub(super) const PIECE_LIMIT_BYTES: usize = 4 << 20;
+/// What the kernel keeps of the send buffer for itself (`unix_dgram_sendmsg`).
+const SEND_BUFFER_OVERHEAD_BYTES: usize = 32;
+/// The longest message that can arrive where pages have 4 KiB: one piece of 4 MiB, less its administration, and 45 pages at
+/// most (`MAX_SKB_FRAGS`), rounded up.
+const LONGEST_BYTES: usize = PIECE_LIMIT_BYTES + (256 << 10);
+const CREDENTIAL_WORDS: usize = control_words(size_of::<libc::ucred>());
+const ALL_WORDS: usize = CREDENTIAL_WORDS + control_words(MAX_DESCRIPTORS * size_of::<i32>());
+
+#[derive(Debug)]
+pub(super) struct PacketSocket {
+    socket: Socket,
+    inbox: Inbox<Received>,
+    /// Whether a message may be longer than [`LONGEST_BYTES`], so that its length must be asked for first.
+    looks_first: bool,
+}
+
+/// What a receiver wants to know besides the bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Bytes,
+    Credentials,
+    Descriptors,
+}
+
+impl PacketSocket {
+    pub(super) fn new(fd: OwnedFd, object: impl Into<String>) -> Self {
+        let looks_first = rustix::param::page_size() > 4096;
+        Self { socket: Socket::new(fd, object), inbox: Inbox::new(LONGEST_BYTES), looks_first }
+    }
+
+    pub(super) fn try_clone(&self) -> Result<Self> {
+        let (socket, looks_first) = (self.socket.try_clone()?, self.looks_first);
+        Ok(Self { socket, inbox: Inbox::new(LONGEST_BYTES), looks_first })
+    }
+
+    pub(super) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    pub(super) fn object(&self) -> &str {
+        self.socket.object()
+    }
+
+    /// Sends one message, and duplicates of `fds` with it.
+    pub(super) fn send_by(&self, message: &[u8], fds: &[BorrowedFd<'_>], deadline: Deadline) -> Result<()> {
+        self.check_piece(message, self.object())?;
+        if fds.len() > MAX_DESCRIPTORS {
+            let reason = format!(
+                "{} descriptors do not fit one message, whose limit is {MAX_DESCRIPTORS}: send several",
+                fds.len()
+            );
+            return Err(Error::Invalid { object: self.object().into(), reason });
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        let sent = self.socket.send_by(&[IoSlice::new(message)], &mut control, deadline);
+        sent.map(drop).map_err(|error| self.explain_send(error, message, self.object()))
+    }
+
+    pub(super) fn check_piece(&self, message: &[u8], object: &str) -> Result<()> {
+        if message.len() > PIECE_LIMIT_BYTES { Err(self.too_long(message, object)) } else { Ok(()) }
+    }
+
+    pub(super) fn explain_send(&self, error: Error, message: &[u8], object: &str) -> Error {
+        match error.raw_os_error() {
+            Some(libc::EMSGSIZE) => self.too_long(message, object),
+            Some(libc::ENOBUFS) => error.with_remedy(format!(
+                "the kernel found no {} bytes of physical memory in one piece: send fragments",
+                message.len()
+            )),
+            Some(libc::ETOOMANYREFS) => error.with_remedy(
+                "more descriptors wait to be received than RLIMIT_NOFILE allows: have them received first",
+            ),
+            _ => error,
+        }
+    }
+
+    fn too_long(&self, message: &[u8], object: &str) -> Error {
+        let limit_bytes = self.limit_bytes().unwrap_or(PIECE_LIMIT_BYTES);
+        let remedy = if limit_bytes < PIECE_LIMIT_BYTES {
+            "enlarge the send buffer, up to /proc/sys/net/core/wmem_max, or send it in fragments"
+        } else {
+            "the kernel keeps a message in one piece of memory: send it in fragments"
+        };
+        Error::TooLong { object: object.into(), message_bytes: message.len(), limit_bytes, remedy: Some(remedy.into()) }
+    }
+
+    /// The longest message that can be sent with the send buffer as it is now.
+    pub(super) fn limit_bytes(&self) -> Option<usize> {
+        let buffer = socket_send_buffer_size(&self.socket).ok()?;
+        Some(buffer.saturating_sub(SEND_BUFFER_OVERHEAD_BYTES).min(PIECE_LIMIT_BYTES))
+    }
+
+    pub(super) fn set_send_buffer_bytes(&self, bytes: usize) -> Result<usize> {
+        set_socket_send_buffer_size(&self.socket, bytes)
+            .map_err(|errno| self.socket.error("setsockopt(SO_SNDBUF)", errno))?;
+        socket_send_buffer_size(&self.socket).map_err(|errno| self.socket.error("getsockopt(SO_SNDBUF)", errno))
+    }
+
+    /// Receives one message. `is_end` says of a call that stored no bytes whether it was the end instead.
+    pub(super) fn recv_by(
+        &mut self,
+        buffer: &mut [u8],
+        wanted: Wanted,
+        is_end: impl Fn(&Received) -> bool,
+        deadline: Deadline,
+    ) -> Result<Option<Received>> {
+        if self.looks_first {
+            self.look(buffer.len(), deadline)?;
+        }
+        let socket = &self.socket;
+        let received = self.inbox.recv(buffer, socket.object(), |slices| {
+            let received = recv_once(socket, slices, wanted, 0, deadline)?;
+            if is_end(&received) {
+                return Ok(None);
+            }
+            if received.flags & libc::MSG_TRUNC != 0 {
+                return Err(socket.error("recvmsg", Errno::MSGSIZE).with_remedy("the message was cut off and is lost"));
+            }
+            // Without room for control data the kernel reports all of them as cut off.
+            let flags = if wanted == Wanted::Descriptors { received.flags } else { 0 };
+            Ok(Some((received.bytes, Received { flags, ..received })))
+        })?;
+        Ok(received.map(|(bytes, received)| Received { bytes, ..received }))
+    }
+
+    /// Asks how long the next message is, and refuses one that would not fit, which then stays in the kernel.
+    fn look(&self, buffer_bytes: usize, deadline: Deadline) -> Result<()> {
+        let next = recv_once(&self.socket, &mut [], Wanted::Bytes, libc::MSG_PEEK | libc::MSG_TRUNC, deadline)?;
+        if next.bytes > buffer_bytes.max(LONGEST_BYTES) {
+            return Err(too_small(self.object(), next.bytes, buffer_bytes));
+        }
+        Ok(())
+    }
+
+    /// Receives one message and the descriptors that came with it.
+    ///
+    /// When not all of them fit this process, those that came are closed, and the message stays first in line without them.
+    pub(super) fn recv_with_fds_by(
+        &mut self,
+        buffer: &mut [u8],
+        is_end: impl Fn(&Received) -> bool,
+        deadline: Deadline,
+    ) -> Result<Option<(usize, Vec<OwnedFd>)>> {
+        let Some(received) = self.recv_by(buffer, Wanted::Descriptors, is_end, deadline)? else { return Ok(None) };
+        if received.flags & libc::MSG_CTRUNC == 0 {
+            return Ok(Some((received.bytes, received.fds)));
+        }
+        let came = received.fds.len();
+        let message = buffer[..received.bytes].to_vec();
+        self.inbox.put_back(message, Received { flags: 0, fds: Vec::new(), ..received });
+        Err(self.socket.error("recvmsg", Errno::MFILE).with_remedy(format!(
+            "more descriptors were passed than this process has room for: {came} came and were closed, the message itself \
+             can still be received; raise RLIMIT_NOFILE"
+        )))
+    }
+}
+
+impl AsFd for PacketSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Has the kernel tell who sends each message (SO_PASSCRED). Its other effect: a socket without a name that sends gets one
+/// in the abstract namespace, five hexadecimal digits, for as long as it lives.
+pub(super) fn pass_credentials(fd: &OwnedFd, object: &str) -> Result<()> {
+    setsockopt(fd, sockopt::PassCred, &true).map_err(|errno| Error::os("setsockopt(SO_PASSCRED)", object, errno))
+}
+
+fn recv_once(
+    socket: &Socket,
+    slices: &mut [IoSliceMut<'_>],
+    wanted: Wanted,
+    flags: i32,
+    deadline: Deadline,
+) -> Result<Received> {
+    let flags = flags | if deadline == Deadline::Never { 0 } else { libc::MSG_DONTWAIT };
+    let mut few = [0; CREDENTIAL_WORDS];
+    let mut all;
+    let control: &mut [u64] = match wanted {
+        Wanted::Bytes => &mut [],
+        Wanted::Credentials => &mut few,
+        Wanted::Descriptors => {
+            all = [0; ALL_WORDS];
+            &mut all
+        }
+    };
+    retry(socket.as_fd(), PollFlags::IN, deadline, ("receive", "recvmsg", socket.object()), || {
+        recvmsg(socket.as_fd(), slices, control, flags)
+    })
+}
+
+/// Who sent a message.
+pub(super) fn credentials_of(received: &Received) -> Option<Credentials> {
+    received.credentials.map(|raw| Credentials { pid: raw.pid, uid: raw.uid, gid: raw.gid })
+}
+
+/// The name from which a message was sent; `None` for a socket without one.
+pub(super) fn sender_of(received: &Received) -> Option<UnixName> {
+    let bytes = received.name.to_bytes();
+    match bytes.split_first()? {
+        (0, name) => UnixName::abstract_name(OsStr::from_bytes(name)).ok(),
+        _ => UnixName::path(OsStr::from_bytes(&bytes)).ok(),
+    }
+}
