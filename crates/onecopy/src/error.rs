@@ -106,6 +106,25 @@ pub enum Error {
         /// What was found, and what was expected.
         detail: String,
     },
+    /// Somebody has shortened the object since it was mapped, and the range reaches beyond its new end.
+    #[error(
+        "{operation} of {range_bytes} bytes at offset {offset} of {object}: somebody has shortened it from {mapped_bytes} \
+         bytes, which are mapped, to {current_bytes}"
+    )]
+    Shortened {
+        /// What was asked for: "read" or "write".
+        operation: &'static str,
+        /// The address of the object.
+        object: String,
+        /// Where the range begins.
+        offset: usize,
+        /// The length of the range.
+        range_bytes: usize,
+        /// The length of the mapping.
+        mapped_bytes: usize,
+        /// The length that the object has now. It may change again at any time.
+        current_bytes: u64,
+    },
     /// An argument that can never be right.
     #[error("{object}: {reason}")]
     Invalid {

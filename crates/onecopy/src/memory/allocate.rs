@@ -4,26 +4,49 @@ use std::os::fd::BorrowedFd;
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, pwrite};
+use rustix::process::{Resource, getrlimit};
 
 use crate::{Error, Result};
 
 /// The longest mapping: `off_t` is signed, and so is every length in a system call.
 const MAX_BYTES: usize = isize::MAX as usize;
 
-/// Extends the file to `to` bytes if it is shorter, and gives all of `from..to` pages or blocks.
-pub(super) fn allocate(fd: BorrowedFd<'_>, from: usize, to: usize, object: &str) -> Result<()> {
+/// Whether others may already use the bytes that are allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// The file is new, and nobody else has it.
+    Fresh,
+    /// Others may have it open, and may extend it at the same time.
+    Shared,
+}
+
+/// Extends the file to `to` bytes if it is shorter, and gives all of `from..to` pages or blocks. Never shortens it.
+pub(super) fn allocate(fd: BorrowedFd<'_>, from: usize, to: usize, usage: Use, object: &str) -> Result<()> {
+    check_limit(to, object)?;
     let (start, len) = (from as u64, (to - from) as u64);
     loop {
         return match fallocate(fd, FallocateFlags::empty(), start, len) {
             Ok(()) => Ok(()),
             Err(Errno::INTR) => continue,
-            Err(Errno::OPNOTSUPP) => write_zeros(fd, from, to, object),
+            Err(Errno::OPNOTSUPP) if usage == Use::Fresh => write_zeros(fd, from, to, object),
             Err(errno) => Err(no_room(Error::os("fallocate", object, errno), errno, len, fd)),
         };
     }
 }
 
-/// What fallocate does, for file systems that lack it. Only for bytes that are not in use yet.
+/// Refuses what RLIMIT_FSIZE forbids. The kernel does too, but by SIGXFSZ, which ends the process.
+fn check_limit(len: usize, object: &str) -> Result<()> {
+    match getrlimit(Resource::Fsize).current {
+        Some(limit) if len as u64 > limit => {
+            let reason =
+                format!("{len} bytes are more than the {limit} that this process may give a file: raise `ulimit -f`");
+            Err(Error::Invalid { object: object.to_owned(), reason })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What fallocate does, for file systems that lack it. Only while nobody else has the file: it would overwrite their bytes.
 fn write_zeros(fd: BorrowedFd<'_>, from: usize, to: usize, object: &str) -> Result<()> {
     static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
     let mut at = from;
@@ -45,8 +68,9 @@ fn no_room(error: Error, errno: Errno, wanted_bytes: u64, fd: BorrowedFd<'_>) ->
             fs.f_blocks.saturating_mul(fs.f_frsize)
         )),
         (Errno::FBIG, _) => error.with_remedy(format!(
-            "{wanted_bytes} bytes were asked for: `ulimit -f` or the file system allows no file of that length"
+            "{wanted_bytes} bytes were asked for, and the file system allows no file of that length"
         )),
+        (Errno::OPNOTSUPP, _) => error.with_remedy("this file system cannot allocate room in a file that is in use"),
         _ => error,
     }
 }

@@ -29,12 +29,10 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{
-    MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fcntl_getfl, fstat, ftruncate, memfd_create,
-};
+use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fcntl_getfl, fstat, memfd_create};
 use rustix::io::Errno;
 
-use super::allocate::{allocate, check_len, check_memory};
+use super::allocate::{Use, allocate, check_len, check_memory};
 use super::region::{Access, Region};
 use crate::sys::inherited::duplicate;
 use crate::{Error, Result};
@@ -102,8 +100,7 @@ impl AnonymousMapping {
         check_len(len, &object)?;
         check_memory(len, &object)?;
         let fd = new_memfd(name, &object)?;
-        ftruncate(&fd, len as u64).map_err(|errno| Error::os("ftruncate", &object, errno))?;
-        allocate(fd.as_fd(), 0, len, &object)?;
+        allocate(fd.as_fd(), 0, len, Use::Fresh, &object)?;
         add_seals(fd.as_fd(), sealing.flags(), &object)?;
         let region = Region::map(fd.as_fd(), len, Access::ReadWrite, object)?;
         Ok(Self { fd, region })

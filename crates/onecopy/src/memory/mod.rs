@@ -1,18 +1,26 @@
 //! Memory that several processes share, and the ways to move data through it.
 //!
-//! | Row | Module | What names it | What is left after everyone was killed |
-//! |---|---|---|---|
-//! | 15 | [`anonymous`] | a descriptor, inherited or passed | nothing |
-//! | 16, 17 | [`remote`] | a process and an address there | nothing |
+//! | Row | Module | What names it | Can it be shortened? | What is left after everyone was killed |
+//! |---|---|---|---|---|
+//! | 12 | [`posix_shm`] | a name, `/dev/shm/NAME` | yes: checked copies | the object, until it is unlinked |
+//! | 13 | [`sysv_shm`] | a key or an identifier | no | the segment, until it is removed |
+//! | 14 | [`file_mapping`] | a path | yes: checked copies | the file |
+//! | 15 | [`anonymous`] | a descriptor, inherited or passed | no: sealed | nothing |
+//! | 16, 17 | [`remote`] | a process and an address there | a page can vanish: an exact partial count | nothing |
 //!
-//! Each gives a [`Region`]: a mapping that others can write at any time. So a region hands out copies and never a
+//! Rows 12 to 15 give a [`Region`]: a mapping that others can write at any time. So a region hands out copies and never a
 //! reference to its bytes; the one exception is a [`Frozen`](anonymous::Frozen) mapping, whose bytes the kernel keeps from
 //! ever changing again.
 
 mod allocate;
 pub mod anonymous;
 mod copy;
+pub mod file_mapping;
+mod guarded;
+mod named_file;
+pub mod posix_shm;
 mod region;
 pub mod remote;
+pub mod sysv_shm;
 
 pub use region::Region;

@@ -7,3 +7,4 @@ pub(crate) mod recvmsg;
 pub(crate) mod sigpipe;
 pub(crate) mod socket_options;
 pub(crate) mod sysv;
+pub(crate) mod sysv_shm;
