@@ -1,6 +1,7 @@
 //! "Did you mean": the names nearest to a word that is none of them.
 
-/// At most three of `names`, nearest first: those that differ from `word` by few letters, or begin with it.
+/// At most three of `names`, nearest first: those that differ from `word` by few letters, contain it or are part of it. One
+/// that differs in nothing but the case of its letters stands alone.
 pub(crate) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let word = word.to_ascii_lowercase();
     let allowed = (word.chars().count() / 3).clamp(1, 3);
@@ -14,7 +15,9 @@ pub(crate) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) 
         })
         .collect();
     found.sort_by_key(|&(distance, _)| distance);
-    found.into_iter().map(|(_, name)| name).take(3).collect()
+    let exact = found.first().is_some_and(|&(distance, _)| distance == 0);
+    found.truncate(if exact { 1 } else { 3 });
+    found.into_iter().map(|(_, name)| name).collect()
 }
 
 /// The number of letters to insert, delete, replace or swap with their neighbour (optimal string alignment).

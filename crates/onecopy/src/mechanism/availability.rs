@@ -1,0 +1,124 @@
+//! Whether this kernel has a mechanism, by the cheapest call that tells.
+
+use std::io;
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::{Access, MemfdFlags, access, memfd_create};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, ipproto, socket_with};
+use rustix::pty::{OpenptFlags, openpt};
+
+use super::Mechanism;
+use crate::memory::remote::RemoteProcess;
+use crate::message::posix_mq::PosixQueue;
+use crate::message::sysv_mq::SysvQueue;
+use crate::{Error, PosixName, SysvName};
+
+/// A key and a name that hardly anybody uses. It does no harm if somebody does.
+const UNLIKELY_KEY: i32 = 0x6f6e_6370;
+const UNLIKELY_NAME: &str = "/onecopy-availability";
+
+pub(super) fn of(mechanism: Mechanism) -> Result<(), String> {
+    match mechanism {
+        Mechanism::Pty => call(mechanism, "posix_openpt", openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)),
+        Mechanism::UnixStream => socket(mechanism, AddressFamily::UNIX, SocketType::STREAM, None),
+        Mechanism::UnixDgram => socket(mechanism, AddressFamily::UNIX, SocketType::DGRAM, None),
+        Mechanism::UnixSeqpacket => socket(mechanism, AddressFamily::UNIX, SocketType::SEQPACKET, None),
+        Mechanism::Tcp => internet(mechanism, SocketType::STREAM, None),
+        Mechanism::Udp => internet(mechanism, SocketType::DGRAM, None),
+        Mechanism::Sctp => internet(mechanism, SocketType::STREAM, Some(ipproto::SCTP)),
+        Mechanism::PosixMq => opens(mechanism, PosixName::new(UNLIKELY_NAME).and_then(|name| PosixQueue::open(&name))),
+        // One option of the kernel switches all three kinds of System V objects.
+        Mechanism::SysvMq | Mechanism::SysvShm | Mechanism::SysvSemaphore => {
+            opens(mechanism, SysvName::key(UNLIKELY_KEY).and_then(|name| SysvQueue::open(&name)))
+        }
+        Mechanism::PosixShm | Mechanism::PosixNamedSemaphore => {
+            call(mechanism, "access of /dev/shm", access("/dev/shm", Access::READ_OK | Access::EXEC_OK))
+        }
+        Mechanism::AnonymousMapping => {
+            call(mechanism, "memfd_create", memfd_create("onecopy-availability", MemfdFlags::CLOEXEC))
+        }
+        Mechanism::CmaRead | Mechanism::CmaWrite => attach(mechanism),
+        Mechanism::Eventfd => call(mechanism, "eventfd", eventfd(0, EventfdFlags::CLOEXEC)),
+        // What every Linux kernel has, and what lives in memory that was asked for above.
+        Mechanism::Pipe
+        | Mechanism::Fifo
+        | Mechanism::FileMapping
+        | Mechanism::PosixUnnamedSemaphore
+        | Mechanism::Futex
+        | Mechanism::RecordLock
+        | Mechanism::FileLock
+        | Mechanism::Mutex
+        | Mechanism::Condvar
+        | Mechanism::Barrier
+        | Mechanism::Rwlock
+        | Mechanism::SignalStandard
+        | Mechanism::SignalRealtime => Ok(()),
+    }
+}
+
+/// Over IPv4, or over IPv6 where that is all there is.
+fn internet(mechanism: Mechanism, kind: SocketType, protocol: Option<Protocol>) -> Result<(), String> {
+    socket(mechanism, AddressFamily::INET, kind, protocol)
+        .or_else(|error| socket(mechanism, AddressFamily::INET6, kind, protocol).map_err(|_| error))
+}
+
+fn socket(
+    mechanism: Mechanism,
+    family: AddressFamily,
+    kind: SocketType,
+    protocol: Option<Protocol>,
+) -> Result<(), String> {
+    call(mechanism, "socket", socket_with(family, kind, SocketFlags::CLOEXEC, protocol))
+}
+
+fn call<T>(mechanism: Mechanism, call: &str, result: Result<T, Errno>) -> Result<(), String> {
+    match result {
+        // A shortage says nothing about the kernel.
+        Ok(_) | Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => Ok(()),
+        Err(errno) => Err(refused(mechanism, call, &errno.into())),
+    }
+}
+
+/// Judges an attempt to open an object that is probably not there: its absence shows that the kernel looked.
+fn opens<T>(mechanism: Mechanism, result: crate::Result<T>) -> Result<(), String> {
+    match result {
+        Err(Error::Os { call, source, .. }) if matches!(source.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+            Err(refused(mechanism, call, &source))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads a byte of this process. Not under a seccomp filter, which may answer by killing who asks: there only the attempt
+/// on the peer tells.
+fn attach(mechanism: Mechanism) -> Result<(), String> {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    if status.lines().any(|line| line.starts_with("Seccomp:") && line.ends_with('2')) {
+        return Ok(());
+    }
+    let byte = [1_u8];
+    let mut copy = [0_u8];
+    let result = RemoteProcess::open(std::process::id())
+        .and_then(|this| this.read(byte.as_ptr().addr() as u64, &mut copy))
+        .and_then(|transfer| transfer.complete(1));
+    match result {
+        Err(Error::Os { call, source, .. }) => Err(refused(mechanism, call, &source)),
+        _ => Ok(()),
+    }
+}
+
+fn refused(mechanism: Mechanism, call: &str, source: &io::Error) -> String {
+    let text = source.to_string();
+    let words = text.split(" (os error").next().unwrap_or(&text);
+    let name = source.raw_os_error().map_or_else(String::new, |errno| format!(" ({})", errno_name(errno)));
+    match mechanism {
+        Mechanism::Sctp => format!("this kernel has no SCTP{name}"),
+        _ => format!("{call} is refused here: {words}{name}"),
+    }
+}
+
+/// The symbol of an errno: `ENOSYS`.
+fn errno_name(errno: i32) -> String {
+    format!("{:?}", nix::errno::Errno::from_raw(errno))
+}
