@@ -3,8 +3,10 @@
 //! Every mechanism here implements [`Sender`](crate::Sender) and [`Receiver`](crate::Receiver) by itself, without framing.
 //! Each has a longest message; a longer one is an [`Error::TooLong`](crate::Error::TooLong) that names the limit.
 
+mod assembly;
 mod inbox;
 pub mod posix_mq;
+pub mod sctp;
 pub mod sysv_mq;
 pub mod udp;
 pub mod unix_dgram;

@@ -3,7 +3,7 @@
 //! # Safety
 //!
 //! The functions hand the kernel pointers to values on their own stack, with the lengths of those values.
-#![expect(unsafe_code, reason = "neither rustix nor nix has SO_MEMINFO")]
+#![expect(unsafe_code, reason = "rustix and nix have neither SO_MEMINFO nor SCTP_NODELAY")]
 
 use std::ffi::c_int;
 use std::mem::size_of_val;
@@ -27,6 +27,18 @@ pub(crate) fn dropped_datagrams(socket: BorrowedFd<'_>) -> Result<u32, Errno> {
         libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_MEMINFO, info.as_mut_ptr().cast(), &raw mut len)
     };
     if result == 0 { Ok(info[MEMINFO_DROPS]) } else { Err(last_errno()) }
+}
+
+/// Makes SCTP send small messages at once (RFC 6458, 8.1.5).
+pub(crate) fn set_sctp_nodelay(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    /// `SCTP_NODELAY` of linux/sctp.h.
+    const SCTP_NODELAY: c_int = 3;
+    let on: c_int = 1;
+    let len = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: `on` is readable and `len` bytes long; the descriptor is open for the call.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_SCTP, SCTP_NODELAY, (&raw const on).cast(), len) };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
 fn last_errno() -> Errno {

@@ -4,5 +4,6 @@
 mod support;
 
 mod posix_mq;
+mod sctp;
 mod sysv_mq;
 mod udp;
