@@ -24,6 +24,7 @@ pub mod address;
 mod deadline;
 mod error;
 mod io;
+pub mod limits;
 pub mod mechanism;
 pub mod memory;
 pub mod message;

@@ -1,0 +1,232 @@
+//! The limits that Linux sets to its mechanisms.
+
+use rustix::process::Resource;
+
+use super::Source::{self, Constant, SharedMemoryFree, SharedMemorySize, Sysctl};
+use crate::Mechanism::{self, *};
+
+/// A limit: where it is found, what it means, whom it concerns.
+pub(super) struct Row {
+    pub(super) name: &'static str,
+    pub(super) source: Source,
+    pub(super) unit: &'static str,
+    pub(super) meaning: &'static str,
+    pub(super) concerns: &'static [Mechanism],
+}
+
+const fn row(
+    name: &'static str,
+    source: Source,
+    unit: &'static str,
+    meaning: &'static str,
+    concerns: &'static [Mechanism],
+) -> Row {
+    Row { name, source, unit, meaning, concerns }
+}
+
+const DESCRIPTORS: Source = Source::Resource(Resource::Nofile, "RLIMIT_NOFILE", "-n");
+const PENDING: Source = Source::Resource(Resource::Sigpending, "RLIMIT_SIGPENDING", "-i");
+const QUEUE_BYTES: Source = Source::Resource(Resource::Msgqueue, "RLIMIT_MSGQUEUE", "-q");
+const LOCKED: Source = Source::Resource(Resource::Memlock, "RLIMIT_MEMLOCK", "-l");
+
+const UNIX: &[Mechanism] = &[UnixStream, UnixDgram, UnixSeqpacket];
+const SOCKETS: &[Mechanism] = &[UnixStream, UnixDgram, UnixSeqpacket, Tcp, Udp, Sctp];
+const WITH_DESCRIPTORS: &[Mechanism] = &[
+    Pipe,
+    Fifo,
+    Pty,
+    UnixStream,
+    UnixDgram,
+    UnixSeqpacket,
+    Tcp,
+    Udp,
+    Sctp,
+    PosixMq,
+    AnonymousMapping,
+    Eventfd,
+    RecordLock,
+    FileLock,
+    SignalStandard,
+    SignalRealtime,
+];
+const MAPPED: &[Mechanism] = &[PosixShm, SysvShm, FileMapping, AnonymousMapping];
+const ATTACH: &[Mechanism] = &[CmaRead, CmaWrite];
+
+pub(super) const LIMITS: &[Row] = &[
+    row("PIPE_BUF", Constant(4096), "bytes", "the longest write that is atomic", &[Pipe, Fifo]),
+    row(
+        "fs.pipe-max-size",
+        Sysctl("fs/pipe-max-size", 0),
+        "bytes",
+        "the largest capacity a user may ask for",
+        &[Pipe, Fifo],
+    ),
+    row(
+        "fs.pipe-user-pages-soft",
+        Sysctl("fs/pipe-user-pages-soft", 0),
+        "pages",
+        "all pipes of a user; beyond it new ones are small (0: no limit)",
+        &[Pipe, Fifo],
+    ),
+    row(
+        "fs.pipe-user-pages-hard",
+        Sysctl("fs/pipe-user-pages-hard", 0),
+        "pages",
+        "all pipes of a user; beyond it there are no new ones (0: no limit)",
+        &[Pipe, Fifo],
+    ),
+    row("kernel.pty.max", Sysctl("kernel/pty/max", 0), "terminals", "pseudoterminals on this machine", &[Pty]),
+    row("kernel.pty.nr", Sysctl("kernel/pty/nr", 0), "terminals", "pseudoterminals that exist now", &[Pty]),
+    row("sun_path", Constant(107), "bytes", "the longest path or abstract name", UNIX),
+    row("SCM_MAX_FD", Constant(253), "descriptors", "what one message can carry", UNIX),
+    row(
+        "net.unix.max_dgram_qlen",
+        Sysctl("net/unix/max_dgram_qlen", 0),
+        "messages",
+        "what waits in a datagram socket before senders wait",
+        &[UnixDgram],
+    ),
+    row(
+        "net.core.somaxconn",
+        Sysctl("net/core/somaxconn", 0),
+        "connections",
+        "what waits for accept",
+        &[UnixStream, UnixSeqpacket, Tcp, Sctp],
+    ),
+    row(
+        "net.core.wmem_default",
+        Sysctl("net/core/wmem_default", 0),
+        "bytes",
+        "the send buffer of a new socket",
+        &[UnixStream, UnixDgram, UnixSeqpacket, Udp, Sctp],
+    ),
+    row(
+        "net.core.wmem_max",
+        Sysctl("net/core/wmem_max", 0),
+        "bytes",
+        "the largest send buffer (SO_SNDBUF) a user may ask for",
+        SOCKETS,
+    ),
+    row(
+        "net.core.rmem_default",
+        Sysctl("net/core/rmem_default", 0),
+        "bytes",
+        "the receive buffer of a new socket",
+        &[Udp, Sctp],
+    ),
+    row(
+        "net.core.rmem_max",
+        Sysctl("net/core/rmem_max", 0),
+        "bytes",
+        "the largest receive buffer (SO_RCVBUF) a user may ask for",
+        &[Tcp, Udp, Sctp],
+    ),
+    row(
+        "net.ipv4.tcp_wmem",
+        Sysctl("net/ipv4/tcp_wmem", 2),
+        "bytes",
+        "how far TCP grows a send buffer by itself",
+        &[Tcp],
+    ),
+    row(
+        "net.ipv4.tcp_rmem",
+        Sysctl("net/ipv4/tcp_rmem", 2),
+        "bytes",
+        "how far TCP grows a receive buffer by itself",
+        &[Tcp],
+    ),
+    row(
+        "net.ipv4.ip_local_port_range",
+        Sysctl("net/ipv4/ip_local_port_range", 0),
+        "port",
+        "the first that outgoing connections may take",
+        &[Tcp, Udp, Sctp],
+    ),
+    row("UDP datagram", Constant(65507), "bytes", "the longest datagram over IPv4", &[Udp]),
+    row(
+        "fs.mqueue.msg_max",
+        Sysctl("fs/mqueue/msg_max", 0),
+        "messages",
+        "the most that a user's queue may hold",
+        &[PosixMq],
+    ),
+    row(
+        "fs.mqueue.msgsize_max",
+        Sysctl("fs/mqueue/msgsize_max", 0),
+        "bytes",
+        "the longest message of a user's queue",
+        &[PosixMq],
+    ),
+    row(
+        "fs.mqueue.msg_default",
+        Sysctl("fs/mqueue/msg_default", 0),
+        "messages",
+        "what a queue holds that was made without attributes",
+        &[PosixMq],
+    ),
+    row(
+        "fs.mqueue.msgsize_default",
+        Sysctl("fs/mqueue/msgsize_default", 0),
+        "bytes",
+        "the longest message of such a queue",
+        &[PosixMq],
+    ),
+    row(
+        "fs.mqueue.queues_max",
+        Sysctl("fs/mqueue/queues_max", 0),
+        "queues",
+        "queues in this IPC namespace",
+        &[PosixMq],
+    ),
+    row("RLIMIT_MSGQUEUE", QUEUE_BYTES, "bytes", "all queues of a user, counted as if full", &[PosixMq]),
+    row("MQ_PRIO_MAX", Constant(32768), "priorities", "0 to 32767", &[PosixMq]),
+    row("kernel.msgmax", Sysctl("kernel/msgmax", 0), "bytes", "the longest message", &[SysvMq]),
+    row("kernel.msgmnb", Sysctl("kernel/msgmnb", 0), "bytes", "what a new queue holds", &[SysvMq]),
+    row("kernel.msgmni", Sysctl("kernel/msgmni", 0), "queues", "queues in this IPC namespace", &[SysvMq]),
+    row("/dev/shm size", SharedMemorySize, "bytes", "all objects together", &[PosixShm, PosixNamedSemaphore]),
+    row("/dev/shm free", SharedMemoryFree, "bytes", "what is left of it now", &[PosixShm, PosixNamedSemaphore]),
+    row("kernel.shmmax", Sysctl("kernel/shmmax", 0), "bytes", "the largest segment", &[SysvShm]),
+    row("kernel.shmall", Sysctl("kernel/shmall", 0), "pages", "all segments together", &[SysvShm]),
+    row("kernel.shmmni", Sysctl("kernel/shmmni", 0), "segments", "segments in this IPC namespace", &[SysvShm]),
+    row("vm.max_map_count", Sysctl("vm/max_map_count", 0), "mappings", "mappings of one process", MAPPED),
+    row("RLIMIT_MEMLOCK", LOCKED, "bytes", "what one process may keep from being swapped out", MAPPED),
+    row("IOV_MAX", Constant(1024), "pieces", "one call's, on either side; this library splits", ATTACH),
+    row("MAX_RW_COUNT", Constant(0x7fff_f000), "bytes", "what one call carries; this library loops", ATTACH),
+    row(
+        "kernel.yama.ptrace_scope",
+        Sysctl("kernel/yama/ptrace_scope", 0),
+        "",
+        "0: one's own processes, 1: descendants, 2: CAP_SYS_PTRACE, 3: nobody's",
+        ATTACH,
+    ),
+    row(
+        "SEM_VALUE_MAX",
+        Constant(2_147_483_647),
+        "",
+        "the largest value",
+        &[PosixNamedSemaphore, PosixUnnamedSemaphore],
+    ),
+    row("SEMVMX", Constant(32767), "", "the largest value of a semaphore", &[SysvSemaphore]),
+    row("kernel.sem SEMMSL", Sysctl("kernel/sem", 0), "semaphores", "in one set", &[SysvSemaphore]),
+    row(
+        "kernel.sem SEMMNS",
+        Sysctl("kernel/sem", 1),
+        "semaphores",
+        "in all sets of this IPC namespace",
+        &[SysvSemaphore],
+    ),
+    row("kernel.sem SEMOPM", Sysctl("kernel/sem", 2), "operations", "in one semop", &[SysvSemaphore]),
+    row("kernel.sem SEMMNI", Sysctl("kernel/sem", 3), "sets", "in this IPC namespace", &[SysvSemaphore]),
+    row("eventfd counter", Constant(u64::MAX - 1), "", "the largest value", &[Eventfd]),
+    row("FUTEX_WAITV_MAX", Constant(128), "words", "one call waits for", &[Futex]),
+    row("ROBUST_LIST_LIMIT", Constant(2048), "mutexes", "held by one thread that its death releases", &[Mutex]),
+    row("RLIMIT_SIGPENDING", PENDING, "signals", "pending for all processes of a user", &[SignalRealtime, PosixMq]),
+    row(
+        "kernel.pid_max",
+        Sysctl("kernel/pid_max", 0),
+        "",
+        "pids stay below it, then begin again",
+        &[CmaRead, CmaWrite, SignalStandard, SignalRealtime],
+    ),
+    row("RLIMIT_NOFILE", DESCRIPTORS, "descriptors", "open in one process", WITH_DESCRIPTORS),
+];
