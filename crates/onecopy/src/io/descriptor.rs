@@ -27,6 +27,8 @@ pub(crate) struct Descriptor {
     nonblocking: AtomicBool,
     /// Cleared when the kernel refused RWF_NOSIGNAL. Relaxed: a stale value costs one refused call.
     nosignal: AtomicBool,
+    /// Whether a write without a reader raises SIGPIPE at all.
+    raises_sigpipe: bool,
 }
 
 impl Descriptor {
@@ -35,7 +37,12 @@ impl Descriptor {
         let object = object.into();
         let flags = fcntl_getfl(&fd).map_err(|errno| Error::os("fcntl(F_GETFL)", &object, errno))?;
         let nonblocking = AtomicBool::new(flags.contains(OFlags::NONBLOCK));
-        Ok(Self { fd, object, nonblocking, nosignal: AtomicBool::new(true) })
+        Ok(Self { fd, object, nonblocking, nosignal: AtomicBool::new(true), raises_sigpipe: true })
+    }
+
+    /// Takes over a terminal, which knows no SIGPIPE.
+    pub(crate) fn terminal(fd: OwnedFd, object: impl Into<String>) -> Result<Self> {
+        Ok(Self { raises_sigpipe: false, ..Self::new(fd, object)? })
     }
 
     /// Takes over an inherited descriptor. Other processes may hold the same open file description, whose O_NONBLOCK is
@@ -75,6 +82,9 @@ impl Descriptor {
     }
 
     fn write_once(&self, buffers: &[IoSlice<'_>]) -> Result<usize, Errno> {
+        if !self.raises_sigpipe {
+            return writev(&self.fd, buffers);
+        }
         if self.nosignal.load(Ordering::Relaxed) {
             match pwritev2(&self.fd, buffers, NO_OFFSET, RWF_NOSIGNAL) {
                 Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS | Errno::SPIPE) => {

@@ -18,11 +18,22 @@ pub(crate) fn wait_for(
     operation: &'static str,
     object: &str,
 ) -> Result<()> {
+    wait_events(fd, events, deadline, operation, object).map(drop)
+}
+
+/// As [`wait_for`], and returns what was reported.
+pub(crate) fn wait_events(
+    fd: BorrowedFd<'_>,
+    events: PollFlags,
+    deadline: Deadline,
+    operation: &'static str,
+    object: &str,
+) -> Result<PollFlags> {
     loop {
         let mut fds = [PollFd::from_borrowed_fd(fd, events)];
         match poll(&mut fds, deadline.timespec().as_ref()) {
             Ok(0) => return Err(Error::out_of_time(operation, object, deadline)),
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(fds[0].revents()),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::os("poll", object, errno)),
         }

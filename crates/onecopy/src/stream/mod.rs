@@ -3,10 +3,11 @@
 //! Every stream here implements [`ByteReader`], [`ByteWriter`] or both: raw bytes, since the program on the other side may
 //! frame its messages otherwise or not at all. [`framed`] puts messages over any of them.
 
+mod duplex;
 pub mod fifo;
 pub mod framed;
 pub mod pipe;
-mod socket;
+pub mod pty;
 pub mod tcp;
 pub mod unix;
 

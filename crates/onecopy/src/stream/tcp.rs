@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_reuseaddr, set_tcp_nodelay};
 use rustix::net::{SocketType, bind, getpeername, listen};
 
-use super::socket::socket_stream;
+use super::duplex::duplex_stream;
 use crate::address::HostPort;
 use crate::io::inet::{Kind, first_of, local_of, name_of, socket_for};
 use crate::io::inet_connect::connect_by;
@@ -171,7 +171,7 @@ impl TcpStream {
     }
 }
 
-socket_stream!(TcpStream, &TcpStream);
+duplex_stream!(socket: TcpStream, &TcpStream);
 
 impl AsFd for TcpStream {
     fn as_fd(&self) -> BorrowedFd<'_> {

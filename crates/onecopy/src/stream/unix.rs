@@ -15,7 +15,7 @@ use rustix::net::{
     SendAncillaryMessage, SocketFlags, SocketType, socketpair,
 };
 
-use super::socket::socket_stream;
+use super::duplex::duplex_stream;
 use crate::io::socket::Socket;
 use crate::io::unix_name::{SocketFile, bind_socket, connect_socket};
 use crate::{Deadline, Error, Result, UnixName};
@@ -269,7 +269,7 @@ fn in_flight_remedy(error: Error) -> Error {
     error
 }
 
-socket_stream!(UnixStream, &UnixStream);
+duplex_stream!(socket: UnixStream, &UnixStream);
 
 impl AsFd for UnixStream {
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -7,5 +7,6 @@ mod exchange;
 mod fifo;
 mod interrupt;
 mod pipe;
+mod pty;
 mod tcp;
 mod unix;

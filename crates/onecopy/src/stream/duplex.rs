@@ -1,18 +1,18 @@
-//! What the connections of sockets share: both traits, for the owner and for a reference, which two threads can hold.
+//! What the streams with two directions share: both traits, for the owner and for a reference, which two threads can hold.
 
-macro_rules! socket_stream {
-    ($($stream:ty),+) => {$(
+macro_rules! duplex_stream {
+    ($field:ident: $($stream:ty),+) => {$(
         impl $crate::stream::ByteReader for $stream {
             fn read_vectored_by(
                 &mut self,
                 buffers: &mut [std::io::IoSliceMut<'_>],
                 deadline: $crate::Deadline,
             ) -> $crate::Result<usize> {
-                self.socket.read_stream_by(buffers, deadline)
+                self.$field.read_stream_by(buffers, deadline)
             }
 
             fn object(&self) -> &str {
-                self.socket.object()
+                self.$field.object()
             }
         }
 
@@ -22,14 +22,14 @@ macro_rules! socket_stream {
                 buffers: &[std::io::IoSlice<'_>],
                 deadline: $crate::Deadline,
             ) -> $crate::Result<usize> {
-                self.socket.write_stream_by(buffers, deadline)
+                self.$field.write_stream_by(buffers, deadline)
             }
 
             fn object(&self) -> &str {
-                self.socket.object()
+                self.$field.object()
             }
         }
     )+};
 }
 
-pub(super) use socket_stream;
+pub(super) use duplex_stream;
