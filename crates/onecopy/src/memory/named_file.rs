@@ -73,7 +73,22 @@ impl Place<'_> {
             Errno::EXIST => self.exists(),
             _ => self.error("linkat", errno),
         })?;
-        Ok(fd)
+        Ok(self.reopened(fd))
+    }
+
+    /// The same file opened by its name, which /proc/PID/maps and fuser(1) then show; without it they say "deleted". Where
+    /// the name does not lead there (its mode forbids it, or somebody was quick) the descriptor stays as it was.
+    fn reopened(&self, fd: OwnedFd) -> OwnedFd {
+        let named =
+            open(self.path, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW, Mode::empty());
+        let same = |named: &OwnedFd| -> Result<bool, Errno> {
+            let (ours, found) = (fstat(&fd)?, fstat(named)?);
+            Ok((ours.st_dev, ours.st_ino) == (found.st_dev, found.st_ino))
+        };
+        match named {
+            Ok(named) if same(&named) == Ok(true) => named,
+            _ => fd,
+        }
     }
 
     /// For file systems without O_TMPFILE: others may see the file before it has its length, and wait.

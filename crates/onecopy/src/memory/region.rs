@@ -22,6 +22,9 @@ use super::guarded;
 use crate::sys::sysv_shm::Attachment;
 use crate::{Error, Result};
 
+/// How often a write is tried that failed though the file is long enough: it may have been shorter for a moment.
+const REWRITES: usize = 8;
+
 /// What this process may do with a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -208,9 +211,21 @@ impl Region {
         // SAFETY: the range was checked, so the sum stays within the mapping.
         let shared = unsafe { self.base.add(offset) };
         if let Backing::File { fd, trusted: false } = &self.backing {
-            // SAFETY: the range was checked; the mapping is shared, writable, and owned by `self` during the call.
-            let result = unsafe { guarded::write_to(shared, bytes) };
-            return self.explain_write(result, offset, bytes.len(), fd);
+            for _ in 0..REWRITES {
+                // SAFETY: the range was checked; the mapping is shared, writable, and owned by `self` during the call.
+                match unsafe { guarded::write_to(shared, bytes) } {
+                    // Either it is still too short, or it was for a moment: then what was written may be lost.
+                    Err((_, Errno::FAULT)) => self.check_length(fd, offset, bytes.len())?,
+                    result => {
+                        result.map_err(|(call, errno)| Error::os(call, &self.object, errno))?;
+                        // Bytes between the end of a file and the end of its last page are lost without a fault.
+                        return self.check_length(fd, offset, bytes.len());
+                    }
+                }
+            }
+            return Err(Error::os("process_vm_writev", &self.object, Errno::FAULT).with_remedy(
+                "a page could not be had: its file system is full or failed, or the file is shortened again and again",
+            ));
         }
         // SAFETY: writable for `bytes.len()` bytes, checked above; `self` owns the mapping during the call; `bytes` is
         // private and so does not overlap it.
@@ -218,28 +233,12 @@ impl Region {
         Ok(())
     }
 
-    /// Bytes written between the end of a file and the end of its last page are lost without a fault: so the length is asked
-    /// for after every copy.
-    fn explain_write(
-        &self,
-        result: Result<(), (&'static str, Errno)>,
-        offset: usize,
-        len: usize,
-        fd: &OwnedFd,
-    ) -> Result<()> {
+    fn check_length(&self, fd: &OwnedFd, offset: usize, len: usize) -> Result<()> {
         let stat = fstat(fd).map_err(|errno| Error::os("fstat", &self.object, errno))?;
-        if (stat.st_size as u64) < (offset + len) as u64 && len > 0 {
+        if len > 0 && (stat.st_size as u64) < (offset + len) as u64 {
             return Err(self.shortened("write", offset, len));
         }
-        result.map_err(|(call, errno)| {
-            let error = Error::os(call, &self.object, errno);
-            match errno {
-                Errno::FAULT => error.with_remedy(
-                    "a page could not be had: its file system is full or failed, or the file was shortened for a moment",
-                ),
-                _ => error,
-            }
-        })
+        Ok(())
     }
 
     /// The error for a range that the object no longer has.

@@ -12,9 +12,11 @@ use std::io;
 use super::allocate::{check_len, check_memory};
 use super::region::{Access, Region};
 use crate::sys::sysv::Ident;
-use crate::sys::sysv_shm::{ANY_SIZE, Attachment, get, remove, stat};
+use crate::sys::sysv_shm::{ANY_SIZE, Attachment, get, remove, set_mode, stat};
 use crate::{Error, Result, SysvName};
 
+/// The right of the owner to read and to write.
+const OWNER_MODE: u16 = 0o600;
 /// Set in the mode of a segment that is marked for removal (shmctl(2)).
 const SHM_DEST: u32 = 0o1000;
 
@@ -51,9 +53,22 @@ impl SysvShm {
     pub fn create(name: &SysvName, len: usize, mode: u32) -> Result<Self> {
         let object = object(name);
         let key = new_key(name, &object)?;
-        let id = get_new(key, len, mode, libc::IPC_EXCL, &object)?;
-        Self::attach(id, Access::ReadWrite, object).inspect_err(|_| {
-            // Nobody else can know it yet but by its key, and it is of no use to us.
+        let mode = check_wish(len, mode, &object)?;
+        Self::create_by(key, len, mode, object)
+    }
+
+    fn create_by(key: i32, len: usize, mode: u16, object: String) -> Result<Self> {
+        // The kernel would refuse to attach a segment for writing that its own creator may not write.
+        let flags = libc::IPC_CREAT | libc::IPC_EXCL | i32::from(mode | OWNER_MODE);
+        let id = get(key, len, flags).map_err(|error| explain_limit(&object, error, key, len))?;
+        let attached = Self::attach(id, Access::ReadWrite, object).and_then(|segment| {
+            if mode & OWNER_MODE != OWNER_MODE {
+                set_mode(id, mode).map_err(|error| Error::os("shmctl(IPC_SET)", segment.region.object(), error))?;
+            }
+            Ok(segment)
+        });
+        attached.inspect_err(|_| {
+            // It is of no use to us, and nobody else can have put anything into it.
             let _ = remove(id);
         })
     }
@@ -87,8 +102,19 @@ impl SysvShm {
     pub fn open_or_create(name: &SysvName, len: usize, mode: u32) -> Result<Self> {
         let object = object(name);
         let key = new_key(name, &object)?;
-        let id = get_new(key, len, mode, 0, &object)?;
-        Self::attach(id, Access::ReadWrite, object)
+        let mode = check_wish(len, mode, &object)?;
+        loop {
+            match Self::create_by(key, len, mode, object.clone()) {
+                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+                result => return result,
+            }
+            match get(key, len, 0) {
+                Ok(id) => return Self::attach(id, Access::ReadWrite, object),
+                // Somebody has removed it meanwhile.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(error) => return Err(explain_limit(&object, error, key, len)),
+            }
+        }
     }
 
     fn open_as(name: &SysvName, access: Access) -> Result<Self> {
@@ -158,6 +184,7 @@ impl SysvShm {
     /// # Errors
     ///
     /// As [`SysvShm::attach_count`].
+    #[allow(clippy::useless_conversion, reason = "the field has 16 bits on x86-64 and 32 on aarch64")]
     pub fn is_removed(&self) -> Result<bool> {
         Ok(u32::from(self.stat()?.shm_perm.mode) & SHM_DEST != 0)
     }
@@ -196,16 +223,17 @@ fn find(name: &SysvName, object: &str) -> Result<i32> {
     }
 }
 
-/// The identifier of a new segment, or without IPC_EXCL of one that exists and is long enough.
-fn get_new(key: i32, len: usize, mode: u32, exclusive: i32, object: &str) -> Result<i32> {
+/// Refuses lengths and modes that no segment can have, and returns the mode as the kernel takes it.
+fn check_wish(len: usize, mode: u32, object: &str) -> Result<u16> {
     check_len(len, object)?;
     check_memory(len, object)?;
-    if mode & !0o777 != 0 {
-        let reason = format!("mode {mode:o} has more than the nine permission bits (0 to 777)");
-        return Err(Error::Invalid { object: object.to_owned(), reason });
+    match u16::try_from(mode) {
+        Ok(mode @ 0..=0o777) => Ok(mode),
+        _ => {
+            let reason = format!("mode {mode:o} has more than the nine permission bits (0 to 777)");
+            Err(Error::Invalid { object: object.to_owned(), reason })
+        }
     }
-    get(key, len, libc::IPC_CREAT | exclusive | mode.cast_signed())
-        .map_err(|error| explain_limit(object, error, key, len))
 }
 
 /// shmget(2) with its numbers: the limits in force, or the segment that is in the way.

@@ -28,6 +28,15 @@ pub(crate) fn stat(id: i32) -> io::Result<libc::shmid_ds> {
     Ok(unsafe { info.assume_init() })
 }
 
+/// Sets the permissions of a segment (IPC_SET).
+#[allow(clippy::useless_conversion, reason = "the field has 16 bits on x86-64 and 32 on aarch64")]
+pub(crate) fn set_mode(id: i32, mode: u16) -> io::Result<()> {
+    let mut info = stat(id)?;
+    info.shm_perm.mode = mode.into();
+    // SAFETY: `info` is an initialised structure, from which the kernel takes the owner and the mode.
+    positive(unsafe { libc::shmctl(id, libc::IPC_SET, &raw mut info) }).map(drop)
+}
+
 /// Marks a segment for removal (IPC_RMID).
 pub(crate) fn remove(id: i32) -> io::Result<()> {
     // SAFETY: IPC_RMID takes no structure, and every wrong id is an error.

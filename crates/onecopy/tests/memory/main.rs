@@ -4,13 +4,21 @@
 mod support;
 
 mod anonymous;
+mod bounds;
+mod file_mapping;
+mod posix_shm;
 mod remote;
+mod sysv_shm;
 
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::time::Duration;
 
+use onecopy::Error;
+use onecopy::memory::Region;
+use rustix::fs::{Gid, Uid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use support::Peer;
 
 /// A second process whose standard input is `fd`.
@@ -45,9 +53,55 @@ fn park() -> ! {
     }
 }
 
-/// Where the only mapping whose line in /proc/self/maps contains `name` begins.
-fn mapped_at(name: &str) -> String {
+/// Where the mappings begin whose lines in /proc/self/maps contain `name`.
+fn mapped_at(name: &str) -> Vec<String> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let line = maps.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("no {name} in:\n{maps}"));
-    line.split('-').next().unwrap().to_owned()
+    let lines = maps.lines().filter(|line| line.contains(name));
+    let starts: Vec<String> = lines.map(|line| line.split('-').next().unwrap().to_owned()).collect();
+    assert!(!starts.is_empty(), "no {name} in:\n{maps}");
+    starts
+}
+
+/// What `region` holds.
+fn contents(region: &Region) -> Vec<u8> {
+    let mut found = vec![0; region.len()];
+    region.read_at(0, &mut found).unwrap();
+    found
+}
+
+/// Runs `work` without any privilege: where the tests run as root, on a thread that is another user for good.
+fn unprivileged<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            if rustix::process::geteuid().is_root() {
+                let (uid, gid) = (Uid::from_raw(4321), Gid::from_raw(4321));
+                set_thread_groups(&[]).unwrap();
+                set_thread_res_gid(gid, gid, gid).unwrap();
+                set_thread_res_uid(uid, uid, uid).unwrap();
+            }
+            work()
+        });
+        thread.join().unwrap()
+    })
+}
+
+/// How many rounds a race is run: enough to be seen in a test, and many more in a soak.
+fn rounds() -> usize {
+    if std::env::var_os("ONECOPY_SOAK").is_some() { 20_000 } else { 50 }
+}
+
+/// Reads and writes all of a region that a peer shortens all the time: each call succeeds or reports that.
+fn copy_against_an_attacker(region: &Region, rounds: usize) {
+    let bytes = support::pattern(region.len(), 9);
+    let mut buffer = vec![0; region.len()];
+    for round in 0..rounds {
+        let offset = round * 7919 % region.len();
+        for result in [region.read_at(offset, &mut buffer[offset..]), region.write_at(offset, &bytes[offset..])] {
+            match result {
+                Ok(()) | Err(Error::Shortened { .. }) => {}
+                // The file was long again when it was looked at: the second error that write_at documents.
+                Err(error) => assert_eq!(error.raw_os_error(), Some(14), "EFAULT: {error}"),
+            }
+        }
+    }
 }
