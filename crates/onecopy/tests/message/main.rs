@@ -7,3 +7,6 @@ mod posix_mq;
 mod sctp;
 mod sysv_mq;
 mod udp;
+mod unix_dgram;
+mod unix_names;
+mod unix_seqpacket;
