@@ -23,6 +23,11 @@ pub trait Sender {
         None
     }
 
+    /// The address of the mechanism, for messages.
+    fn object(&self) -> &str {
+        "a message transport"
+    }
+
     /// Waits until everything that was accepted has been handed to the kernel.
     ///
     /// Only a byte stream can have accepted a message of which the kernel took a part: see
@@ -65,6 +70,11 @@ pub trait Receiver {
     /// larger one. [`Error::WouldBlock`] and [`Error::TimedOut`] when none came; an error for which [`Error::is_peer_gone`]
     /// holds when the other side went away in the middle of a message.
     fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>>;
+
+    /// The address of the mechanism, for messages.
+    fn object(&self) -> &str {
+        "a message transport"
+    }
 
     /// The length that a first buffer should have, in bytes: most messages of this mechanism fit.
     fn usual_bytes(&self) -> usize {
@@ -129,6 +139,10 @@ impl<S: Sender + ?Sized> Sender for Box<S> {
         (**self).limit_bytes()
     }
 
+    fn object(&self) -> &str {
+        (**self).object()
+    }
+
     fn flush_by(&mut self, deadline: Deadline) -> Result<()> {
         (**self).flush_by(deadline)
     }
@@ -137,6 +151,10 @@ impl<S: Sender + ?Sized> Sender for Box<S> {
 impl<R: Receiver + ?Sized> Receiver for Box<R> {
     fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
         (**self).recv_into_by(buffer, deadline)
+    }
+
+    fn object(&self) -> &str {
+        (**self).object()
     }
 
     fn usual_bytes(&self) -> usize {

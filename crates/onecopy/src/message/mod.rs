@@ -4,6 +4,7 @@
 //! Each has a longest message; a longer one is an [`Error::TooLong`](crate::Error::TooLong) that names the limit.
 
 mod assembly;
+pub mod fragment;
 mod inbox;
 pub mod posix_mq;
 pub mod sctp;

@@ -364,6 +364,10 @@ impl Sender for PosixQueue {
     fn limit_bytes(&self) -> Option<usize> {
         Some(self.attributes.message_bytes)
     }
+
+    fn object(&self) -> &str {
+        &self.object
+    }
 }
 
 impl Receiver for PosixQueue {
@@ -373,6 +377,10 @@ impl Receiver for PosixQueue {
 
     fn usual_bytes(&self) -> usize {
         self.attributes.message_bytes
+    }
+
+    fn object(&self) -> &str {
+        &self.object
     }
 }
 
@@ -390,6 +398,22 @@ pub fn unlink(name: &PosixName) -> Result<()> {
             _ => error,
         }
     })
+}
+
+/// A watch for [`FragmentSender::with_watch`](super::fragment::FragmentSender::with_watch): when there was a receiver that
+/// [announced](PosixQueue::announce_receiver) itself, and there is none any more, it fails with [`Error::PeerGone`]. As long
+/// as there was none, senders wait.
+pub fn receiver_watch() -> impl FnMut(&mut PosixQueue) -> Result<()> + Send + use<> {
+    let mut was_there = false;
+    move |queue| {
+        let is_there = queue.has_receiver()?;
+        if was_there && !is_there {
+            let detail = "the process that received is gone, or has closed the queue".into();
+            return Err(Error::PeerGone { object: queue.object.clone(), detail });
+        }
+        was_there |= is_there;
+        Ok(())
+    }
 }
 
 fn wait_of(deadline: Deadline) -> Wait {

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod fragment;
 mod posix_mq;
 mod sctp;
 mod sysv_mq;
