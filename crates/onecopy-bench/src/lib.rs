@@ -1,1 +1,34 @@
-//! Measurement.
+//! Measurement of onecopy's mechanisms between real processes: workloads, baselines, statistics, reports.
+//!
+//! [`run`] measures; `onecopy bench` prints what it returns. Each figure comes from two processes of their own, started
+//! from the binary that runs, each pinned to a core. This process only tells them what to do and waits, so that a process
+//! that dies or hangs becomes a row with an error.
+//!
+//! A binary that calls [`run`] begins its `main` with [`run_peer_if_asked`].
+
+mod affinity;
+mod clock;
+mod control;
+mod cpu;
+mod endpoints;
+mod host;
+mod interrupt;
+mod measure;
+mod options;
+mod payload;
+mod peer;
+mod plan;
+mod progress;
+pub mod report;
+mod runner;
+mod session;
+mod stats;
+mod transport;
+mod tuning;
+mod worker;
+mod workloads;
+
+pub use options::{Options, Usage, Wait, Workload};
+pub use peer::run_peer_if_asked;
+pub use runner::{Error, run};
+pub use transport::Transport;

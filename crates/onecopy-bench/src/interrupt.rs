@@ -1,0 +1,49 @@
+//! Ctrl-C as a descriptor: the measuring process ends its workers and removes what it created before it goes.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+
+/// Takes SIGINT, SIGTERM and SIGHUP of this thread while it lives.
+pub(crate) struct Interrupt {
+    fd: SignalFd,
+    before: SigSet,
+}
+
+impl Interrupt {
+    pub(crate) fn watch() -> nix::Result<Self> {
+        let before = block()?;
+        let fd = SignalFd::with_flags(&set(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        Ok(Self { fd, before })
+    }
+
+    /// The signal that arrived, if one did.
+    pub(crate) fn take(&self) -> Option<i32> {
+        self.fd.read_signal().ok().flatten().map(|info| info.ssi_signo as i32)
+    }
+}
+
+impl AsFd for Interrupt {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Interrupt {
+    fn drop(&mut self) {
+        let _ = self.before.thread_set_mask();
+    }
+}
+
+/// Holds the signals back and returns the mask that was. A worker does the same and never looks at them: Ctrl-C reaches
+/// it, too, and it is the measuring process that ends it.
+pub(crate) fn block() -> nix::Result<SigSet> {
+    set().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)
+}
+
+fn set() -> SigSet {
+    SIGNALS.into_iter().collect()
+}

@@ -1,0 +1,155 @@
+//! One row: a pass that checks every byte, a calibration, and timed runs.
+
+use std::time::Duration;
+
+use crate::control::{Check, Motion, Run, Sample};
+use crate::options::Workload;
+use crate::payload::Content;
+use crate::plan::Case;
+use crate::session::{Failure, Session, Setting};
+use crate::stats::{self, Summary};
+use crate::{cpu, report};
+
+/// How many bytes the pass that checks everything moves, when no file says how many.
+const CHECKED_BYTES: usize = 4 << 20;
+/// Checking is at least this fast, anywhere.
+const CHECKED_BYTES_PER_S: u64 = 100 << 20;
+/// A run is never longer, in messages: their numbers stay below 2^32 over all runs of a row.
+const MAX_MESSAGES: u64 = 50_000_000;
+
+/// The figures of all timed runs of one link.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    /// For each run, bytes a second.
+    pub(crate) bytes_per_s: Vec<f64>,
+    /// For each run, processor time of both sides for each KiB.
+    pub(crate) cpu_ns_per_kib: Vec<f64>,
+    /// For each run of round trips, the median in nanoseconds.
+    pub(crate) medians_ns: Vec<f64>,
+    /// The round trips of all runs.
+    pub(crate) latencies: Vec<(u64, u64)>,
+    pub(crate) messages: u64,
+    pub(crate) lost: u64,
+    pub(crate) mismatch: Option<String>,
+}
+
+/// One link, measured at one size.
+pub(crate) struct Measurement<'s, 'a> {
+    session: &'s mut Session<'a>,
+    run: Run,
+    /// How many messages a timed run has, after calibration.
+    messages: u64,
+    run_time: Duration,
+    figures: Figures,
+}
+
+impl<'s, 'a> Measurement<'s, 'a> {
+    /// Checks every byte of some messages, then finds out how many make a timed run.
+    pub(crate) fn begin(session: &'s mut Session<'a>, setting: &Setting, case: &Case) -> Result<Self, Failure> {
+        let motion = if case.workload == Workload::Rtt { Motion::RoundTrip } else { Motion::OneWay };
+        let run = Run {
+            motion,
+            size_bytes: case.size_bytes,
+            cold: case.cold,
+            messages: checked_messages(setting, case)?,
+            first_sequence: 0,
+            check: Check::Full,
+        };
+        let run_time = setting.tuning.run_time;
+        let mut this = Self { session, run, messages: 0, run_time, figures: Figures::default() };
+        this.pass(Duration::from_secs(1 + run.messages * case.size_bytes as u64 / CHECKED_BYTES_PER_S))?;
+        this.run.check = Check::Sampled;
+        this.messages = this.calibrate()?;
+        this.figures.messages = 0;
+        this.figures.lost = 0;
+        Ok(this)
+    }
+
+    /// One timed run.
+    pub(crate) fn time(&mut self) -> Result<(), Failure> {
+        self.run.messages = self.messages;
+        let [guest, host] = self.pass(self.run_time)?;
+        let bytes = host.messages * self.run.size_bytes as u64;
+        let figures = &mut self.figures;
+        figures.cpu_ns_per_kib.push(cpu::ns_per_kib(guest.cpu_ns + host.cpu_ns, bytes));
+        figures.bytes_per_s.push(bytes as f64 / seconds(elapsed_ns(&guest, &host)));
+        if self.run.motion == Motion::RoundTrip {
+            let mut histogram = stats::histogram();
+            stats::merge(&mut histogram, &guest.latencies);
+            figures.medians_ns.push(histogram.value_at_quantile(0.5) as f64);
+            figures.latencies.extend(guest.latencies);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn end(self) -> Figures {
+        self.figures
+    }
+
+    /// Runs of growing length until one is long enough to tell how many messages the run time holds.
+    fn calibrate(&mut self) -> Result<u64, Failure> {
+        let long_enough_ns = self.run_time.as_nanos() as u64 / 10;
+        self.run.messages = if self.run.size_bytes < CHECKED_BYTES { 8 } else { 2 };
+        loop {
+            let [guest, host] = self.pass(self.run_time)?;
+            let elapsed_ns = elapsed_ns(&guest, &host).max(1);
+            let wanted = u128::from(self.run.messages) * self.run_time.as_nanos() / u128::from(elapsed_ns);
+            let wanted = (wanted as u64).clamp(1, MAX_MESSAGES);
+            if elapsed_ns >= long_enough_ns || self.run.messages >= MAX_MESSAGES {
+                return Ok(wanted);
+            }
+            self.run.messages = wanted.clamp(self.run.messages * 2, self.run.messages * 16);
+        }
+    }
+
+    fn pass(&mut self, expected: Duration) -> Result<[Sample; 2], Failure> {
+        let samples = self.session.run(&self.run, expected)?;
+        self.run.first_sequence += self.run.messages;
+        for sample in &samples {
+            self.figures.lost += sample.lost;
+            if self.figures.mismatch.is_none() {
+                self.figures.mismatch.clone_from(&sample.mismatch);
+            }
+        }
+        self.figures.messages += self.run.messages;
+        Ok(samples)
+    }
+}
+
+/// How many messages the first pass checks: a file is checked whole.
+fn checked_messages(setting: &Setting, case: &Case) -> Result<u64, Failure> {
+    if case.workload == Workload::Rtt {
+        return Ok(64);
+    }
+    if setting.input.is_none() {
+        return Ok((CHECKED_BYTES / case.size_bytes).clamp(3, 512) as u64);
+    }
+    let content = Content::open(setting.input.as_deref());
+    content.map(|content| content.pieces(case.size_bytes)).map_err(|error| Failure::Failed(error.to_string()))
+}
+
+/// From the first message's departure to the last one's arrival.
+fn elapsed_ns(guest: &Sample, host: &Sample) -> u64 {
+    guest.end_ns.max(host.end_ns).saturating_sub(guest.start_ns)
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns.max(1) as f64 / 1e9
+}
+
+impl Figures {
+    pub(crate) fn throughput(&self) -> Summary {
+        Summary::of(&self.bytes_per_s)
+    }
+
+    pub(crate) fn latency(&self) -> report::Latency {
+        let mut histogram = stats::histogram();
+        stats::merge(&mut histogram, &self.latencies);
+        report::Latency {
+            p50: histogram.value_at_quantile(0.5),
+            p99: histogram.value_at_quantile(0.99),
+            p999: histogram.value_at_quantile(0.999),
+            max: histogram.max(),
+        }
+    }
+}

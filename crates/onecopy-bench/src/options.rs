@@ -1,0 +1,154 @@
+//! What a user can choose.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::transport::Transport;
+
+/// What to measure.
+///
+/// ```
+/// use onecopy_bench::{Options, Transport, Workload};
+///
+/// let options = Options { only: vec![Transport::Pipe], workloads: vec![Workload::Rtt], ..Options::default() };
+/// assert!(options.check().is_ok());
+/// assert!(Options { sizes_bytes: vec![7], ..Options::default() }.check().is_err());
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The transports; empty means all.
+    pub only: Vec<Transport>,
+    /// The sizes of messages in bytes; empty means the usual ones of each workload.
+    pub sizes_bytes: Vec<usize>,
+    /// The workloads; empty means rtt, stream and cpu.
+    pub workloads: Vec<Workload>,
+    /// A file whose bytes are streamed instead of the pattern.
+    pub input: Option<PathBuf>,
+    /// Fewer sizes and shorter runs: all rows in less than a minute.
+    pub quick: bool,
+}
+
+/// What two processes do with a transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Workload {
+    /// Ping-pong: the time of a round trip.
+    Rtt,
+    /// One way, back to back: bytes a second.
+    Stream,
+    /// One way, back to back: processor time of both sides for each GiB.
+    Cpu,
+    /// One way, through this library's traits and by a plain loop over the same system calls, in turns.
+    Layer,
+}
+
+/// How a side waits for the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wait {
+    /// By sleeping in the kernel.
+    Block,
+    /// By looking again and again.
+    Spin,
+    /// By looking for a while, then sleeping.
+    Adaptive,
+}
+
+/// A request that can never be fulfilled: wrong usage.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct Usage(String);
+
+impl Usage {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+/// The shortest message: its sequence number.
+pub(crate) const MIN_SIZE_BYTES: usize = 8;
+/// The shortest message with bytes of a file between the sequence number and the trailer.
+const MIN_INPUT_SIZE_BYTES: usize = 32;
+/// The longest message: the cold buffers hold two on each side.
+pub(crate) const MAX_SIZE_BYTES: usize = 1 << 30;
+
+impl Options {
+    /// Whether all of this can be measured.
+    ///
+    /// # Errors
+    ///
+    /// A size outside the limits; an input that is no readable file with at least one byte, or that no chosen workload
+    /// uses.
+    pub fn check(&self) -> Result<(), Usage> {
+        let least = if self.input.is_some() { MIN_INPUT_SIZE_BYTES } else { MIN_SIZE_BYTES };
+        if let Some(size) = self.sizes_bytes.iter().find(|size| !(least..=MAX_SIZE_BYTES).contains(size)) {
+            return Err(Usage::new(format!(
+                "a message of {size} bytes cannot be measured: the size must be {least} to {MAX_SIZE_BYTES} bytes"
+            )));
+        }
+        self.check_input()
+    }
+
+    fn check_input(&self) -> Result<(), Usage> {
+        let Some(path) = &self.input else { return Ok(()) };
+        let failed = |reason: String| Err(Usage::new(format!("the input {}: {reason}", path.display())));
+        match std::fs::File::open(path).and_then(|file| file.metadata()) {
+            Err(error) => return failed(error.to_string()),
+            Ok(metadata) if !metadata.is_file() => return failed("this is no regular file".into()),
+            Ok(metadata) if metadata.len() == 0 => return failed("the file is empty".into()),
+            Ok(_) => {}
+        }
+        match self.workloads.iter().all(|workload| *workload == Workload::Rtt) && !self.workloads.is_empty() {
+            true => failed("the workload rtt does not stream it; choose stream, cpu or layer".into()),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Workload {
+    /// All workloads.
+    pub const ALL: &'static [Self] = &[Self::Rtt, Self::Stream, Self::Cpu, Self::Layer];
+
+    /// The name on the command line and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rtt => "rtt",
+            Self::Stream => "stream",
+            Self::Cpu => "cpu",
+            Self::Layer => "layer",
+        }
+    }
+}
+
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Workload {
+    type Err = Usage;
+
+    fn from_str(name: &str) -> Result<Self, Usage> {
+        Self::ALL.iter().copied().find(|workload| workload.name() == name).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|workload| workload.name()).collect();
+            Usage::new(format!("`{name}` is no workload; choose from {}", names.join(", ")))
+        })
+    }
+}
+
+impl Wait {
+    /// The name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Spin => "spin",
+            Self::Adaptive => "adaptive",
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Which rows there will be.
+
+use crate::options::{Options, Wait, Workload};
+use crate::transport::Transport;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+/// One row to be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Case {
+    pub(crate) transport: Transport,
+    pub(crate) workload: Workload,
+    pub(crate) size_bytes: usize,
+    /// Whether the payload comes from and goes to memory that no cache holds; a ping-pong never does.
+    pub(crate) cold: bool,
+    pub(crate) wait: Wait,
+}
+
+/// All rows, those of one link together.
+pub(crate) fn cases(options: &Options) -> Vec<Case> {
+    let transports = if options.only.is_empty() { Transport::ALL } else { &options.only };
+    let workloads = workloads(options);
+    let mut cases: Vec<Case> = Vec::new();
+    for &transport in transports {
+        for &wait in transport.waits() {
+            for &workload in &workloads {
+                add(&mut cases, options, (transport, wait, workload));
+            }
+        }
+    }
+    cases
+}
+
+/// What is measured unless the user chooses. A file is streamed, never sent to and fro.
+fn workloads(options: &Options) -> Vec<Workload> {
+    match (options.workloads.is_empty(), &options.input) {
+        (false, _) => options.workloads.clone(),
+        (true, None) => vec![Workload::Rtt, Workload::Stream, Workload::Cpu],
+        (true, Some(_)) => vec![Workload::Stream, Workload::Cpu],
+    }
+}
+
+fn add(cases: &mut Vec<Case>, options: &Options, (transport, wait, workload): (Transport, Wait, Workload)) {
+    // How one waits matters to a ping-pong; a stream hardly waits, and takes the first way.
+    if workload != Workload::Rtt && wait != transport.waits()[0] {
+        return;
+    }
+    let usual = sizes(workload, options.quick);
+    let sizes = if options.sizes_bytes.is_empty() { usual } else { &options.sizes_bytes };
+    for &size_bytes in sizes {
+        for &cold in temperatures(workload, options.quick) {
+            let case = Case { transport, workload, size_bytes, cold, wait };
+            if !cases.contains(&case) {
+                cases.push(case);
+            }
+        }
+    }
+}
+
+/// The sizes that are measured unless the user chooses.
+fn sizes(workload: Workload, quick: bool) -> &'static [usize] {
+    match (workload, quick) {
+        (Workload::Rtt, true) => &[64],
+        (Workload::Rtt, false) => &[8, 64, KIB],
+        (Workload::Stream, true) => &[4 * KIB, 64 * KIB, MIB],
+        (Workload::Stream, false) => &[64, KIB, 4 * KIB, 64 * KIB, MIB, 16 * MIB, 64 * MIB],
+        (Workload::Cpu, true) => &[64 * KIB],
+        (Workload::Cpu, false) => &[64 * KIB, MIB],
+        (Workload::Layer, _) => &[4 * KIB, 64 * KIB],
+    }
+}
+
+/// Cold figures are the honest ones, since real payloads are rarely in the cache already; what a layer costs shows best
+/// when nothing else does.
+fn temperatures(workload: Workload, quick: bool) -> &'static [bool] {
+    match (workload, quick) {
+        (Workload::Rtt | Workload::Layer, _) => &[false],
+        (Workload::Stream, false) => &[true, false],
+        (Workload::Stream, true) | (Workload::Cpu, _) => &[true],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_row_is_planned_once() {
+        let options = Options { sizes_bytes: vec![64, 64, 128], ..Options::default() };
+        let cases = cases(&options);
+        assert!(cases.iter().all(|case| cases.iter().filter(|other| *other == case).count() == 1));
+        assert!(cases.iter().any(|case| case.size_bytes == 128 && case.workload == Workload::Cpu));
+    }
+
+    #[test]
+    fn a_file_is_streamed_only() {
+        let options = Options { input: Some("/etc/hostname".into()), ..Options::default() };
+        assert!(cases(&options).iter().all(|case| case.workload != Workload::Rtt));
+    }
+
+    #[test]
+    fn quick_keeps_a_row_of_each_workload_and_transport() {
+        let cases = cases(&Options { quick: true, ..Options::default() });
+        for transport in Transport::ALL {
+            for workload in [Workload::Rtt, Workload::Stream, Workload::Cpu] {
+                assert!(cases.iter().any(|case| case.transport == *transport && case.workload == workload));
+            }
+        }
+    }
+}

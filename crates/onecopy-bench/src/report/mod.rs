@@ -1,0 +1,266 @@
+//! What was measured, as data; the files beside this one print it.
+
+mod advice;
+mod compare;
+mod csv;
+mod html;
+mod json;
+mod table;
+
+use serde::{Deserialize, Serialize};
+
+pub use crate::host::Host;
+use crate::measure::Figures;
+use crate::options::{Wait, Workload};
+use crate::plan::Case;
+use crate::stats::Summary;
+use crate::transport::Transport;
+
+/// The version of the form of [`Report`].
+const VERSION: u32 = 1;
+/// Runs that differ by more than this make a warning.
+const WIDE_SPREAD: f64 = 0.25;
+
+/// All figures of one call, and where they come from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// The version of this form: 1.
+    pub version: u32,
+    /// The machine and the build.
+    pub host: Host,
+    /// What the machine itself can do.
+    pub baselines: Baselines,
+    /// The rows, in the order in which they were measured.
+    pub rows: Vec<Row>,
+    /// What makes these figures doubtful, with the remedy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// What the machine itself can do, measured in the same call.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Baselines {
+    /// The median round trip of a cache line between two spinning processes, in nanoseconds; `None` when no row needs it or
+    /// there is one core only.
+    pub cache_line_rtt_ns: Option<f64>,
+    /// memcpy in one process, at the sizes of the rows.
+    pub memcpy: Vec<MemcpyRate>,
+}
+
+/// memcpy at one size.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemcpyRate {
+    /// The size of each copy.
+    pub size_bytes: usize,
+    /// Whether source and target rotate over 128 MiB each; else one buffer each is used again and again.
+    pub cold: bool,
+    /// The median of the runs.
+    pub bytes_per_s: f64,
+}
+
+/// Percentiles of all round trips of all runs, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latency {
+    /// The median.
+    pub p50: u64,
+    /// 99 % were no longer.
+    pub p99: u64,
+    /// 99.9 % were no longer.
+    pub p999: u64,
+    /// The longest.
+    pub max: u64,
+}
+
+/// One mechanism at one size, or why there are no figures.
+///
+/// What a workload does not measure is `None`, and left out of the JSON.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Row {
+    /// The mechanism's name.
+    pub mechanism: String,
+    /// What is done with it: `transfer`.
+    pub kind: String,
+    /// The workload's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
+    /// The length of each message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<usize>,
+    /// Whether each side rotates over 128 MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cold: Option<bool>,
+    /// How the sides wait: `block`, `spin` or `adaptive`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait: Option<String>,
+    /// Messages in all timed runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages: Option<u64>,
+    /// Bytes that arrived, for each second: the median of the runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_per_s: Option<f64>,
+    /// The same as a share of memcpy at the same size and temperature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio_to_memcpy: Option<f64>,
+    /// Round trips.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_ns: Option<Latency>,
+    /// The median round trip as a multiple of that of a cache line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio_to_cache_line: Option<f64>,
+    /// Workload layer: bytes a second of the plain loop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plain_bytes_per_s: Option<f64>,
+    /// Workload layer: ours as a share of the plain loop; the median over pairs of neighbouring runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio_to_plain: Option<f64>,
+    /// How many times a message's bytes are copied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copies: Option<u32>,
+    /// Processor time of both sides for each KiB: the median of the runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_ns_per_kib: Option<f64>,
+    /// Messages that never arrived, where that can happen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost: Option<u64>,
+    /// How many timed runs there were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runs: Option<usize>,
+    /// How far the runs lie apart: (max - min) / median.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spread: Option<f64>,
+    /// Whether everything that arrived was what was sent. A row that failed did not verify.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<bool>,
+    /// What failed, or the first difference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Why this machine cannot measure the mechanism.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
+}
+
+impl Report {
+    pub(crate) fn new(host: Host) -> Self {
+        Self { version: VERSION, host, baselines: Baselines::default(), rows: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Whether every row verified, or was skipped because this machine lacks the mechanism.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.rows.iter().all(|row| row.skipped.is_some() || row.verified == Some(true))
+    }
+
+    pub(crate) fn warn_of_spread(&mut self) {
+        let is_wide = |row: &&Row| row.spread.is_some_and(|spread| spread > WIDE_SPREAD);
+        let wide = self.rows.iter().filter(is_wide).count();
+        if wide > 0 {
+            self.warnings.push(format!(
+                "the runs of {wide} of {} rows lie more than {:.0} % apart: other programs are using these cores; close them \
+                 and measure again",
+                self.rows.len(),
+                WIDE_SPREAD * 100.0
+            ));
+        }
+    }
+}
+
+impl Row {
+    /// What all rows of a case say.
+    fn of(case: &Case) -> Self {
+        Self {
+            mechanism: case.transport.name().into(),
+            kind: "transfer".into(),
+            workload: Some(case.workload.name().into()),
+            size_bytes: Some(case.size_bytes),
+            cold: (case.workload != Workload::Rtt).then_some(case.cold),
+            wait: Some(case.wait.name().into()),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn skipped(transport: Transport, reason: String) -> Self {
+        let (mechanism, kind) = (transport.name().into(), "transfer".into());
+        Self { mechanism, kind, skipped: Some(reason), ..Self::default() }
+    }
+
+    pub(crate) fn failed(case: &Case, reason: String) -> Self {
+        Self { verified: Some(false), error: Some(reason), ..Self::of(case) }
+    }
+
+    pub(crate) fn round_trip(case: &Case, figures: &Figures, baselines: &Baselines) -> Self {
+        let medians = Summary::of(&figures.medians_ns);
+        Self {
+            latency_ns: Some(figures.latency()),
+            ratio_to_cache_line: baselines.cache_line_rtt_ns.map(|line| medians.median / line),
+            spread: Some(medians.spread),
+            ..Self::with_figures(case, figures)
+        }
+    }
+
+    pub(crate) fn one_way(case: &Case, figures: &Figures, baselines: &Baselines) -> Self {
+        let throughput = figures.throughput();
+        Self {
+            bytes_per_s: Some(throughput.median),
+            ratio_to_memcpy: baselines.rate(case.size_bytes, case.cold).map(|memcpy| throughput.median / memcpy),
+            cpu_ns_per_kib: Some(Summary::of(&figures.cpu_ns_per_kib).median),
+            spread: Some(throughput.spread),
+            ..Self::with_figures(case, figures)
+        }
+    }
+
+    pub(crate) fn layered(case: &Case, ours: &Figures, plain: &Figures) -> Self {
+        let ratios: Vec<f64> =
+            ours.bytes_per_s.iter().zip(&plain.bytes_per_s).map(|(ours, plain)| ours / plain).collect();
+        let ratio = Summary::of(&ratios);
+        let mismatch = ours.mismatch.clone().or_else(|| Some(format!("the plain loop: {}", plain.mismatch.as_ref()?)));
+        Self {
+            bytes_per_s: Some(ours.throughput().median),
+            plain_bytes_per_s: Some(plain.throughput().median),
+            ratio_to_plain: Some(ratio.median),
+            spread: Some(ratio.spread),
+            verified: Some(mismatch.is_none()),
+            error: mismatch,
+            ..Self::with_figures(case, ours)
+        }
+    }
+
+    fn with_figures(case: &Case, figures: &Figures) -> Self {
+        Self {
+            messages: Some(figures.messages),
+            copies: Some(case.transport.copies()),
+            lost: case.transport.is_lossy().then_some(figures.lost),
+            runs: Some(figures.bytes_per_s.len()),
+            verified: Some(figures.mismatch.is_none()),
+            error: figures.mismatch.clone(),
+            ..Self::of(case)
+        }
+    }
+
+    /// Whether the row has figures.
+    fn is_measured(&self) -> bool {
+        self.runs.is_some()
+    }
+
+    fn is_of(&self, workload: Workload) -> bool {
+        self.workload.as_deref() == Some(workload.name())
+    }
+
+    /// What two rows of different calls have in common when they measure the same.
+    fn identity(&self) -> (&str, Option<&str>, Option<usize>, Option<bool>, Option<&str>) {
+        (&self.mechanism, self.workload.as_deref(), self.size_bytes, self.cold, self.wait.as_deref())
+    }
+
+    fn waits_by(&self, wait: Wait) -> bool {
+        self.wait.as_deref() == Some(wait.name())
+    }
+}
+
+impl Baselines {
+    /// memcpy at this size and temperature, in bytes a second.
+    #[must_use]
+    pub fn rate(&self, size_bytes: usize, cold: bool) -> Option<f64> {
+        let same = |rate: &&MemcpyRate| rate.size_bytes == size_bytes && rate.cold == cold;
+        self.memcpy.iter().find(same).map(|rate| rate.bytes_per_s)
+    }
+}

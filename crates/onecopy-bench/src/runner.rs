@@ -1,0 +1,248 @@
+//! Everything in order: baselines, then row by row.
+
+use crate::affinity;
+use crate::control::{Check, Layer, Meeting, Memcpy, Motion, Run};
+use crate::host::Host;
+use crate::interrupt::Interrupt;
+use crate::measure::{Figures, Measurement};
+use crate::options::{Options, Usage, Wait, Workload};
+use crate::plan::{self, Case};
+use crate::progress::Progress;
+use crate::report::{Baselines, MemcpyRate, Report, Row};
+use crate::session::{Failure, Session, Setting, Terms};
+use crate::stats::{self, Summary};
+use crate::transport::Transport;
+use crate::tuning::Tuning;
+
+/// A test hook: flips one byte on the way, so that a row must not verify.
+const CORRUPT: &str = "ONECOPY_BENCH_CORRUPT";
+/// After so many failures of a transport the rest of its rows is given up.
+const MAX_FAILURES: u32 = 2;
+
+/// Why there is no report at all.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// The options ask for something that cannot be measured.
+    #[error(transparent)]
+    Usage(#[from] Usage),
+    /// A signal ended it; everything that was created is removed.
+    #[error("interrupted by signal {0}")]
+    Interrupted(i32),
+    /// Nothing can be measured here.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Measures what `options` ask for.
+///
+/// Takes SIGINT, SIGTERM and SIGHUP of this thread meanwhile. Starts this binary again as its workers: see
+/// [`run_peer_if_asked`](crate::run_peer_if_asked).
+///
+/// # Errors
+///
+/// [`Error::Usage`] for options that [`Options::check`] refuses; [`Error::Interrupted`]; [`Error::Failed`] when not even the
+/// baselines could be measured. A row that failed is no error: [`Report::is_good`] tells.
+pub fn run(options: &Options) -> Result<Report, Error> {
+    options.check()?;
+    let cases = plan::cases(options);
+    let allowed = affinity::allowed();
+    let setting = Setting {
+        interrupt: Interrupt::watch().map_err(|errno| Error::Failed(format!("signalfd: {errno}")))?,
+        tuning: Tuning::new(options.quick),
+        cores: affinity::pair(&allowed),
+        input: options.input.clone(),
+        corrupt: std::env::var_os(CORRUPT).is_some_and(|value| value == "1"),
+    };
+    let mut report = Report::new(Host::this());
+    if setting.cores.is_none() {
+        report.warnings.push(
+            "only one core is allowed here: both processes share it, and the figures say little about two cores".into(),
+        );
+    }
+    let runner = Runner { setting: &setting, progress: Progress::new(cases.len()) };
+    report.baselines = runner.baselines(&cases).map_err(Error::of_baselines)?;
+    runner.rows(&cases, &mut report)?;
+    report.warn_of_spread();
+    Ok(report)
+}
+
+impl Error {
+    fn of_baselines(failure: Failure) -> Self {
+        match failure {
+            Failure::Interrupted(signal) => Self::Interrupted(signal),
+            Failure::Unavailable(reason) | Failure::Failed(reason) => Self::Failed(format!("the baselines: {reason}")),
+        }
+    }
+}
+
+struct Runner<'a> {
+    setting: &'a Setting,
+    progress: Progress,
+}
+
+impl<'a> Runner<'a> {
+    fn baselines(&self, cases: &[Case]) -> Result<Baselines, Failure> {
+        self.progress.show("baselines");
+        let mut memcpy = Vec::new();
+        let mut session = Session::open(self.setting, Terms::of(Meeting::Nothing))?;
+        for case in cases.iter().filter(|case| case.workload.needs_memcpy()) {
+            let of_this = |rate: &MemcpyRate| rate.size_bytes == case.size_bytes && rate.cold == case.cold;
+            if !memcpy.iter().any(of_this) {
+                memcpy.push(self.memcpy(&mut session, case)?);
+            }
+        }
+        drop(session);
+        memcpy.sort_by_key(|rate| (rate.size_bytes, rate.cold));
+        let needs_lines = cases.iter().any(|case| case.workload == Workload::Rtt);
+        let cache_line_rtt_ns = if needs_lines { self.cache_line_rtt_ns()? } else { None };
+        Ok(Baselines { cache_line_rtt_ns, memcpy })
+    }
+
+    fn memcpy(&self, session: &mut Session<'_>, case: &Case) -> Result<MemcpyRate, Failure> {
+        let (size_bytes, cold) = (case.size_bytes, case.cold);
+        let order = Memcpy { size_bytes, cold, time_ns: self.setting.tuning.run_time.as_nanos() as u64 / 2 };
+        let mut rates = Vec::new();
+        for _ in 0..self.setting.tuning.runs {
+            let sample = session.memcpy(&order)?;
+            let bytes = sample.messages * size_bytes as u64;
+            rates.push(bytes as f64 * 1e9 / (sample.end_ns - sample.start_ns).max(1) as f64);
+        }
+        Ok(MemcpyRate { size_bytes, cold, bytes_per_s: Summary::of(&rates).median })
+    }
+
+    /// Two processes that spin on one core show nothing but the scheduler, so there is none then.
+    fn cache_line_rtt_ns(&self) -> Result<Option<f64>, Failure> {
+        if self.setting.cores.is_none() {
+            return Ok(None);
+        }
+        let mut session = Session::open(self.setting, Terms::of(Meeting::Lines))?;
+        // A round trip takes 50 to 500 ns.
+        let messages = (self.setting.tuning.run_time.as_nanos() as u64 / 250).max(100);
+        let mut run = Run {
+            motion: Motion::RoundTrip,
+            size_bytes: 8,
+            cold: false,
+            messages,
+            first_sequence: 0,
+            check: Check::Sampled,
+        };
+        let mut medians = Vec::new();
+        for _ in 0..self.setting.tuning.runs {
+            let [guest, _] = session.run(&run, self.setting.tuning.run_time)?;
+            let mut histogram = stats::histogram();
+            stats::merge(&mut histogram, &guest.latencies);
+            medians.push(histogram.value_at_quantile(0.5) as f64);
+            run.first_sequence += messages;
+        }
+        Ok(Some(Summary::of(&medians).median))
+    }
+
+    fn rows(&self, cases: &[Case], report: &mut Report) -> Result<(), Error> {
+        let mut link = None;
+        let mut health = Health::default();
+        for case in cases {
+            self.progress.show(&format!("{} {} {} bytes", case.transport, case.workload, case.size_bytes));
+            if let Some(reason) = health.refusal(case.transport) {
+                report.rows.extend(reason.map(|reason| Row::failed(case, reason)));
+            } else {
+                match self.row(case, &mut link, &report.baselines) {
+                    Ok(row) => report.rows.push(row),
+                    Err(Failure::Interrupted(signal)) => return Err(Error::Interrupted(signal)),
+                    Err(Failure::Unavailable(reason)) => {
+                        report.rows.push(Row::skipped(case.transport, reason));
+                        health.missing = Some(case.transport);
+                    }
+                    Err(Failure::Failed(reason)) => {
+                        link = None;
+                        health.count(case.transport);
+                        report.rows.push(Row::failed(case, reason));
+                    }
+                }
+            }
+            self.progress.step();
+        }
+        Ok(())
+    }
+
+    fn row(&self, case: &Case, link: &mut Option<(Terms, Session<'a>)>, baselines: &Baselines) -> Result<Row, Failure> {
+        let terms = Terms { meeting: Meeting::Transport(case.transport), layer: Layer::Ours, wait: case.wait };
+        let session = match link {
+            Some((of, session)) if *of == terms => session,
+            _ => {
+                // The old workers end before the new ones start.
+                *link = None;
+                &mut link.insert((terms, Session::open(self.setting, terms)?)).1
+            }
+        };
+        if case.workload == Workload::Layer {
+            return self.layer_row(case, session);
+        }
+        let mut measurement = Measurement::begin(session, self.setting, case)?;
+        for _ in 0..self.setting.tuning.runs {
+            measurement.time()?;
+        }
+        Ok(Row::measured(case, &measurement.end(), baselines))
+    }
+
+    /// Ours and the plain loop in turns, so that both meet the same noise.
+    fn layer_row(&self, case: &Case, ours: &mut Session<'_>) -> Result<Row, Failure> {
+        let terms = Terms { meeting: Meeting::Transport(case.transport), layer: Layer::Plain, wait: case.wait };
+        let mut plain = Session::open(self.setting, terms)?;
+        let mut ours = Measurement::begin(ours, self.setting, case)?;
+        let mut plain = Measurement::begin(&mut plain, self.setting, case)?;
+        for _ in 0..self.setting.tuning.runs {
+            ours.time()?;
+            plain.time()?;
+        }
+        Ok(Row::layered(case, &ours.end(), &plain.end()))
+    }
+}
+
+/// What is known of the transport whose rows are being measured.
+#[derive(Default)]
+struct Health {
+    missing: Option<Transport>,
+    failing: Option<(Transport, u32)>,
+}
+
+impl Health {
+    /// Whether no more rows of `transport` shall be tried, and what these rows then say; nothing when the transport is
+    /// missing, since one row has said so.
+    fn refusal(&self, transport: Transport) -> Option<Option<String>> {
+        if self.missing == Some(transport) {
+            return Some(None);
+        }
+        match self.failing {
+            Some((failing, count)) if failing == transport && count >= MAX_FAILURES => {
+                Some(Some(format!("not measured, since {count} rows of this mechanism failed before")))
+            }
+            _ => None,
+        }
+    }
+
+    fn count(&mut self, transport: Transport) {
+        let before = self.failing.filter(|(failing, _)| *failing == transport).map_or(0, |(_, count)| count);
+        self.failing = Some((transport, before + 1));
+    }
+}
+
+impl Terms {
+    fn of(meeting: Meeting) -> Self {
+        Self { meeting, layer: Layer::Ours, wait: Wait::Block }
+    }
+}
+
+impl Workload {
+    fn needs_memcpy(self) -> bool {
+        matches!(self, Self::Stream | Self::Cpu)
+    }
+}
+
+impl Row {
+    fn measured(case: &Case, figures: &Figures, baselines: &Baselines) -> Self {
+        match case.workload {
+            Workload::Rtt => Self::round_trip(case, figures, baselines),
+            _ => Self::one_way(case, figures, baselines),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The baseline for latency: a cache line travels from one spinning process to the other, and another one back.
+//!
+//! # Safety
+//!
+//! [`Lines`] owns a shared mapping of one page and forms references to two atomics in it only. The other process writes them
+//! meanwhile, by atomic stores of the same size; whatever it stores, a number is read.
+#![expect(unsafe_code, reason = "maps shared memory and refers to atomics in it")]
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use super::{Go, Outcome, Stopwatch};
+use crate::control::{Run, Side};
+use crate::{clock, stats};
+
+const PAGE_BYTES: usize = 4096;
+/// Four lines apart, so that no prefetcher takes both at once.
+const BACK_OFFSET: usize = 256;
+
+/// Memory for two lines, to be passed to both processes.
+pub(crate) fn create() -> rustix::io::Result<OwnedFd> {
+    let fd = memfd_create("onecopy-bench-lines", MemfdFlags::CLOEXEC)?;
+    ftruncate(&fd, PAGE_BYTES as u64)?;
+    Ok(fd)
+}
+
+/// One line for each direction.
+pub(crate) struct Lines {
+    page: NonNull<u8>,
+}
+
+impl Lines {
+    pub(crate) fn map(fd: impl AsFd) -> rustix::io::Result<Self> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address that the kernel chooses replaces nothing.
+        let page = unsafe { mmap(ptr::null_mut(), PAGE_BYTES, protection, MapFlags::SHARED, fd, 0) }?;
+        NonNull::new(page.cast()).map(|page| Self { page }).ok_or(rustix::io::Errno::NOMEM)
+    }
+
+    fn line(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset == 0 || offset == BACK_OFFSET, "the two lines of the page");
+        // SAFETY: both offsets lie inside the page that `self` owns.
+        let line = unsafe { self.page.add(offset) };
+        // SAFETY: aligned to 256 bytes, inside a mapping that lives as long as `self`, and accessed as an atomic only.
+        unsafe { AtomicU64::from_ptr(line.as_ptr().cast()) }
+    }
+
+    /// Round trips: the guest begins and measures, the host answers.
+    pub(crate) fn play(&self, side: Side, run: &Run, go: Go<'_>) -> Outcome {
+        let (there, back) = (self.line(0), self.line(BACK_OFFSET));
+        let mut latencies = stats::histogram();
+        let clock_cost_ns = clock::cost_ns();
+        go()?;
+        let watch = Stopwatch::start();
+        let mut before = clock::now_ns();
+        // Numbers begin at 1, since the memory begins with 0.
+        for number in run.first_sequence + 1..=run.first_sequence + run.messages {
+            if side == Side::Host {
+                await_number(there, number);
+                back.store(number, Ordering::Release);
+                continue;
+            }
+            there.store(number, Ordering::Release);
+            await_number(back, number);
+            let now = clock::now_ns();
+            latencies.saturating_record((now - before).saturating_sub(clock_cost_ns));
+            before = now;
+        }
+        let mut sample = watch.stop(run.messages, 0, None);
+        sample.latencies = stats::pairs(&latencies);
+        Ok(sample)
+    }
+}
+
+/// Without a pause: this is the floor of what two cores can do. Acquire pairs with the Release of the other side's store.
+fn await_number(line: &AtomicU64, number: u64) {
+    while line.load(Ordering::Acquire) != number {}
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        // SAFETY: the mapping belongs to `self`, and no reference into it outlives `self`.
+        let _ = unsafe { munmap(self.page.as_ptr().cast(), PAGE_BYTES) };
+    }
+}

@@ -1,0 +1,79 @@
+//! What the two processes do with a link.
+
+pub(crate) mod lines;
+pub(crate) mod lossy;
+pub(crate) mod memcpy;
+pub(crate) mod rtt;
+pub(crate) mod stream;
+
+use onecopy::Error;
+
+use crate::clock;
+use crate::control::{Check, Run, Sample};
+use crate::payload::Slots;
+
+/// Why a workload ended early, in words.
+pub(crate) type Outcome = Result<Sample, String>;
+
+/// Reports that everything is prepared, and waits for the word.
+pub(crate) type Go<'a> = &'a mut dyn FnMut() -> Result<(), String>;
+
+/// Measures one side of a run.
+pub(crate) struct Stopwatch {
+    start_ns: u64,
+    start_cpu_ns: u64,
+}
+
+impl Stopwatch {
+    pub(crate) fn start() -> Self {
+        let start_cpu_ns = clock::cpu_ns();
+        Self { start_ns: clock::now_ns(), start_cpu_ns }
+    }
+
+    pub(crate) fn stop(self, messages: u64, lost: u64, mismatch: Option<String>) -> Sample {
+        Sample {
+            start_ns: self.start_ns,
+            end_ns: clock::now_ns(),
+            cpu_ns: clock::cpu_ns() - self.start_cpu_ns,
+            messages,
+            lost,
+            mismatch,
+            latencies: Vec::new(),
+        }
+    }
+}
+
+impl Run {
+    fn slots(&self) -> Slots {
+        Slots::new(self.size_bytes, self.cold)
+    }
+
+    fn sequences(&self) -> std::ops::Range<u64> {
+        self.first_sequence..self.first_sequence + self.messages
+    }
+
+    /// Whether this is the message that the test hook corrupts.
+    fn is_first_checked(&self, sequence: u64) -> bool {
+        self.check == Check::Full && sequence == self.first_sequence
+    }
+}
+
+/// What came into a buffer of the expected length.
+fn whole(received: onecopy::Result<Option<usize>>, size_bytes: usize) -> Result<(), String> {
+    match received {
+        Ok(Some(len)) if len == size_bytes => Ok(()),
+        Ok(Some(len)) => Err(format!("a message of {len} bytes came in the place of one of {size_bytes} bytes")),
+        Ok(None) => Err("the other side ended too early".into()),
+        Err(error) => Err(text(error)),
+    }
+}
+
+fn text(error: Error) -> String {
+    error.to_string()
+}
+
+/// Flips one bit in the middle of a message: the test hook.
+pub(crate) fn flip(message: &mut [u8]) {
+    let middle = message.len() / 2;
+    message[middle] ^= 1;
+}

@@ -1,0 +1,74 @@
+//! The workload rtt: ping-pong. The guest sends, the host sends back what it received.
+
+use onecopy::{Receiver, Sender};
+
+use super::{Go, Outcome, Stopwatch, flip, text, whole};
+use crate::control::{Check, Run};
+use crate::payload::{Arena, Slots, check_full, check_stamps};
+use crate::{clock, stats};
+
+/// The side that measures. What comes back is compared with what went out.
+pub(crate) fn ping(
+    (sender, receiver): (&mut dyn Sender, &mut dyn Receiver),
+    arena: &mut Arena,
+    run: &Run,
+    corrupt: bool,
+    go: Go<'_>,
+) -> Outcome {
+    let mut outgoing = arena.outgoing(Slots::new(run.size_bytes, false), run.check)?;
+    let mut answer = vec![0; run.size_bytes];
+    let mut mismatch = None;
+    let mut latencies = stats::histogram();
+    let clock_cost_ns = clock::cost_ns();
+    go()?;
+    let watch = Stopwatch::start();
+    let mut before = clock::now_ns();
+    for sequence in run.sequences() {
+        let message = outgoing.message(sequence)?;
+        if corrupt && run.is_first_checked(sequence) {
+            flip(message);
+        }
+        sender.send(message).map_err(text)?;
+        whole(receiver.recv_into(&mut answer), run.size_bytes)?;
+        let unchanged = match run.check {
+            Check::Full => answer == *message,
+            Check::Sampled => true,
+        };
+        if !unchanged {
+            mismatch.get_or_insert_with(|| format!("message {sequence} came back changed"));
+        } else if run.check == Check::Sampled
+            && let Err(what) = check_stamps(sequence, &answer)
+        {
+            mismatch.get_or_insert(what);
+        }
+        let now = clock::now_ns();
+        latencies.saturating_record((now - before).saturating_sub(clock_cost_ns));
+        before = now;
+    }
+    let mut sample = watch.stop(run.messages, 0, mismatch);
+    sample.latencies = stats::pairs(&latencies);
+    Ok(sample)
+}
+
+/// The side that answers.
+pub(crate) fn pong(
+    (sender, receiver): (&mut dyn Sender, &mut dyn Receiver),
+    arena: &Arena,
+    run: &Run,
+    go: Go<'_>,
+) -> Outcome {
+    let mut message = vec![0; run.size_bytes];
+    let mut mismatch = None;
+    go()?;
+    let watch = Stopwatch::start();
+    for sequence in run.sequences() {
+        whole(receiver.recv_into(&mut message), run.size_bytes)?;
+        if run.check == Check::Full
+            && let Err(what) = check_full(arena.content(), sequence, &message)
+        {
+            mismatch.get_or_insert(what);
+        }
+        sender.send(&message).map_err(text)?;
+    }
+    Ok(watch.stop(run.messages, 0, mismatch))
+}

@@ -1,0 +1,39 @@
+//! The workload stream: one way, back to back. The payload begins in private memory of the sender and ends in private
+//! memory of the receiver.
+
+use onecopy::{Deadline, Receiver, Sender};
+
+use super::{Go, Outcome, Stopwatch, flip, text, whole};
+use crate::control::Run;
+use crate::payload::Arena;
+
+/// The sender.
+pub(crate) fn send(sender: &mut dyn Sender, arena: &mut Arena, run: &Run, corrupt: bool, go: Go<'_>) -> Outcome {
+    let mut outgoing = arena.outgoing(run.slots(), run.check)?;
+    go()?;
+    let watch = Stopwatch::start();
+    for sequence in run.sequences() {
+        let message = outgoing.message(sequence)?;
+        if corrupt && run.is_first_checked(sequence) {
+            flip(message);
+        }
+        sender.send(message).map_err(text)?;
+    }
+    sender.flush_by(Deadline::Never).map_err(text)?;
+    Ok(watch.stop(run.messages, 0, None))
+}
+
+/// The receiver.
+pub(crate) fn receive(receiver: &mut dyn Receiver, arena: &mut Arena, run: &Run, go: Go<'_>) -> Outcome {
+    let mut incoming = arena.incoming(run.slots(), run.check)?;
+    let mut mismatch = None;
+    go()?;
+    let watch = Stopwatch::start();
+    for sequence in run.sequences() {
+        whole(receiver.recv_into(incoming.buffer(sequence)), run.size_bytes)?;
+        if let Err(what) = incoming.verify(sequence, sequence) {
+            mismatch.get_or_insert(what);
+        }
+    }
+    Ok(watch.stop(run.messages, 0, mismatch))
+}
