@@ -7,7 +7,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// Takes SIGINT, SIGTERM and SIGHUP of this thread while it lives.
+/// Takes SIGINT, SIGTERM and SIGHUP of this thread while it lives; one that is ignored, as nohup(1) does, stays ignored.
 pub(crate) struct Interrupt {
     fd: SignalFd,
     before: SigSet,
@@ -45,5 +45,14 @@ pub(crate) fn block() -> nix::Result<SigSet> {
 }
 
 fn set() -> SigSet {
-    SIGNALS.into_iter().collect()
+    let ignored = ignored();
+    SIGNALS.into_iter().filter(|signal| ignored & (1 << (*signal as i32 - 1)) == 0).collect()
+}
+
+/// The ignored signals, as a mask whose bit 0 is signal 1 (proc_pid_status(5)). A signal that is ignored and blocked would
+/// come through the descriptor all the same.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

@@ -271,7 +271,7 @@ fn unreadable(error: io::Error) -> String {
 
 fn sample_offsets(size_bytes: usize) -> impl ExactSizeIterator<Item = usize> {
     let last = size_bytes.saturating_sub(TRAILED_BYTES);
-    (1..=last / SAMPLE_BYTES).map(|page| page * SAMPLE_BYTES)
+    (1..last / SAMPLE_BYTES + 1).map(|page| page * SAMPLE_BYTES)
 }
 
 fn trailer(sequence: u64) -> u64 {
@@ -348,7 +348,7 @@ mod tests {
     #[test]
     fn a_file_is_carried_piece_by_piece() {
         let path = std::env::temp_dir().join(format!("onecopy-bench-payload-{}", std::process::id()));
-        let bytes: Vec<u8> = (0..10_000_u32).map(|n| (n * n >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..10_000_u32).map(|n| ((n * n) >> 3) as u8).collect();
         std::fs::write(&path, &bytes).unwrap();
         let content = Content::open(Some(&path)).unwrap();
         std::fs::remove_file(&path).unwrap();

@@ -141,17 +141,16 @@ impl Worker {
             _ => Err("the measuring process gave no start".to_owned()),
         };
         let (arena, corrupt) = (&mut self.arenas[0], self.corrupt);
-        let Ends { sender, receiver } = match &mut self.part {
+        let ends = match &mut self.part {
             Part::Ends(ends) => ends,
             Part::Lines(lines) => return lines.play(self.side, run, &mut go),
             Part::Nothing | Part::Accept(_) => return Err("there was no link".into()),
         };
-        let ends = (&mut **sender, &mut **receiver);
         match (run.motion, self.side, self.lossy) {
             (Motion::RoundTrip, Side::Guest, _) => rtt::ping(ends, arena, run, corrupt, &mut go),
             (Motion::RoundTrip, Side::Host, _) => rtt::pong(ends, arena, run, &mut go),
-            (Motion::OneWay, Side::Guest, false) => stream::send(ends.0, arena, run, corrupt, &mut go),
-            (Motion::OneWay, Side::Host, false) => stream::receive(ends.1, arena, run, &mut go),
+            (Motion::OneWay, Side::Guest, false) => stream::send(&mut *ends.sender, arena, run, corrupt, &mut go),
+            (Motion::OneWay, Side::Host, false) => stream::receive(&mut *ends.receiver, arena, run, &mut go),
             (Motion::OneWay, Side::Guest, true) => lossy::send(ends, arena, run, corrupt, &mut go),
             (Motion::OneWay, Side::Host, true) => lossy::receive(ends, arena, run, &mut go),
         }

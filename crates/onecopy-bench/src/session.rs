@@ -194,10 +194,12 @@ impl<'a> Session<'a> {
 fn prepare(meeting: Meeting, link: &Link) -> Result<Prepared, Failure> {
     match meeting {
         Meeting::Nothing => Ok(Prepared::default()),
-        Meeting::Lines => match lines::create().and_then(|fd| Ok((fd.try_clone()?, fd))) {
-            Ok((host, guest)) => Ok(Prepared { host: vec![host], guest: vec![guest], ..Prepared::default() }),
-            Err(error) => Err(Failure::Failed(format!("memory for two cache lines: {error}"))),
-        },
+        Meeting::Lines => {
+            match lines::create().map_err(std::io::Error::from).and_then(|fd| Ok((fd.try_clone()?, fd))) {
+                Ok((host, guest)) => Ok(Prepared::inherited(vec![host], vec![guest])),
+                Err(error) => Err(Failure::Failed(format!("memory for two cache lines: {error}"))),
+            }
+        }
         Meeting::Transport(transport) => endpoints::prepare(transport, link).map_err(|error| match error {
             onecopy::Error::Unsupported { .. } => Failure::Unavailable(error.to_string()),
             _ => Failure::Failed(error.to_string()),

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::failure::Failure;
-use crate::verbs::{completions, create, man, read, recv, rm, send, write};
+use crate::verbs::{bench, completions, create, man, read, recv, rm, send, write};
 
 /// Send, receive, list, measure and explain, over any Linux inter-process communication mechanism.
 #[derive(Debug, Parser)]
@@ -19,6 +19,8 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 124 timed
 /// The verbs, in the order of the help.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Measure every mechanism on this machine
+    Bench(bench::Arguments),
     /// Send stdin or a file
     Send(send::Arguments),
     /// Receive to stdout or a file
@@ -40,8 +42,14 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
+    /// Whether the verb takes interrupts by itself, because it has more to end than files.
+    pub(crate) fn takes_interrupts(&self) -> bool {
+        matches!(self, Self::Bench(_))
+    }
+
     pub(crate) fn run(self) -> Result<(), Failure> {
         match self {
+            Self::Bench(arguments) => bench::run(&arguments),
             Self::Send(arguments) => send::run(&arguments),
             Self::Recv(arguments) => recv::run(&arguments),
             Self::Read(arguments) => read::run(&arguments),

@@ -18,6 +18,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// `--timeout` passed: exit code 124.
     TimedOut(String),
+    /// A signal ended it: exit code 128 and the signal's number.
+    Interrupted(i32),
     /// Whoever read our output has seen enough: a quiet end.
     OutputClosed,
     /// clap has printed what there is to say (help on a bare command line): exit code 2.
@@ -73,7 +75,7 @@ impl Failure {
     pub(crate) fn text(&self) -> Option<&str> {
         match self {
             Self::Failed(text) | Self::Usage(text) | Self::TimedOut(text) => Some(text),
-            Self::OutputClosed | Self::Printed => None,
+            Self::Interrupted(_) | Self::OutputClosed | Self::Printed => None,
         }
     }
 
@@ -83,6 +85,7 @@ impl Failure {
             Self::Failed(_) => 1,
             Self::Usage(_) | Self::Printed => 2,
             Self::TimedOut(_) => 124,
+            Self::Interrupted(signal) => 128_i32.saturating_add(*signal).try_into().unwrap_or(u8::MAX),
         }
     }
 }

@@ -26,8 +26,10 @@ use crate::cli::Cli;
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
+    onecopy_bench::run_peer_if_asked();
     std::panic::set_hook(Box::new(report_bug));
     let result = match Cli::try_parse() {
+        Ok(cli) if cli.verb.takes_interrupts() => cli.verb.run(),
         Ok(cli) => interrupt::watch().and_then(|()| cli.verb.run()),
         Err(error) => Failure::of_usage(&error),
     };

@@ -34,6 +34,11 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
+    /// Descriptors for the host and for the guest, and nothing with a name.
+    pub(crate) fn inherited(host: Vec<OwnedFd>, guest: Vec<OwnedFd>) -> Self {
+        Self { host, guest, names: Vec::new() }
+    }
+
     /// Both sides have what they need: closes the descriptors here and removes the names.
     pub(crate) fn joined(&mut self) {
         self.host.clear();
@@ -88,11 +93,8 @@ fn prepare_pipes() -> Result<Prepared> {
     };
     let (forth_reader, forth_writer) = pipe::pair()?;
     let (back_reader, back_writer) = pipe::pair()?;
-    Ok(Prepared {
-        host: vec![owned(&forth_reader)?, owned(&back_writer)?],
-        guest: vec![owned(&back_reader)?, owned(&forth_writer)?],
-        ..Prepared::default()
-    })
+    let host = vec![owned(&forth_reader)?, owned(&back_writer)?];
+    Ok(Prepared::inherited(host, vec![owned(&back_reader)?, owned(&forth_writer)?]))
 }
 
 /// A reader and a writer, in this order.

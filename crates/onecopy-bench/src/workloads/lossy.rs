@@ -6,10 +6,11 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use onecopy::{Deadline, Receiver, Sender};
+use onecopy::{Deadline, Receiver};
 
 use super::{Go, Outcome, Stopwatch, flip, text, whole};
 use crate::control::Run;
+use crate::endpoints::Ends;
 use crate::payload::{Arena, sequence};
 
 /// How long the sender waits for an acknowledgement before it takes what is under way for lost.
@@ -34,30 +35,24 @@ fn every(size_bytes: usize) -> u64 {
 }
 
 /// The sender.
-pub(crate) fn send(
-    (sender, receiver): (&mut dyn Sender, &mut dyn Receiver),
-    arena: &mut Arena,
-    run: &Run,
-    corrupt: bool,
-    go: Go<'_>,
-) -> Outcome {
+pub(crate) fn send(ends: &mut Ends, arena: &mut Arena, run: &Run, corrupt: bool, go: Go<'_>) -> Outcome {
     let mut outgoing = arena.outgoing(run.slots(), run.check)?;
     let mut acknowledged = run.first_sequence;
     go()?;
     let watch = Stopwatch::start();
     for sequence in run.sequences() {
         while sequence - acknowledged >= window(run.size_bytes) {
-            acknowledged = acknowledgement(receiver)?.unwrap_or(sequence).clamp(acknowledged, sequence);
+            acknowledged = acknowledgement(&mut *ends.receiver)?.unwrap_or(sequence).clamp(acknowledged, sequence);
         }
         let message = outgoing.message(sequence)?;
         if corrupt && run.is_first_checked(sequence) {
             flip(message);
         }
-        sender.send(message).map_err(text)?;
+        ends.sender.send(message).map_err(text)?;
     }
     let sample = watch.stop(run.messages, 0, None);
     while acknowledged < run.sequences().end {
-        acknowledged = acknowledgement(receiver)?.unwrap_or(u64::MAX).max(acknowledged);
+        acknowledged = acknowledgement(&mut *ends.receiver)?.unwrap_or(u64::MAX).max(acknowledged);
     }
     Ok(sample)
 }
@@ -73,19 +68,14 @@ fn acknowledgement(receiver: &mut dyn Receiver) -> Result<Option<u64>, String> {
 }
 
 /// The receiver.
-pub(crate) fn receive(
-    (sender, receiver): (&mut dyn Sender, &mut dyn Receiver),
-    arena: &mut Arena,
-    run: &Run,
-    go: Go<'_>,
-) -> Outcome {
+pub(crate) fn receive(ends: &mut Ends, arena: &mut Arena, run: &Run, go: Go<'_>) -> Outcome {
     let mut incoming = arena.incoming(run.slots(), run.check)?;
     let Range { start, end } = run.sequences();
     let (mut next, mut arrived, mut unacknowledged, mut mismatch) = (start, 0, 0, None);
     go()?;
     let watch = Stopwatch::start();
     while next < end {
-        match receiver.recv_into_by(incoming.buffer(next), Deadline::after(ENDED_AFTER)) {
+        match ends.receiver.recv_into_by(incoming.buffer(next), Deadline::after(ENDED_AFTER)) {
             Err(error) if error.is_out_of_time() => break,
             received => whole(received, run.size_bytes)?,
         }
@@ -100,7 +90,7 @@ pub(crate) fn receive(
         }
         (arrived, next, unacknowledged) = (arrived + 1, (found + 1).clamp(next, end), unacknowledged + 1);
         if unacknowledged >= every(run.size_bytes) || next == end {
-            sender.send(&next.to_le_bytes()).map_err(text)?;
+            ends.sender.send(&next.to_le_bytes()).map_err(text)?;
             unacknowledged = 0;
         }
     }

@@ -1,20 +1,13 @@
 //! The workload rtt: ping-pong. The guest sends, the host sends back what it received.
 
-use onecopy::{Receiver, Sender};
-
 use super::{Go, Outcome, Stopwatch, flip, text, whole};
 use crate::control::{Check, Run};
+use crate::endpoints::Ends;
 use crate::payload::{Arena, Slots, check_full, check_stamps};
 use crate::{clock, stats};
 
 /// The side that measures. What comes back is compared with what went out.
-pub(crate) fn ping(
-    (sender, receiver): (&mut dyn Sender, &mut dyn Receiver),
-    arena: &mut Arena,
-    run: &Run,
-    corrupt: bool,
-    go: Go<'_>,
-) -> Outcome {
+pub(crate) fn ping(ends: &mut Ends, arena: &mut Arena, run: &Run, corrupt: bool, go: Go<'_>) -> Outcome {
     let mut outgoing = arena.outgoing(Slots::new(run.size_bytes, false), run.check)?;
     let mut answer = vec![0; run.size_bytes];
     let mut mismatch = None;
@@ -28,8 +21,8 @@ pub(crate) fn ping(
         if corrupt && run.is_first_checked(sequence) {
             flip(message);
         }
-        sender.send(message).map_err(text)?;
-        whole(receiver.recv_into(&mut answer), run.size_bytes)?;
+        ends.sender.send(message).map_err(text)?;
+        whole(ends.receiver.recv_into(&mut answer), run.size_bytes)?;
         let unchanged = match run.check {
             Check::Full => answer == *message,
             Check::Sampled => true,
@@ -51,24 +44,19 @@ pub(crate) fn ping(
 }
 
 /// The side that answers.
-pub(crate) fn pong(
-    (sender, receiver): (&mut dyn Sender, &mut dyn Receiver),
-    arena: &Arena,
-    run: &Run,
-    go: Go<'_>,
-) -> Outcome {
+pub(crate) fn pong(ends: &mut Ends, arena: &Arena, run: &Run, go: Go<'_>) -> Outcome {
     let mut message = vec![0; run.size_bytes];
     let mut mismatch = None;
     go()?;
     let watch = Stopwatch::start();
     for sequence in run.sequences() {
-        whole(receiver.recv_into(&mut message), run.size_bytes)?;
+        whole(ends.receiver.recv_into(&mut message), run.size_bytes)?;
         if run.check == Check::Full
             && let Err(what) = check_full(arena.content(), sequence, &message)
         {
             mismatch.get_or_insert(what);
         }
-        sender.send(&message).map_err(text)?;
+        ends.sender.send(&message).map_err(text)?;
     }
     Ok(watch.stop(run.messages, 0, mismatch))
 }

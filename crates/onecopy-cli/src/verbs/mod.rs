@@ -1,5 +1,6 @@
 //! One file per verb: its `Arguments` and its `run`.
 
+pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod create;
 pub(crate) mod man;
