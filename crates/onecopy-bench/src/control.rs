@@ -84,6 +84,8 @@ pub(crate) struct Link {
     pub(crate) stem: String,
     /// A directory for paths.
     pub(crate) directory: PathBuf,
+    /// Identifiers of System V objects: forth, then back.
+    pub(crate) ids: Vec<i32>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -126,7 +128,8 @@ pub(crate) struct Memcpy {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
     Announced(String),
-    Joined,
+    /// With the longest message that this side can send, in bytes.
+    Joined(Option<usize>),
     Armed,
     Done(Sample),
     /// This machine has no such mechanism.

@@ -92,13 +92,14 @@ impl Worker {
         (self.side, self.corrupt) = (join.side, join.corrupt);
         let fds = std::iter::from_fn(|| self.control.take_fd()).collect();
         let joined = match (join.meeting, join.side) {
-            (Meeting::Nothing, _) => Ok((Part::Nothing, Reply::Joined)),
+            (Meeting::Nothing, _) => Ok((Part::Nothing, Reply::Joined(None))),
             (Meeting::Lines, _) => return self.join_lines(fds),
             (Meeting::Transport(transport), Side::Host) => endpoints::host(transport, join, fds)
                 .map(|(announced, accept)| (Part::Accept(accept), Reply::Announced(announced))),
-            (Meeting::Transport(transport), Side::Guest) => {
-                endpoints::guest(transport, join, fds).map(|ends| (Part::Ends(ends), Reply::Joined))
-            }
+            (Meeting::Transport(transport), Side::Guest) => endpoints::guest(transport, join, fds).map(|ends| {
+                let limit_bytes = ends.sender.limit_bytes();
+                (Part::Ends(ends), Reply::Joined(limit_bytes))
+            }),
         };
         self.lossy = matches!(join.meeting, Meeting::Transport(transport) if transport.is_lossy());
         match joined {
@@ -114,7 +115,7 @@ impl Worker {
         match fds.first().map(lines::Lines::map) {
             Some(Ok(lines)) => {
                 self.part = Part::Lines(lines);
-                Reply::Joined
+                Reply::Joined(None)
             }
             Some(Err(errno)) => Reply::Failed(format!("mmap of two cache lines: {errno}")),
             None => Reply::Failed("no memory came for the cache lines".into()),
@@ -125,8 +126,9 @@ impl Worker {
         match std::mem::replace(&mut self.part, Part::Nothing) {
             Part::Accept(accept) => match accept() {
                 Ok(ends) => {
+                    let limit_bytes = ends.sender.limit_bytes();
                     self.part = Part::Ends(ends);
-                    Reply::Joined
+                    Reply::Joined(limit_bytes)
                 }
                 Err(error) => refusal(&error),
             },

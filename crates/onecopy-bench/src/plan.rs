@@ -49,6 +49,9 @@ fn add(cases: &mut Vec<Case>, options: &Options, (transport, wait, workload): (T
     let usual = sizes(workload, options.quick);
     let sizes = if options.sizes_bytes.is_empty() { usual } else { &options.sizes_bytes };
     for &size_bytes in sizes {
+        // Of the usual sizes a mechanism with a limit gets those that fit, and its limit in the place of the others.
+        let limit = transport.hard_limit_bytes().filter(|_| options.sizes_bytes.is_empty());
+        let size_bytes = limit.map_or(size_bytes, |limit| size_bytes.min(limit));
         for &cold in temperatures(workload, options.quick) {
             let case = Case { transport, workload, size_bytes, cold, wait };
             if !cases.contains(&case) {

@@ -70,7 +70,9 @@ impl Error {
     fn of_baselines(failure: Failure) -> Self {
         match failure {
             Failure::Interrupted(signal) => Self::Interrupted(signal),
-            Failure::Unavailable(reason) | Failure::Failed(reason) => Self::Failed(format!("the baselines: {reason}")),
+            Failure::Unavailable(reason) | Failure::TooLong(reason) | Failure::Failed(reason) => {
+                Self::Failed(format!("the baselines: {reason}"))
+            }
         }
     }
 }
@@ -152,6 +154,7 @@ impl<'a> Runner<'a> {
                         report.rows.push(Row::skipped(case.transport, reason));
                         health.missing = Some(case.transport);
                     }
+                    Err(Failure::TooLong(reason)) => report.rows.push(Row::too_long(case, reason)),
                     Err(Failure::Failed(reason)) => {
                         link = None;
                         health.count(case.transport);
@@ -165,6 +168,7 @@ impl<'a> Runner<'a> {
     }
 
     fn row(&self, case: &Case, link: &mut Option<(Terms, Session<'a>)>, baselines: &Baselines) -> Result<Row, Failure> {
+        case.transport.mechanism().availability().map_err(Failure::Unavailable)?;
         let terms = Terms { meeting: Meeting::Transport(case.transport), layer: Layer::Ours, wait: case.wait };
         let session = match link {
             Some((of, session)) if *of == terms => session,
@@ -174,6 +178,7 @@ impl<'a> Runner<'a> {
                 &mut link.insert((terms, Session::open(self.setting, terms)?)).1
             }
         };
+        session.fits(case.size_bytes)?;
         if case.workload == Workload::Layer {
             return self.layer_row(case, session);
         }

@@ -19,6 +19,8 @@ use crate::workloads::lines;
 pub(crate) enum Failure {
     /// This machine lacks the mechanism.
     Unavailable(String),
+    /// The message is longer than the mechanism carries.
+    TooLong(String),
     Failed(String),
     /// The user wants no more: the number of the signal.
     Interrupted(i32),
@@ -50,15 +52,16 @@ pub(crate) struct Session<'a> {
     host: Worker,
     guest: Worker,
     prepared: Prepared,
+    limit_bytes: Option<usize>,
 }
 
 impl<'a> Session<'a> {
     /// Starts two workers and connects them.
     pub(crate) fn open(setting: &'a Setting, terms: Terms) -> Result<Self, Failure> {
-        let link = Link::new();
-        let prepared = prepare(terms.meeting, &link)?;
+        let mut link = Link::new();
+        let prepared = prepare(terms.meeting, &mut link)?;
         let start = || Worker::start().map_err(|error| Failure::Failed(format!("a worker cannot be started: {error}")));
-        let mut session = Self { setting, host: start()?, guest: start()?, prepared };
+        let mut session = Self { setting, host: start()?, guest: start()?, prepared, limit_bytes: None };
         session.connect(terms, &link)?;
         session.prepared.joined();
         Ok(session)
@@ -89,8 +92,24 @@ impl<'a> Session<'a> {
             self.host.order(&Order::Accept, &[]);
             self.reply(Side::Host, deadline)?;
         }
-        self.reply(Side::Guest, deadline)?;
+        if let Reply::Joined(limit_bytes) = self.reply(Side::Guest, deadline)? {
+            self.limit_bytes = limit_bytes;
+        }
         Ok(())
+    }
+
+    /// Whether messages of this size fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::TooLong`] with the limit.
+    pub(crate) fn fits(&self, size_bytes: usize) -> Result<(), Failure> {
+        match self.limit_bytes {
+            Some(limit) if size_bytes > limit => Err(Failure::TooLong(format!(
+                "a message of {size_bytes} bytes does not fit, the limit here is {limit} bytes"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Lets both sides move messages; `expected` is how long that should take. What the guest and the host measured.
@@ -191,7 +210,7 @@ impl<'a> Session<'a> {
     }
 }
 
-fn prepare(meeting: Meeting, link: &Link) -> Result<Prepared, Failure> {
+fn prepare(meeting: Meeting, link: &mut Link) -> Result<Prepared, Failure> {
     match meeting {
         Meeting::Nothing => Ok(Prepared::default()),
         Meeting::Lines => {
@@ -222,6 +241,6 @@ impl Link {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let stem = format!("onecopy-bench-{}-{number}", std::process::id());
-        Self { directory: std::env::temp_dir().join(&stem), stem }
+        Self { directory: std::env::temp_dir().join(&stem), stem, ids: Vec::new() }
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use onecopy::Mechanism;
+use onecopy::message::udp;
 use serde::{Deserialize, Serialize};
 
 use crate::options::{Usage, Wait};
@@ -13,31 +15,81 @@ use crate::options::{Usage, Wait};
 pub enum Transport {
     /// Row 1: a pipe.
     Pipe,
+    /// Row 2: a FIFO.
+    Fifo,
+    /// Row 4: a UNIX stream socket.
+    UnixStream,
+    /// Row 5: a UNIX datagram socket.
+    UnixDgram,
+    /// Row 6: a UNIX socket with sequenced packets.
+    UnixSeqpacket,
+    /// Row 7: TCP over the loopback interface.
+    Tcp,
+    /// Row 8: UDP over the loopback interface.
+    Udp,
+    /// Row 9: SCTP over the loopback interface.
+    Sctp,
+    /// Row 10: a POSIX message queue.
+    PosixMq,
+    /// Row 11: a System V message queue.
+    SysvMq,
 }
 
 impl Transport {
     /// All that can be measured, in the order of the mechanisms.
-    pub const ALL: &'static [Self] = &[Self::Pipe];
+    pub const ALL: &'static [Self] = &[
+        Self::Pipe,
+        Self::Fifo,
+        Self::UnixStream,
+        Self::UnixDgram,
+        Self::UnixSeqpacket,
+        Self::Tcp,
+        Self::Udp,
+        Self::Sctp,
+        Self::PosixMq,
+        Self::SysvMq,
+    ];
+
+    /// The mechanism behind it.
+    #[must_use]
+    pub fn mechanism(self) -> Mechanism {
+        match self {
+            Self::Pipe => Mechanism::Pipe,
+            Self::Fifo => Mechanism::Fifo,
+            Self::UnixStream => Mechanism::UnixStream,
+            Self::UnixDgram => Mechanism::UnixDgram,
+            Self::UnixSeqpacket => Mechanism::UnixSeqpacket,
+            Self::Tcp => Mechanism::Tcp,
+            Self::Udp => Mechanism::Udp,
+            Self::Sctp => Mechanism::Sctp,
+            Self::PosixMq => Mechanism::PosixMq,
+            Self::SysvMq => Mechanism::SysvMq,
+        }
+    }
 
     /// The name on the command line and in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Pipe => "pipe",
-        }
+        self.mechanism().name()
     }
 
     /// How many times the bytes of a message are copied on their way from the sender's memory to the receiver's.
+    ///
+    /// Of memory that both map the mechanism says that it depends: through the ring it is two.
     #[must_use]
     pub fn copies(self) -> u32 {
-        match self {
-            Self::Pipe => 2,
-        }
+        self.mechanism().info().copies.short.parse().unwrap_or(2)
     }
 
     /// Whether messages can be lost on the way, so that the receiver has to count them.
     pub(crate) fn is_lossy(self) -> bool {
-        false
+        self == Self::Udp
+    }
+
+    /// The longest message, where longer ones cannot be cut into fragments: a fragment that is lost would take the whole
+    /// message with it.
+    pub(crate) fn hard_limit_bytes(self) -> Option<usize> {
+        (self == Self::Udp).then_some(udp::IPV4_LIMIT_BYTES)
     }
 
     /// The ways of waiting that this transport offers.

@@ -1,16 +1,21 @@
 //! The two ends of each transport: what both sides share, how the host creates it, how the guest reaches it.
 //!
-//! One table, [`host`] and [`guest`], with a row for each transport; the files beside this one hold what rows have in common.
+//! One table with a row for each transport: [`prepare`], [`host`] and [`guest`]. The files beside this one hold what the rows
+//! do, by kind.
 
+mod messages;
 mod plain;
+mod queues;
+mod shared;
 mod streams;
 
+use std::fs::DirBuilder;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
 
-use onecopy::stream::pipe::{self, PipeReader, PipeWriter};
 use onecopy::{Error, Receiver, Result, Sender};
 
-use crate::control::{Join, Layer, Link};
+use crate::control::{Join, Link, Side};
 use crate::transport::Transport;
 
 /// Both directions of one side.
@@ -22,21 +27,81 @@ pub(crate) struct Ends {
 /// What the host does once the guest is on its way.
 pub(crate) type Accept = Box<dyn FnOnce() -> Result<Ends>>;
 
-/// What the measuring process makes before it starts the workers, because it must be inherited.
-///
-/// It also makes what has a name, so that the name is removed whatever happens to the workers.
+/// Makes what must be inherited, and what has a name.
+pub(crate) fn prepare(transport: Transport, link: &mut Link) -> Result<Prepared> {
+    match transport {
+        Transport::Pipe => streams::prepare_pipes(),
+        Transport::Fifo => streams::prepare_fifos(link),
+        Transport::PosixMq => queues::prepare_posix(link),
+        Transport::SysvMq => queues::prepare_sysv(link),
+        Transport::UnixStream
+        | Transport::UnixDgram
+        | Transport::UnixSeqpacket
+        | Transport::Tcp
+        | Transport::Udp
+        | Transport::Sctp => Ok(Prepared::default()),
+    }
+}
+
+/// The host's side: what it announces to the guest, and how it takes the guest in.
+pub(crate) fn host(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Result<(String, Accept)> {
+    let layer = join.layer;
+    match transport {
+        Transport::UnixStream => streams::host_unix(&join.link, layer),
+        Transport::Tcp => streams::host_tcp(layer),
+        Transport::UnixDgram => messages::host_dgram(&join.link, layer),
+        Transport::UnixSeqpacket => messages::host_seqpacket(&join.link, layer),
+        Transport::Udp => messages::host_udp(layer),
+        Transport::Sctp => messages::host_sctp(layer),
+        Transport::Pipe | Transport::Fifo | Transport::PosixMq | Transport::SysvMq => {
+            let join = join.clone();
+            Ok((String::new(), Box::new(move || open(transport, &join, fds))))
+        }
+    }
+}
+
+/// The guest's side.
+pub(crate) fn guest(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Result<Ends> {
+    let (layer, announced) = (join.layer, join.announced.as_str());
+    match transport {
+        Transport::UnixStream => streams::guest_unix(&join.link, layer),
+        Transport::Tcp => streams::guest_tcp(announced, layer),
+        Transport::UnixDgram => messages::guest_dgram(&join.link, layer),
+        Transport::UnixSeqpacket => messages::guest_seqpacket(&join.link, layer),
+        Transport::Udp => messages::guest_udp(announced, layer),
+        Transport::Sctp => messages::guest_sctp(announced, layer),
+        Transport::Pipe | Transport::Fifo | Transport::PosixMq | Transport::SysvMq => open(transport, join, fds),
+    }
+}
+
+/// Either side, where both open what was prepared.
+fn open(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Result<Ends> {
+    let (link, side, layer) = (&join.link, join.side, join.layer);
+    match transport {
+        Transport::Pipe => streams::pipes(fds, layer),
+        Transport::Fifo => streams::fifos(link, side, layer),
+        Transport::PosixMq => queues::posix(link, side, layer),
+        Transport::SysvMq => queues::sysv(link, side, layer),
+        _ => Err(missing("anything to open")),
+    }
+}
+
+/// What the measuring process makes before the workers begin, because it must be inherited or has a name: so the name is
+/// removed whatever happens to the workers.
 #[derive(Default)]
 pub(crate) struct Prepared {
     pub(crate) host: Vec<OwnedFd>,
     pub(crate) guest: Vec<OwnedFd>,
     /// Names that may go as soon as both sides have what they name.
     names: Vec<Leftover>,
+    /// What both sides need to the end.
+    objects: Vec<Leftover>,
 }
 
 impl Prepared {
     /// Descriptors for the host and for the guest, and nothing with a name.
     pub(crate) fn inherited(host: Vec<OwnedFd>, guest: Vec<OwnedFd>) -> Self {
-        Self { host, guest, names: Vec::new() }
+        Self { host, guest, ..Self::default() }
     }
 
     /// Both sides have what they need: closes the descriptors here and removes the names.
@@ -45,17 +110,32 @@ impl Prepared {
         self.guest.clear();
         self.names.clear();
     }
+
+    /// `remove` is called when both sides have what the name stands for, or when that failed.
+    fn remove_when_joined(&mut self, remove: impl FnOnce() + 'static) {
+        self.names.push(Leftover(Some(Box::new(remove))));
+    }
+
+    /// `remove` is called when both sides have ended.
+    fn remove_at_the_end(&mut self, remove: impl FnOnce() + 'static) {
+        self.objects.push(Leftover(Some(Box::new(remove))));
+    }
+
+    /// A directory for the names of this link, removed with all that is in it.
+    fn with_directory(link: &Link) -> Result<Self> {
+        let path = link.directory.clone();
+        let object = path.display().to_string();
+        DirBuilder::new().mode(0o700).create(&path).map_err(|error| os("mkdir", &object, error))?;
+        let mut prepared = Self::default();
+        prepared.remove_when_joined(move || {
+            let _ = std::fs::remove_dir_all(path);
+        });
+        Ok(prepared)
+    }
 }
 
 /// Something that stays behind unless it is removed: dropping this removes it.
 struct Leftover(Option<Box<dyn FnOnce()>>);
-
-impl Leftover {
-    #[expect(dead_code, reason = "pipes have no names")]
-    fn new(remove: impl FnOnce() + 'static) -> Self {
-        Self(Some(Box::new(remove)))
-    }
-}
 
 impl Drop for Leftover {
     fn drop(&mut self) {
@@ -65,45 +145,34 @@ impl Drop for Leftover {
     }
 }
 
-/// Makes what must be inherited, and what has a name.
-pub(crate) fn prepare(transport: Transport, _link: &Link) -> Result<Prepared> {
-    match transport {
-        Transport::Pipe => prepare_pipes(),
+/// The two directions of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// From the guest to the host.
+    Forth,
+    /// From the host to the guest.
+    Back,
+}
+
+impl Way {
+    const BOTH: [Self; 2] = [Self::Forth, Self::Back];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Forth => "forth",
+            Self::Back => "back",
+        }
     }
 }
 
-/// The host's side: what it announces to the guest, and how it takes the guest in.
-pub(crate) fn host(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Result<(String, Accept)> {
-    let layer = join.layer;
-    match transport {
-        Transport::Pipe => Ok((String::new(), Box::new(move || pipe_ends(fds, layer)))),
+impl Side {
+    /// The way that this side sends, and the way that it receives.
+    fn ways(self) -> [Way; 2] {
+        match self {
+            Self::Host => [Way::Back, Way::Forth],
+            Self::Guest => [Way::Forth, Way::Back],
+        }
     }
-}
-
-/// The guest's side.
-pub(crate) fn guest(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Result<Ends> {
-    match transport {
-        Transport::Pipe => pipe_ends(fds, join.layer),
-    }
-}
-
-fn prepare_pipes() -> Result<Prepared> {
-    let owned = |end: &dyn std::os::fd::AsFd| {
-        end.as_fd().try_clone_to_owned().map_err(|source| os("fcntl(F_DUPFD_CLOEXEC)", "pipe", source))
-    };
-    let (forth_reader, forth_writer) = pipe::pair()?;
-    let (back_reader, back_writer) = pipe::pair()?;
-    let host = vec![owned(&forth_reader)?, owned(&back_writer)?];
-    Ok(Prepared::inherited(host, vec![owned(&back_reader)?, owned(&forth_writer)?]))
-}
-
-/// A reader and a writer, in this order.
-fn pipe_ends(fds: Vec<OwnedFd>, layer: Layer) -> Result<Ends> {
-    let Ok([reader, writer]) = <[OwnedFd; 2]>::try_from(fds) else {
-        return Err(missing("the two ends of pipes"));
-    };
-    let (reader, writer) = (PipeReader::from_fd(reader, "pipe")?, PipeWriter::from_fd(writer, "pipe")?);
-    Ok(streams::ends(reader, writer, layer))
 }
 
 fn missing(what: &str) -> Error {

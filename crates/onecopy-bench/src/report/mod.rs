@@ -135,7 +135,7 @@ pub struct Row {
     /// What failed, or the first difference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Why this machine cannot measure the mechanism.
+    /// Why this machine cannot measure the mechanism, or this size of message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
 }
@@ -182,6 +182,10 @@ impl Row {
     pub(crate) fn skipped(transport: Transport, reason: String) -> Self {
         let (mechanism, kind) = (transport.name().into(), "transfer".into());
         Self { mechanism, kind, skipped: Some(reason), ..Self::default() }
+    }
+
+    pub(crate) fn too_long(case: &Case, reason: String) -> Self {
+        Self { skipped: Some(reason), ..Self::of(case) }
     }
 
     pub(crate) fn failed(case: &Case, reason: String) -> Self {

@@ -1,0 +1,69 @@
+//! Message queues: one for each direction, made by the measuring process.
+
+use onecopy::message::posix_mq::{self, PosixQueue, QueueAttributes};
+use onecopy::message::sysv_mq::SysvQueue;
+use onecopy::{PosixName, Result, SysvName};
+
+use super::{Ends, Prepared, Way, missing, plain};
+use crate::control::{Layer, Link, Side};
+
+/// Queues of the size that every user may have.
+pub(super) fn prepare_posix(link: &Link) -> Result<Prepared> {
+    let mut prepared = Prepared::default();
+    for way in Way::BOTH {
+        let name = posix_name(link, way)?;
+        PosixQueue::create(&name, &QueueAttributes::system_default(), 0o600)?;
+        prepared.remove_when_joined(move || {
+            let _ = posix_mq::unlink(&name);
+        });
+    }
+    Ok(prepared)
+}
+
+pub(super) fn posix(link: &Link, side: Side, layer: Layer) -> Result<Ends> {
+    let [send, receive] = side.ways();
+    let (send, receive) = (posix_name(link, send)?, posix_name(link, receive)?);
+    Ok(match layer {
+        Layer::Ours => {
+            Ends { sender: Box::new(PosixQueue::open(&send)?), receiver: Box::new(PosixQueue::open(&receive)?) }
+        }
+        Layer::Plain => Ends {
+            sender: Box::new(plain::PosixQueue::open(&send)?),
+            receiver: Box::new(plain::PosixQueue::open(&receive)?),
+        },
+    })
+}
+
+fn posix_name(link: &Link, way: Way) -> Result<PosixName> {
+    PosixName::new(format!("/{}-{}", link.stem, way.name()))
+}
+
+/// Queues without keys. Removing one wakes whoever uses it, so they stay to the end.
+pub(super) fn prepare_sysv(link: &mut Link) -> Result<Prepared> {
+    let mut prepared = Prepared::default();
+    for _ in Way::BOTH {
+        let queue = SysvQueue::create_private(0o600)?;
+        link.ids.push(queue.id());
+        prepared.remove_at_the_end(move || {
+            let _ = queue.remove();
+        });
+    }
+    Ok(prepared)
+}
+
+pub(super) fn sysv(link: &Link, side: Side, layer: Layer) -> Result<Ends> {
+    let [send, receive] = side.ways();
+    let (send, receive) = (id(link, send)?, id(link, receive)?);
+    let open = |id| SysvQueue::open(&SysvName::id(id)?);
+    Ok(match layer {
+        Layer::Ours => Ends { sender: Box::new(open(send)?), receiver: Box::new(open(receive)?) },
+        Layer::Plain => {
+            Ends { sender: Box::new(plain::SysvQueue::new(send)), receiver: Box::new(plain::SysvQueue::new(receive)) }
+        }
+    })
+}
+
+/// The identifier of the object for one direction, as [`prepare_sysv`] numbered them.
+pub(super) fn id(link: &Link, way: Way) -> Result<i32> {
+    link.ids.get(way as usize).copied().ok_or_else(|| missing("the identifier of a System V object"))
+}
