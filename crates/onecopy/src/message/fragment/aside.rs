@@ -15,18 +15,18 @@ pub(super) struct Aside {
 }
 
 impl Aside {
-    /// Keeps a fragment; false says that there is no room for it.
-    pub(super) fn keep(&mut self, sender: u64, frame: &[u8]) -> bool {
-        let cost = frame.len() + OVERHEAD_BYTES;
-        if self.bytes + cost > KEPT_BYTES {
-            return false;
-        }
-        self.bytes += cost;
+    /// Whether a fragment of `frame_bytes` may be kept.
+    pub(super) fn has_room(&self, frame_bytes: usize) -> bool {
+        self.bytes + frame_bytes + OVERHEAD_BYTES <= KEPT_BYTES
+    }
+
+    /// Keeps a fragment.
+    pub(super) fn keep(&mut self, sender: u64, frame: &[u8]) {
+        self.bytes += frame.len() + OVERHEAD_BYTES;
         match self.queues.iter_mut().find(|(owner, _)| *owner == sender) {
             Some((_, queue)) => queue.push_back(frame.to_vec()),
             None => self.queues.push_back((sender, VecDeque::from([frame.to_vec()]))),
         }
-        true
     }
 
     /// The oldest fragment of `sender`, or of the sender that came first.
@@ -88,7 +88,7 @@ mod tests {
     fn each_sender_keeps_its_order_and_the_first_comes_first() {
         let mut aside = Aside::default();
         for (sender, byte) in [(1, 10), (2, 20), (1, 11), (2, 21)] {
-            assert!(aside.keep(sender, &[byte]));
+            aside.keep(sender, &[byte]);
         }
         assert_eq!(aside.take(Some(2)), Some(vec![20]));
         assert_eq!(aside.take(Some(3)), None);
@@ -102,10 +102,11 @@ mod tests {
     fn what_is_kept_is_bounded() {
         let mut aside = Aside::default();
         let megabyte = vec![0; 1 << 20];
-        let kept = (0..100).take_while(|&sender| aside.keep(sender, &megabyte)).count();
-        assert_eq!(kept, 63);
-        assert!(aside.bytes <= KEPT_BYTES);
-        assert!(aside.take(None).is_some() && aside.keep(1, &megabyte), "what was taken makes room");
+        while aside.has_room(megabyte.len()) {
+            aside.keep(aside.senders() as u64, &megabyte);
+        }
+        assert_eq!((aside.senders(), aside.bytes), (63, 63 * ((1 << 20) + OVERHEAD_BYTES)));
+        assert!(aside.take(None).is_some() && aside.has_room(megabyte.len()), "what was taken makes room");
     }
 
     #[test]

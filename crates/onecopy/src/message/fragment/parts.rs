@@ -239,20 +239,32 @@ impl<R: Receiver> Parts<R> {
         self.unread = Some((bytes, last));
     }
 
+    /// Keeps a fragment of another sender for later. When that is too much, and the current sender is found gone, it is given
+    /// up: the fragments that wait are then read.
     fn set_aside(&mut self, fragment: Fragment) -> Result<()> {
-        if !self.aside.keep(fragment.sender, &self.frame[..self.frame_bytes]) {
-            let reason = format!(
-                "a message is incomplete, and {KEPT_BYTES} bytes of {} other senders wait behind it: a fragment of process {} \
-                 was thrown away; let fewer send at once, or give each a queue of its own",
-                self.aside.senders(),
-                fragment.origin.pid
-            );
-            return Err(Error::Invalid { object: self.inner.object().into(), reason });
-        }
-        let here = self.here;
+        let (here, full) = (self.here, !self.aside.has_room(self.frame_bytes));
         let Some(current) = &mut self.current else { return Ok(()) };
-        current.watched.look_seldom(here);
-        if current.watched.is_long_gone() { Err(self.give_up()) } else { Ok(()) }
+        if full {
+            current.watched.look(here);
+        } else {
+            current.watched.look_seldom(here);
+        }
+        let give_up = current.watched.is_long_gone() || (full && current.watched.was_gone());
+        if full && !give_up {
+            return Err(self.too_many_senders(fragment));
+        }
+        self.aside.keep(fragment.sender, &self.frame[..self.frame_bytes]);
+        if give_up { Err(self.give_up()) } else { Ok(()) }
+    }
+
+    fn too_many_senders(&self, fragment: Fragment) -> Error {
+        let reason = format!(
+            "a message is incomplete, and {KEPT_BYTES} bytes of {} other senders wait behind it: a fragment of process {} was \
+             thrown away; let fewer send at once, or give each a queue of its own",
+            self.aside.senders(),
+            fragment.origin.pid
+        );
+        Error::Invalid { object: self.inner.object().into(), reason }
     }
 
     /// The end mark of a sender.
@@ -267,7 +279,7 @@ impl<R: Receiver> Parts<R> {
 
     /// The mechanism has no more.
     fn ended(&mut self) -> Result<Option<Ready>> {
-        if self.current.is_some() { Err(self.give_up()) } else { Ok(None) }
+        if self.current.is_some() || self.idle.is_some() { Err(self.give_up()) } else { Ok(None) }
     }
 
     /// Reports messages that never came, once; the fragment is judged again after that.

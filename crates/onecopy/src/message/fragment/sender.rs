@@ -182,6 +182,12 @@ impl<S: Sender> FragmentSender<S> {
         &self.inner
     }
 
+    /// Pretends to be another process.
+    #[cfg(test)]
+    pub(super) fn set_origin(&mut self, origin: Origin) {
+        self.next.origin = origin;
+    }
+
     /// Sends the rest of an accepted message.
     fn flush_rest(&mut self, deadline: Deadline) -> Result<()> {
         let Some(mut rest) = self.rest.take() else { return Ok(()) };

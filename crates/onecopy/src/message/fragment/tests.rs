@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::aside::KEPT_BYTES;
+use super::origin::{Origin, place};
 use super::*;
 use crate::{Deadline, Error, Receiver, Result, Sender};
 
@@ -335,6 +337,64 @@ fn a_sender_that_lives_is_waited_for() {
     let mut receiver = fake.receiver();
     let error = receiver.recv_by(Deadline::after(Duration::from_millis(450))).unwrap_err();
     assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+}
+
+/// Fragments of a mebibyte, more than may be kept aside.
+fn flood(fake: &Fake) -> Vec<u8> {
+    let message = pattern(1 << 20).repeat(KEPT_BYTES / (1 << 20) + 4);
+    fake.sender().send(&message).unwrap();
+    message
+}
+
+#[test]
+fn too_much_of_another_sender_is_an_error_and_the_own_message_comes() {
+    let fake = Fake::new(1 << 20);
+    let mut slow = fake.sender();
+    slow.send_part_by(b"slow ", false, Deadline::Now).unwrap();
+    flood(&fake);
+    slow.send_part_by(b"but whole", true, Deadline::Now).unwrap();
+    let mut receiver = fake.receiver();
+    let mut errors = 0;
+    let message = loop {
+        match receiver.recv_by(Deadline::Now) {
+            Ok(message) => break message.unwrap(),
+            Err(error) => {
+                assert!(matches!(error, Error::Invalid { .. }) && error.to_string().contains("67108864"), "{error}");
+                errors += 1;
+            }
+        }
+    };
+    assert_eq!(message, b"slow but whole");
+    assert!(errors >= 4, "each fragment that was thrown away is reported");
+}
+
+#[test]
+fn what_a_dead_sender_left_holds_nobody_up() {
+    let fake = Fake::new(1 << 20);
+    let mut dead = fake.sender();
+    dead.set_origin(Origin { pid: 1 << 22, start_ticks: 1, place: place() });
+    dead.send_part_by(b"begin", false, Deadline::Now).unwrap();
+    let message = flood(&fake);
+    let mut receiver = fake.receiver();
+    let error = receiver.recv().unwrap_err();
+    assert!(error.is_peer_gone() && error.to_string().contains("after 5 bytes"), "{error}");
+    assert!(receiver.recv().unwrap().unwrap() == message);
+}
+
+#[test]
+fn a_dead_sender_is_noticed_by_one_who_never_waits() {
+    let fake = Fake::new(LIMIT);
+    let mut dead = fake.sender();
+    dead.set_origin(Origin { pid: 1 << 22, start_ticks: 1, place: place() });
+    dead.send_part_by(b"begin", false, Deadline::Now).unwrap();
+    let mut receiver = fake.receiver();
+    let error = loop {
+        match receiver.recv_by(Deadline::Now).unwrap_err() {
+            error if error.is_out_of_time() => std::thread::sleep(Duration::from_millis(5)),
+            error => break error,
+        }
+    };
+    assert!(error.is_peer_gone(), "{error}");
 }
 
 proptest! {
