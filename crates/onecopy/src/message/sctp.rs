@@ -242,6 +242,10 @@ impl Sender for SctpSocket {
     fn limit_bytes(&self) -> Option<usize> {
         self.send_buffer_bytes().ok()
     }
+
+    fn object(&self) -> &str {
+        self.socket.object()
+    }
 }
 
 impl Receiver for SctpSocket {
@@ -260,6 +264,10 @@ impl Receiver for SctpSocket {
                 Err(error) => Err(error),
             }
         })
+    }
+
+    fn object(&self) -> &str {
+        self.socket.object()
     }
 }
 

@@ -204,6 +204,10 @@ impl Sender for UdpSocket {
     fn limit_bytes(&self) -> Option<usize> {
         Some(self.limit_bytes)
     }
+
+    fn object(&self) -> &str {
+        self.socket.object()
+    }
 }
 
 impl Receiver for UdpSocket {
@@ -214,6 +218,10 @@ impl Receiver for UdpSocket {
     /// As the trait says; on a connected socket ECONNREFUSED when a datagram sent before found no receiver.
     fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
         self.receive(buffer, deadline).map(|(len, _)| Some(len))
+    }
+
+    fn object(&self) -> &str {
+        self.socket.object()
     }
 }
 

@@ -233,6 +233,10 @@ impl Sender for UnixDatagram {
     fn limit_bytes(&self) -> Option<usize> {
         self.packet.limit_bytes()
     }
+
+    fn object(&self) -> &str {
+        self.packet.object()
+    }
 }
 
 impl Receiver for UnixDatagram {
@@ -241,6 +245,10 @@ impl Receiver for UnixDatagram {
     fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
         let received = self.packet.recv_by(buffer, Wanted::Credentials, |_| false, deadline)?;
         Ok(received.map(|received| received.bytes))
+    }
+
+    fn object(&self) -> &str {
+        self.packet.object()
     }
 }
 

@@ -216,6 +216,10 @@ impl Sender for UnixSeqpacket {
     fn limit_bytes(&self) -> Option<usize> {
         self.packet.limit_bytes()
     }
+
+    fn object(&self) -> &str {
+        self.packet.object()
+    }
 }
 
 impl Receiver for UnixSeqpacket {
@@ -229,6 +233,10 @@ impl Receiver for UnixSeqpacket {
     fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
         let received = self.until_the_end(|packet| packet.recv_by(buffer, Wanted::Bytes, is_end, deadline))?;
         Ok(received.map(|received| received.bytes))
+    }
+
+    fn object(&self) -> &str {
+        self.packet.object()
     }
 }
 

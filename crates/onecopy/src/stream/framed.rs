@@ -173,6 +173,10 @@ impl<W: ByteWriter> Sender for FramedSender<W> {
         }
         Ok(())
     }
+
+    fn object(&self) -> &str {
+        self.stream.object()
+    }
 }
 
 /// A part of a message, as [`FramedReceiver::recv_part_by`] delivers it.
@@ -448,6 +452,10 @@ impl<R: ByteReader> Receiver for FramedReceiver<R> {
             return self.recv_stashed(buffer, deadline);
         }
         self.recv_direct(buffer, deadline)
+    }
+
+    fn object(&self) -> &str {
+        self.stream.object()
     }
 }
 
