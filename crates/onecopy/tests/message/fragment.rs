@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use onecopy::message::fragment::{FragmentReceiver, FragmentSender};
+use onecopy::message::fragment::{FragmentReceiver, FragmentSender, Part};
 use onecopy::message::posix_mq::{self, Access, PosixQueue, QueueAttributes};
 use onecopy::message::sysv_mq::{self, SysvQueue};
-use onecopy::{Deadline, Receiver, Sender, SysvName};
+use onecopy::message::unix_dgram::UnixDatagram;
+use onecopy::{Deadline, Receiver, Sender, SysvName, UnixName};
 
-use crate::support::{Peer, eventually, pattern, role, watchdog};
+use crate::support::{Peer, Scratch, argument, eventually, pattern, role, watchdog};
 use crate::{posix_mq as posix, sysv_mq as sysv};
 
 const SIZES: [usize; 8] = [0, 1, 63, 64, 8192, 65_537, 1_000_003, 8 << 20];
@@ -300,4 +301,33 @@ fn a_deadline_keeps_every_byte<Q: Queue>() {
     };
     assert!(buffer[..len] == pattern(BYTES, 1));
     peer.succeed();
+}
+
+/// Datagrams that get lost are the business of the unit tests: these are not, and their sender leaves no sign when it dies.
+#[test]
+fn over_unix_datagrams() {
+    if role().is_some() {
+        let name = UnixName::path(argument("SOCKET")).unwrap();
+        let mut sender = FragmentSender::new(UnixDatagram::connect(&name, Deadline::Never).unwrap());
+        for (seed, size) in SIZES.into_iter().enumerate() {
+            sender.send(&pattern(size, seed as u64)).unwrap();
+        }
+        sender.send_part_by(b"begin", false, Deadline::Never).unwrap();
+        std::thread::sleep(Duration::from_secs(60));
+        return;
+    }
+    let _watchdog = watchdog(Duration::from_secs(60));
+    let scratch = Scratch::new();
+    let path = scratch.path("socket");
+    let mut receiver = FragmentReceiver::new(UnixDatagram::bind(&UnixName::path(&path).unwrap()).unwrap());
+    let mut peer = Peer::start("fragment::over_unix_datagrams", "sender", &[("SOCKET", path.to_str().unwrap())]);
+    for (seed, size) in SIZES.into_iter().enumerate() {
+        assert_eq!(receiver.recv().unwrap().unwrap(), pattern(size, seed as u64), "message of {size} bytes");
+    }
+    let mut buffer = [0; 16];
+    assert_eq!(receiver.recv_part_by(&mut buffer, Deadline::Never).unwrap(), Some(Part { bytes: 5, last: false }));
+    peer.kill();
+    let _soon = watchdog(SOON);
+    let error = receiver.recv().unwrap_err();
+    assert!(error.is_peer_gone() && error.to_string().contains("after 5 bytes"), "{error}");
 }
