@@ -179,7 +179,11 @@ impl Ended {
     /// It ended with `code` and this one line on stderr, without "onecopy: ".
     #[track_caller]
     pub fn fails(self, code: i32, line: &str) {
-        assert_eq!((self.status.code(), self.stderr.as_str()), (Some(code), &*format!("onecopy: {line}\n")), "{self:?}");
+        assert_eq!(
+            (self.status.code(), self.stderr.as_str()),
+            (Some(code), &*format!("onecopy: {line}\n")),
+            "{self:?}"
+        );
         assert!(self.stdout.is_empty(), "{self:?}");
     }
 

@@ -77,7 +77,7 @@ impl fmt::Display for Value {
 enum Source {
     /// The field with this index, from 0, of a file below /proc/sys.
     Sysctl(&'static str, usize),
-    /// A resource limit, with its name and the option of ulimit(1).
+    /// A resource limit, with its name and the option of prlimit(1).
     Resource(Resource, &'static str, &'static str),
     /// The size of the file system at /dev/shm, in bytes.
     SharedMemorySize,
@@ -155,10 +155,15 @@ fn sysctl(path: &str, value: &str) -> String {
     format!("as root: sysctl -w {}={value}", path.replace('/', "."))
 }
 
+/// prlimit(1) takes the units of the kernel, where ulimit's differ from shell to shell.
 fn resource_remedy(resource: Resource, option: &str) -> String {
-    match getrlimit(resource).maximum {
-        None => format!("ulimit {option} N"),
-        Some(maximum) => format!("ulimit {option} N, up to {maximum}; above that as root, or in limits.conf"),
+    let limits = getrlimit(resource);
+    match limits.maximum {
+        None => format!("prlimit --pid $$ {option}=N:"),
+        Some(maximum) if limits.current.is_some_and(|current| current < maximum) => {
+            format!("prlimit --pid $$ {option}=N: up to {maximum}; above that as root")
+        }
+        Some(_) => format!("as root: prlimit --pid PID {option}=N; for good in limits.conf"),
     }
 }
 

@@ -24,10 +24,10 @@ const fn row(
     Row { name, source, unit, meaning, concerns }
 }
 
-const DESCRIPTORS: Source = Source::Resource(Resource::Nofile, "RLIMIT_NOFILE", "-n");
-const PENDING: Source = Source::Resource(Resource::Sigpending, "RLIMIT_SIGPENDING", "-i");
-const QUEUE_BYTES: Source = Source::Resource(Resource::Msgqueue, "RLIMIT_MSGQUEUE", "-q");
-const LOCKED: Source = Source::Resource(Resource::Memlock, "RLIMIT_MEMLOCK", "-l");
+const DESCRIPTORS: Source = Source::Resource(Resource::Nofile, "RLIMIT_NOFILE", "--nofile");
+const PENDING: Source = Source::Resource(Resource::Sigpending, "RLIMIT_SIGPENDING", "--sigpending");
+const QUEUE_BYTES: Source = Source::Resource(Resource::Msgqueue, "RLIMIT_MSGQUEUE", "--msgqueue");
+const LOCKED: Source = Source::Resource(Resource::Memlock, "RLIMIT_MEMLOCK", "--memlock");
 
 const UNIX: &[Mechanism] = &[UnixStream, UnixDgram, UnixSeqpacket];
 const SOCKETS: &[Mechanism] = &[UnixStream, UnixDgram, UnixSeqpacket, Tcp, Udp, Sctp];
@@ -138,8 +138,8 @@ pub(super) const LIMITS: &[Row] = &[
     row(
         "net.ipv4.ip_local_port_range",
         Sysctl("net/ipv4/ip_local_port_range", 0),
-        "port",
-        "the first that outgoing connections may take",
+        "",
+        "the first port that outgoing connections may take",
         &[Tcp, Udp, Sctp],
     ),
     row("UDP datagram", Constant(65507), "bytes", "the longest datagram over IPv4", &[Udp]),
@@ -220,7 +220,7 @@ pub(super) const LIMITS: &[Row] = &[
     row("eventfd counter", Constant(u64::MAX - 1), "", "the largest value", &[Eventfd]),
     row("FUTEX_WAITV_MAX", Constant(128), "words", "one call waits for", &[Futex]),
     row("ROBUST_LIST_LIMIT", Constant(2048), "mutexes", "held by one thread that its death releases", &[Mutex]),
-    row("RLIMIT_SIGPENDING", PENDING, "signals", "pending for all processes of a user", &[SignalRealtime, PosixMq]),
+    row("RLIMIT_SIGPENDING", PENDING, "signals", "pending for all processes of a user", &[SignalRealtime]),
     row(
         "kernel.pid_max",
         Sysctl("kernel/pid_max", 0),

@@ -78,7 +78,7 @@ pub(super) static PTY: Info = Info {
     kinds: &[Kind::Transfer],
     addresses: &["pty:/link"],
     destination: "A link to the slave, /dev/pts/N. The master is a descriptor of the process that made the pair.",
-    access: "The slave: its mode bits, 0620 with the user who opened the master as owner. The master: whoever holds its \
+    access: "The slave: its mode bits, usually 0620, owned by the user who opened the master. The master: whoever holds its \
              descriptor.",
     copies: Answer {
         short: "5",

@@ -151,7 +151,7 @@ pub(super) static FUTEX: Info = Info {
 
 pub(super) static RECORD_LOCK: Info = Info {
     name: "record-lock",
-    title: "Record lock (fcntl), of a process or of an open file description",
+    title: "Record lock (fcntl)",
     kinds: &[Kind::Lock],
     addresses: &["record:/path", "record:/path?start=S&len=L", "ofd:/path?start=S&len=L"],
     destination: "The path of a file, and a range of bytes in it, which need not exist.",
@@ -174,7 +174,7 @@ pub(super) static RECORD_LOCK: Info = Info {
         "/proc/locks and F_OFD_GETLK show pid -1 for ofd: locks: who holds one is not told.",
         "Only the traditional kind detects deadlocks (EDEADLK).",
     ],
-    man_pages: &["fcntl(2)", "fcntl_locking(2)", "lockf(3)"],
+    man_pages: &["fcntl(2)", "lockf(3)"],
     try_it: "onecopy lock 'ofd:/tmp/table?start=0&len=100' -- echo held",
     module: "sync::record_lock",
 };
@@ -255,7 +255,7 @@ pub(super) static CONDVAR: Info = Info {
         "It counts in wall-clock time unless its attributes choose the monotonic clock; this library chooses that.",
         "All waiters must use the same mutex.",
     ],
-    man_pages: &["pthread_cond_wait(3)", "pthread_cond_init(3)", "pthread_condattr_setpshared(3)"],
+    man_pages: &["pthread_cond_wait(3p)", "pthread_cond_init(3p)", "pthread_condattr_setpshared(3p)"],
     try_it: "onecopy create condvar:shm:/state",
     module: "sync::condvar",
 };

@@ -1,0 +1,214 @@
+//! `onecopy explain`: every mechanism explains itself, to people and to programs, and what it says to try works.
+
+#[path = "../../onecopy/tests/support/mod.rs"]
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use onecopy::Mechanism;
+use serde_json::Value;
+use support::{Scratch, unique, watchdog};
+
+const ONECOPY: &str = env!("CARGO_BIN_EXE_onecopy");
+
+fn run(arguments: &[&str], stdin: Stdio) -> Output {
+    Command::new(ONECOPY).args(arguments).stdin(stdin).output().expect("the command")
+}
+
+/// It ends with code 2, nothing on stdout and one line on stderr that holds all of `words`.
+#[track_caller]
+fn refuses(arguments: &[&str], words: &[&str]) {
+    let output = run(arguments, Stdio::null());
+    let line = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), output.stdout.len(), line.lines().count()), (Some(2), 0, 1), "{output:?}");
+    for word in words {
+        assert!(line.contains(word), "{line:?} does not contain {word:?}");
+    }
+}
+
+fn text(arguments: &[&str]) -> String {
+    let output = run(arguments, Stdio::null());
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+fn json(arguments: &[&str]) -> Value {
+    serde_json::from_str(&text(arguments)).expect("JSON")
+}
+
+#[test]
+fn without_a_name_there_is_a_line_for_each_of_the_thirty() {
+    let table = text(&["explain"]);
+    let names: Vec<&str> =
+        table.lines().skip(1).take_while(|line| !line.is_empty()).filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(names, Mechanism::ALL.map(Mechanism::name));
+    assert!(table.starts_with("MECHANISM  "));
+    for line in table.lines() {
+        assert!(line.chars().count() <= 80, "{} columns: {line}", line.chars().count());
+        assert!(!line.ends_with(' '), "{line:?}");
+    }
+}
+
+#[test]
+fn every_mechanism_has_a_page() {
+    let labels = [
+        "Address",
+        "Named by",
+        "Access",
+        "Copies",
+        "Boundaries",
+        "When full",
+        "When empty",
+        "Remains",
+        "Traps",
+        "Man pages",
+        "Library",
+        "Try",
+    ];
+    for mechanism in Mechanism::ALL {
+        let page = text(&["explain", mechanism.name()]);
+        assert!(page.starts_with(&format!("{mechanism}: ")), "{page}");
+        for label in labels {
+            assert!(page.lines().any(|line| line.starts_with(label)), "{mechanism} says nothing of {label}:\n{page}");
+        }
+        for line in page.lines().filter(|line| !line.starts_with("Try ")) {
+            assert!(line.chars().count() <= 80, "{mechanism}: {line}");
+        }
+    }
+}
+
+#[test]
+fn json_is_one_object_with_every_answer() {
+    let keys = [
+        "name",
+        "title",
+        "row",
+        "kinds",
+        "addresses",
+        "destination",
+        "access",
+        "copies",
+        "boundaries",
+        "full",
+        "empty",
+        "remains",
+        "traps",
+        "man_pages",
+        "try",
+        "module",
+        "available",
+        "limits",
+    ];
+    for mechanism in Mechanism::ALL {
+        let object = json(&["explain", mechanism.name(), "--json"]);
+        for key in keys {
+            assert!(!object[key].is_null(), "{mechanism} has no {key}");
+        }
+        assert_eq!(object["name"], mechanism.name());
+        assert_eq!(object["row"], mechanism.row());
+        assert_eq!(object["available"].as_bool(), Some(object["unavailable_because"].is_null()));
+    }
+    let all = json(&["explain", "--json"]);
+    assert_eq!(all["mechanisms"].as_array().map(Vec::len), Some(30));
+}
+
+#[test]
+fn the_limits_are_those_in_force() {
+    let Ok(in_force) = std::fs::read_to_string("/proc/sys/fs/pipe-max-size") else { return };
+    let object = json(&["explain", "pipe", "--json"]);
+    let limits = object["limits"].as_array().expect("a list");
+    let size = limits.iter().find(|limit| limit["name"] == "fs.pipe-max-size").expect("the capacity");
+    assert_eq!(size["value"].to_string(), in_force.trim());
+    assert_eq!(size["source"], "/proc/sys/fs/pipe-max-size");
+    assert_eq!(size["how_to_raise"], "as root: sysctl -w fs.pipe-max-size=N");
+}
+
+#[test]
+fn an_address_is_explained_as_its_mechanism() {
+    let addresses = [
+        ("mq:/jobs", "posix-mq"),
+        ("unix:@frames", "unix-stream"),
+        ("mem:1:0x1000+16", "cma-read"),
+        ("barrier:/b?parties=2", "barrier"),
+        ("ofd:/tmp/table?start=1", "record-lock"),
+        ("signal:self?sig=RTMIN", "signal-realtime"),
+    ];
+    for (address, name) in addresses {
+        assert!(text(&["explain", address]).starts_with(&format!("{name}: ")), "{address}");
+    }
+}
+
+#[test]
+fn a_descriptor_is_explained_as_what_it_is() {
+    let output = run(&["explain", "fd:0"], Stdio::piped());
+    assert!(output.stdout.starts_with(b"pipe: "), "{output:?}");
+    refuses(&["explain", "fd:0"], &["fd:0", "pipe, eventfd or anonymous-mapping"]);
+}
+
+#[test]
+fn a_wrong_name_is_one_line_with_the_nearest() {
+    refuses(&["explain", "futx"], &["onecopy: futx: no such mechanism; did you mean futex?"]);
+    refuses(&["explain", "shm"], &["shm: no such mechanism; did you mean posix-shm or sysv-shm?"]);
+    refuses(&["explain", "banana"], &["banana: no such mechanism", "pipe, fifo, pty"]);
+    refuses(&["explain", ""], &["no such mechanism"]);
+    refuses(&["explain", "mq:jobs"], &["column 4", "mq:/NAME"]);
+    refuses(&["explain", "/tmp/x"], &["a path without a scheme", "fifo:/tmp/x"]);
+    refuses(&["explain", "channel:x"], &["none of the thirty"]);
+    refuses(&["explain", "pipe", "fifo"], &["fifo"]);
+}
+
+/// Removes an object at the end of a test, whatever happens.
+struct Cleanup(String);
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        run(&["rm", &self.0], Stdio::null());
+    }
+}
+
+/// The command to try of `mechanism`, with names, paths, keys and ports of this test's own.
+fn try_it(mechanism: Mechanism) {
+    let _watchdog = watchdog(Duration::from_secs(60));
+    let scratch = Scratch::new();
+    let name = unique(mechanism.name());
+    let key = format!("0x{:x}", std::process::id() << 8 | u32::try_from(mechanism.row()).unwrap());
+    let line = mechanism.info().try_it;
+    let port =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+    let own = line
+        .replace("/tmp/", &format!("{}/", scratch.root().display()))
+        .replace("mq:/jobs", &format!("mq:/{name}"))
+        .replace("shm:/frames", &format!("shm:/{name}"))
+        .replace("0x4d2", &key)
+        .replace("7000", &port.to_string());
+    let object = own.split(' ').find(|word| word.contains(':')).expect("an address");
+    let _cleanup = Cleanup(object.to_owned());
+    let folder = Path::new(ONECOPY).parent().expect("its folder");
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{own}; wait")]).env("PATH", path).stdin(Stdio::null());
+    let output = shell.output().expect("a shell");
+    assert_eq!(output.stdout, b"hello", "{own}: {output:?}");
+}
+
+// Not udp: nothing tells when its receiver is there, and the second that the command waits is too short on a busy machine.
+macro_rules! commands_to_try {
+    ($($test:ident: $mechanism:ident,)*) => {
+        $(
+            #[test]
+            fn $test() {
+                try_it(Mechanism::$mechanism);
+            }
+        )*
+    };
+}
+
+commands_to_try! {
+    what_to_try_with_a_pipe_works: Pipe,
+    what_to_try_with_a_fifo_works: Fifo,
+    what_to_try_with_unix_stream_works: UnixStream,
+    what_to_try_with_posix_mq_works: PosixMq,
+    what_to_try_with_sysv_mq_works: SysvMq,
+}
