@@ -74,3 +74,17 @@ pub fn runs_out_of_time<T: std::fmt::Debug>(operation: impl FnOnce(Deadline) -> 
     assert!(matches!(error, Error::TimedOut { .. }), "{error}");
     assert!(start.elapsed() >= wait, "only {:?}", start.elapsed());
 }
+
+/// Fills `writer`, and demands that a write into the full stream waits for its deadline and then reports it. The kernel may find
+/// room for a little more now and then, so this goes on until it finds none.
+pub fn runs_out_of_time_when_full(mut writer: impl ByteWriter) {
+    let wait = Duration::from_millis(100);
+    loop {
+        let start = Instant::now();
+        if let Err(error) = writer.write_by(&[1; 65_536], Deadline::after(wait)) {
+            assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+            assert!(start.elapsed() >= wait, "only {:?}", start.elapsed());
+            return;
+        }
+    }
+}
