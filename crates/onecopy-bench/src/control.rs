@@ -58,6 +58,8 @@ pub(crate) struct Join {
     pub(crate) layer: Layer,
     pub(crate) meeting: Meeting,
     pub(crate) wait: Wait,
+    /// Cut messages into fragments that fit.
+    pub(crate) fragmented: bool,
     /// What the host announced.
     pub(crate) announced: String,
     pub(crate) cpu: Option<usize>,

@@ -42,6 +42,7 @@ struct Worker {
     side: Side,
     lossy: bool,
     corrupt: bool,
+    fragmented: bool,
     arenas: [Arena; 2],
 }
 
@@ -57,7 +58,7 @@ impl Worker {
     fn new() -> std::io::Result<Self> {
         let control = Control::new(std::io::stdin().as_fd().try_clone_to_owned()?);
         let (part, arenas) = (Part::Nothing, memcpy::arenas());
-        Ok(Self { control, part, side: Side::Host, lossy: false, corrupt: false, arenas })
+        Ok(Self { control, part, side: Side::Host, lossy: false, corrupt: false, fragmented: false, arenas })
     }
 
     fn serve(mut self) -> std::io::Result<()> {
@@ -89,17 +90,16 @@ impl Worker {
             Ok(content) => self.arenas[0] = Arena::new(content),
             Err(error) => return Reply::Failed(format!("the input cannot be read: {error}")),
         }
-        (self.side, self.corrupt) = (join.side, join.corrupt);
+        (self.side, self.corrupt, self.fragmented) = (join.side, join.corrupt, join.fragmented);
         let fds = std::iter::from_fn(|| self.control.take_fd()).collect();
         let joined = match (join.meeting, join.side) {
             (Meeting::Nothing, _) => Ok((Part::Nothing, Reply::Joined(None))),
             (Meeting::Lines, _) => return self.join_lines(fds),
             (Meeting::Transport(transport), Side::Host) => endpoints::host(transport, join, fds)
                 .map(|(announced, accept)| (Part::Accept(accept), Reply::Announced(announced))),
-            (Meeting::Transport(transport), Side::Guest) => endpoints::guest(transport, join, fds).map(|ends| {
-                let limit_bytes = ends.sender.limit_bytes();
-                (Part::Ends(ends), Reply::Joined(limit_bytes))
-            }),
+            (Meeting::Transport(transport), Side::Guest) => {
+                endpoints::guest(transport, join, fds).map(|ends| self.joined(ends))
+            }
         };
         self.lossy = matches!(join.meeting, Meeting::Transport(transport) if transport.is_lossy());
         match joined {
@@ -109,6 +109,12 @@ impl Worker {
             }
             Err(error) => refusal(&error),
         }
+    }
+
+    fn joined(&self, ends: Ends) -> (Part, Reply) {
+        let ends = if self.fragmented { ends.fragmented() } else { ends };
+        let limit_bytes = ends.sender.limit_bytes();
+        (Part::Ends(ends), Reply::Joined(limit_bytes))
     }
 
     fn join_lines(&mut self, fds: Vec<OwnedFd>) -> Reply {
@@ -126,9 +132,9 @@ impl Worker {
         match std::mem::replace(&mut self.part, Part::Nothing) {
             Part::Accept(accept) => match accept() {
                 Ok(ends) => {
-                    let limit_bytes = ends.sender.limit_bytes();
-                    self.part = Part::Ends(ends);
-                    Reply::Joined(limit_bytes)
+                    let (part, reply) = self.joined(ends);
+                    self.part = part;
+                    reply
                 }
                 Err(error) => refusal(&error),
             },

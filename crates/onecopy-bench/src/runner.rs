@@ -4,8 +4,9 @@ use crate::affinity;
 use crate::control::{Check, Layer, Meeting, Memcpy, Motion, Run};
 use crate::host::Host;
 use crate::interrupt::Interrupt;
+use crate::links::Links;
 use crate::measure::{Figures, Measurement};
-use crate::options::{Options, Usage, Wait, Workload};
+use crate::options::{Options, Usage, Workload};
 use crate::plan::{self, Case};
 use crate::progress::Progress;
 use crate::report::{Baselines, MemcpyRate, Report, Row};
@@ -140,14 +141,14 @@ impl<'a> Runner<'a> {
     }
 
     fn rows(&self, cases: &[Case], report: &mut Report) -> Result<(), Error> {
-        let mut link = None;
+        let mut links = Links::new(self.setting);
         let mut health = Health::default();
         for case in cases {
             self.progress.show(&format!("{} {} {} bytes", case.transport, case.workload, case.size_bytes));
             if let Some(reason) = health.refusal(case.transport) {
                 report.rows.extend(reason.map(|reason| Row::failed(case, reason)));
             } else {
-                match self.row(case, &mut link, &report.baselines) {
+                match self.row(case, &mut links, &report.baselines) {
                     Ok(row) => report.rows.push(row),
                     Err(Failure::Interrupted(signal)) => return Err(Error::Interrupted(signal)),
                     Err(Failure::Unavailable(reason)) => {
@@ -156,7 +157,7 @@ impl<'a> Runner<'a> {
                     }
                     Err(Failure::TooLong(reason)) => report.rows.push(Row::too_long(case, reason)),
                     Err(Failure::Failed(reason)) => {
-                        link = None;
+                        links.close();
                         health.count(case.transport);
                         report.rows.push(Row::failed(case, reason));
                     }
@@ -167,31 +168,24 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    fn row(&self, case: &Case, link: &mut Option<(Terms, Session<'a>)>, baselines: &Baselines) -> Result<Row, Failure> {
+    fn row(&self, case: &Case, links: &mut Links<'a>, baselines: &Baselines) -> Result<Row, Failure> {
         case.transport.mechanism().availability().map_err(Failure::Unavailable)?;
-        let terms = Terms { meeting: Meeting::Transport(case.transport), layer: Layer::Ours, wait: case.wait };
-        let session = match link {
-            Some((of, session)) if *of == terms => session,
-            _ => {
-                // The old workers end before the new ones start.
-                *link = None;
-                &mut link.insert((terms, Session::open(self.setting, terms)?)).1
-            }
-        };
-        session.fits(case.size_bytes)?;
+        let session = links.session(case)?;
         if case.workload == Workload::Layer {
             return self.layer_row(case, session);
         }
+        let fragmented = session.terms().fragmented;
         let mut measurement = Measurement::begin(session, self.setting, case)?;
         for _ in 0..self.setting.tuning.runs {
             measurement.time()?;
         }
-        Ok(Row::measured(case, &measurement.end(), baselines))
+        let row = Row::measured(case, &measurement.end(), baselines);
+        Ok(if fragmented { row.in_fragments() } else { row })
     }
 
     /// Ours and the plain loop in turns, so that both meet the same noise.
     fn layer_row(&self, case: &Case, ours: &mut Session<'_>) -> Result<Row, Failure> {
-        let terms = Terms { meeting: Meeting::Transport(case.transport), layer: Layer::Plain, wait: case.wait };
+        let terms = Terms { layer: Layer::Plain, ..ours.terms() };
         let mut plain = Session::open(self.setting, terms)?;
         let mut ours = Measurement::begin(ours, self.setting, case)?;
         let mut plain = Measurement::begin(&mut plain, self.setting, case)?;
@@ -228,12 +222,6 @@ impl Health {
     fn count(&mut self, transport: Transport) {
         let before = self.failing.filter(|(failing, _)| *failing == transport).map_or(0, |(_, count)| count);
         self.failing = Some((transport, before + 1));
-    }
-}
-
-impl Terms {
-    fn of(meeting: Meeting) -> Self {
-        Self { meeting, layer: Layer::Ours, wait: Wait::Block }
     }
 }
 

@@ -43,6 +43,14 @@ pub(crate) struct Terms {
     pub(crate) meeting: Meeting,
     pub(crate) layer: Layer,
     pub(crate) wait: Wait,
+    pub(crate) fragmented: bool,
+}
+
+impl Terms {
+    /// What is usual.
+    pub(crate) fn of(meeting: Meeting) -> Self {
+        Self { meeting, layer: Layer::Ours, wait: Wait::Block, fragmented: false }
+    }
 }
 
 /// Two workers. Dropping it ends them and removes what they shared.
@@ -52,6 +60,7 @@ pub(crate) struct Session<'a> {
     host: Worker,
     guest: Worker,
     prepared: Prepared,
+    terms: Terms,
     limit_bytes: Option<usize>,
 }
 
@@ -61,7 +70,7 @@ impl<'a> Session<'a> {
         let mut link = Link::new();
         let prepared = prepare(terms.meeting, &mut link)?;
         let start = || Worker::start().map_err(|error| Failure::Failed(format!("a worker cannot be started: {error}")));
-        let mut session = Self { setting, host: start()?, guest: start()?, prepared, limit_bytes: None };
+        let mut session = Self { setting, host: start()?, guest: start()?, prepared, terms, limit_bytes: None };
         session.connect(terms, &link)?;
         session.prepared.joined();
         Ok(session)
@@ -75,6 +84,7 @@ impl<'a> Session<'a> {
                 layer: terms.layer,
                 meeting: terms.meeting,
                 wait: terms.wait,
+                fragmented: terms.fragmented,
                 announced,
                 cpu: self.setting.cores.map(|cores| cores[side as usize]),
                 input: self.setting.input.clone(),
@@ -96,6 +106,15 @@ impl<'a> Session<'a> {
             self.limit_bytes = limit_bytes;
         }
         Ok(())
+    }
+
+    pub(crate) fn terms(&self) -> Terms {
+        self.terms
+    }
+
+    /// The longest message, where there is one.
+    pub(crate) fn limit_bytes(&self) -> Option<usize> {
+        self.limit_bytes
     }
 
     /// Whether messages of this size fit.

@@ -17,6 +17,8 @@ pub enum Transport {
     Pipe,
     /// Row 2: a FIFO.
     Fifo,
+    /// Row 3: a pseudoterminal.
+    Pty,
     /// Row 4: a UNIX stream socket.
     UnixStream,
     /// Row 5: a UNIX datagram socket.
@@ -40,6 +42,7 @@ impl Transport {
     pub const ALL: &'static [Self] = &[
         Self::Pipe,
         Self::Fifo,
+        Self::Pty,
         Self::UnixStream,
         Self::UnixDgram,
         Self::UnixSeqpacket,
@@ -56,6 +59,7 @@ impl Transport {
         match self {
             Self::Pipe => Mechanism::Pipe,
             Self::Fifo => Mechanism::Fifo,
+            Self::Pty => Mechanism::Pty,
             Self::UnixStream => Mechanism::UnixStream,
             Self::UnixDgram => Mechanism::UnixDgram,
             Self::UnixSeqpacket => Mechanism::UnixSeqpacket,
@@ -90,6 +94,11 @@ impl Transport {
     /// message with it.
     pub(crate) fn hard_limit_bytes(self) -> Option<usize> {
         (self == Self::Udp).then_some(udp::IPV4_LIMIT_BYTES)
+    }
+
+    /// Whether messages beyond the mechanism's limit are cut into fragments.
+    pub(crate) fn is_fragmented(self) -> bool {
+        matches!(self, Self::UnixDgram | Self::UnixSeqpacket | Self::Sctp | Self::PosixMq | Self::SysvMq)
     }
 
     /// The ways of waiting that this transport offers.

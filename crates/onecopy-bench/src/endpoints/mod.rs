@@ -13,6 +13,7 @@ use std::fs::DirBuilder;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 
+use onecopy::message::fragment::{FragmentReceiver, FragmentSender};
 use onecopy::{Error, Receiver, Result, Sender};
 
 use crate::control::{Join, Link, Side};
@@ -24,6 +25,16 @@ pub(crate) struct Ends {
     pub(crate) receiver: Box<dyn Receiver>,
 }
 
+impl Ends {
+    /// The same ends, for messages of any size.
+    pub(crate) fn fragmented(self) -> Self {
+        Self {
+            sender: Box::new(FragmentSender::new(self.sender)),
+            receiver: Box::new(FragmentReceiver::new(self.receiver)),
+        }
+    }
+}
+
 /// What the host does once the guest is on its way.
 pub(crate) type Accept = Box<dyn FnOnce() -> Result<Ends>>;
 
@@ -32,6 +43,7 @@ pub(crate) fn prepare(transport: Transport, link: &mut Link) -> Result<Prepared>
     match transport {
         Transport::Pipe => streams::prepare_pipes(),
         Transport::Fifo => streams::prepare_fifos(link),
+        Transport::Pty => Prepared::with_directory(link),
         Transport::PosixMq => queues::prepare_posix(link),
         Transport::SysvMq => queues::prepare_sysv(link),
         Transport::UnixStream
@@ -47,6 +59,7 @@ pub(crate) fn prepare(transport: Transport, link: &mut Link) -> Result<Prepared>
 pub(crate) fn host(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Result<(String, Accept)> {
     let layer = join.layer;
     match transport {
+        Transport::Pty => streams::host_pty(&join.link, layer),
         Transport::UnixStream => streams::host_unix(&join.link, layer),
         Transport::Tcp => streams::host_tcp(layer),
         Transport::UnixDgram => messages::host_dgram(&join.link, layer),
@@ -64,6 +77,7 @@ pub(crate) fn host(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Resu
 pub(crate) fn guest(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Result<Ends> {
     let (layer, announced) = (join.layer, join.announced.as_str());
     match transport {
+        Transport::Pty => streams::guest_pty(&join.link, layer),
         Transport::UnixStream => streams::guest_unix(&join.link, layer),
         Transport::Tcp => streams::guest_tcp(announced, layer),
         Transport::UnixDgram => messages::guest_dgram(&join.link, layer),

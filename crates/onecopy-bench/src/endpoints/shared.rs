@@ -1,8 +1,10 @@
 //! One object that both sends and receives, as a sender and a receiver.
 
 use std::cell::RefCell;
+use std::io::{IoSlice, IoSliceMut};
 use std::rc::Rc;
 
+use onecopy::stream::{ByteReader, ByteWriter};
 use onecopy::{Deadline, Receiver, Result, Sender};
 
 use super::Ends;
@@ -32,6 +34,39 @@ impl<T: Receiver> Receiver for Shared<T> {
     fn usual_bytes(&self) -> usize {
         self.0.borrow().usual_bytes()
     }
+}
+
+/// A share in a stream, which keeps its address: that cannot be borrowed through the cell.
+struct Half<T> {
+    stream: Rc<RefCell<T>>,
+    object: String,
+}
+
+impl<T: ByteReader> ByteReader for Half<T> {
+    fn read_vectored_by(&mut self, buffers: &mut [IoSliceMut<'_>], deadline: Deadline) -> Result<usize> {
+        self.stream.borrow_mut().read_vectored_by(buffers, deadline)
+    }
+
+    fn object(&self) -> &str {
+        &self.object
+    }
+}
+
+impl<T: ByteWriter> ByteWriter for Half<T> {
+    fn write_vectored_by(&mut self, buffers: &[IoSlice<'_>], deadline: Deadline) -> Result<usize> {
+        self.stream.borrow_mut().write_vectored_by(buffers, deadline)
+    }
+
+    fn object(&self) -> &str {
+        &self.object
+    }
+}
+
+/// A stream as a reader and a writer.
+pub(super) fn halves<T: ByteReader + ByteWriter>(both: T) -> (impl ByteReader, impl ByteWriter) {
+    let object = ByteReader::object(&both).to_owned();
+    let stream = Rc::new(RefCell::new(both));
+    (Half { stream: Rc::clone(&stream), object: object.clone() }, Half { stream, object })
 }
 
 /// Both directions of an object that has both.

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use onecopy::stream::framed::{FramedReceiver, FramedSender};
 use onecopy::stream::pipe::{self, PipeReader, PipeWriter};
+use onecopy::stream::pty::{PtyMaster, PtySlave};
 use onecopy::stream::tcp::{TcpListener, TcpStream};
 use onecopy::stream::unix::{UnixListener, UnixStream};
 use onecopy::stream::{ByteReader, ByteWriter, fifo};
 use onecopy::{Deadline, HostPort, Result, UnixName};
 
-use super::{Accept, Ends, Prepared, Way, missing, os, plain};
+use super::{Accept, Ends, Prepared, Way, missing, os, plain, shared};
 use crate::control::{Layer, Link, Side};
 
 /// Where loopback sockets listen: the kernel chooses the port.
@@ -76,6 +77,32 @@ pub(super) fn fifos(link: &Link, side: Side, layer: Layer) -> Result<Ends> {
 
 fn path(link: &Link, way: Way) -> PathBuf {
     link.directory.join(way.name())
+}
+
+pub(super) fn host_pty(link: &Link, layer: Layer) -> Result<(String, Accept)> {
+    let master = PtyMaster::create(&link.directory.join("pty"))?;
+    let accept = move || {
+        master.wait_for_slave_by(Deadline::Never)?;
+        shared_ends(master, layer)
+    };
+    Ok((String::new(), Box::new(accept)))
+}
+
+pub(super) fn guest_pty(link: &Link, layer: Layer) -> Result<Ends> {
+    shared_ends(PtySlave::open(&link.directory.join("pty"), Deadline::Never)?, layer)
+}
+
+/// Both directions over one stream that cannot be cloned.
+fn shared_ends<T: ByteReader + ByteWriter + AsFd + 'static>(both: T, layer: Layer) -> Result<Ends> {
+    if layer == Layer::Ours {
+        let (reader, writer) = shared::halves(both);
+        return Ok(Ends {
+            sender: Box::new(FramedSender::new(writer)),
+            receiver: Box::new(FramedReceiver::new(reader)),
+        });
+    }
+    let own = || both.as_fd().try_clone_to_owned().map_err(|error| os("fcntl(F_DUPFD_CLOEXEC)", "pty", error));
+    Ok(Ends { sender: Box::new(plain::Stream(own()?)), receiver: Box::new(plain::Stream(own()?)) })
 }
 
 pub(super) fn host_unix(link: &Link, layer: Layer) -> Result<(String, Accept)> {

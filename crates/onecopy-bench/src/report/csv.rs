@@ -3,7 +3,7 @@
 use super::{Report, Row};
 
 const HEADER: &str = "mechanism,kind,workload,size_bytes,cold,wait,messages,bytes_per_s,ratio_to_memcpy,p50_ns,p99_ns,\
-                      p999_ns,max_ns,ratio_to_cache_line,plain_bytes_per_s,ratio_to_plain,copies,cpu_ns_per_kib,lost,runs,\
+                      p999_ns,max_ns,ratio_to_cache_line,plain_bytes_per_s,ratio_to_plain,fragmented,copies,cpu_ns_per_kib,lost,runs,\
                       spread,verified,error,skipped";
 
 impl Report {
@@ -38,6 +38,7 @@ fn line(row: &Row) -> String {
         field(row.ratio_to_cache_line),
         field(row.plain_bytes_per_s),
         field(row.ratio_to_plain),
+        field(row.fragmented),
         field(row.copies),
         field(row.cpu_ns_per_kib),
         field(row.lost),

@@ -114,6 +114,9 @@ pub struct Row {
     /// Workload layer: ours as a share of the plain loop; the median over pairs of neighbouring runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio_to_plain: Option<f64>,
+    /// Whether messages went in fragments, because the mechanism carries none of this size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fragmented: Option<bool>,
     /// How many times a message's bytes are copied.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub copies: Option<u32>,
@@ -227,6 +230,12 @@ impl Row {
             error: mismatch,
             ..Self::with_figures(case, ours)
         }
+    }
+
+    /// The same row, whose messages went in fragments: each side copies once more, to and from where a fragment stands behind
+    /// its header.
+    pub(crate) fn in_fragments(self) -> Self {
+        Self { fragmented: Some(true), copies: self.copies.map(|copies| copies + 2), ..self }
     }
 
     fn with_figures(case: &Case, figures: &Figures) -> Self {

@@ -136,6 +136,15 @@ impl Report {
                     .map(|lost| format!("lost: {what}: {lost} of {} messages", row.messages.unwrap_or_default())),
             );
         }
+        let mut fragmented: Vec<_> =
+            self.rows.iter().filter(|row| row.fragmented == Some(true)).map(|row| row.mechanism.as_str()).collect();
+        fragmented.dedup();
+        if !fragmented.is_empty() {
+            lines.push(format!(
+                "note: with 4 copies, messages went in fragments, since they are longer than {} can carry",
+                fragmented.join(", ")
+            ));
+        }
         lines.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
         (!lines.is_empty()).then(|| lines.iter().map(|line| wrap(line, "  ")).collect::<Vec<_>>().join("\n"))
     }
