@@ -9,14 +9,17 @@
 //! 1 ms: waking up may take that long. Each message is copied once more in user space than the kernel would, since its calls
 //! demand the type and the bytes in one piece of memory.
 
+mod watch;
+
 use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::process::ProcessHandle;
 use crate::sys::msg::{self, Msgbuf};
 use crate::sys::sysv::Ident;
 use crate::{Deadline, Error, Receiver, Result, Sender, SysvName};
+
+pub use watch::receiver_watch;
 
 /// How often a call with a deadline gives way to others before it begins to sleep. Measured with 8 KiB messages between two
 /// processes: the other side mostly answers within that time, and a sleep of 50 µs costs as much as a hundred messages.
@@ -492,44 +495,6 @@ impl Receiver for SysvQueue {
     fn object(&self) -> &str {
         &self.object
     }
-}
-
-/// A watch for [`FragmentSender::with_watch`](super::fragment::FragmentSender::with_watch): when the process that received last
-/// is gone, it fails with [`Error::PeerGone`]; one that was gone before the first send does not count. As long as nobody
-/// received, senders wait; a receiver in another pid namespace is not seen.
-pub fn receiver_watch() -> impl FnMut(&mut SysvQueue) -> Result<()> + Send + use<> {
-    let mut before = None;
-    let mut known = None;
-    move |queue| {
-        let status = queue.status()?;
-        let found = (status.last_receiver, status.last_receive_time_s);
-        let since_before = *before.get_or_insert(found) != found;
-        let Some(noted) = status.last_receiver else { return Ok(()) };
-        if !is_gone(noted, since_before, &mut known) {
-            return Ok(());
-        }
-        let detail = format!("process {noted}, which received last, is gone");
-        Err(Error::PeerGone { object: queue.object.clone(), detail })
-    }
-}
-
-/// Whether the receiver that the kernel noted is gone: one that was `known` while it lived, or one that received after we
-/// began and cannot be found any more.
-fn is_gone(noted: u32, since_before: bool, known: &mut Option<(u32, ProcessHandle)>) -> bool {
-    if known.as_ref().is_none_or(|(number, _)| *number != noted) {
-        match ProcessHandle::open(process_of(noted)) {
-            Ok(process) => *known = Some((noted, process)),
-            Err(error) => return since_before && error.raw_os_error() == Some(libc::ESRCH),
-        }
-    }
-    known.as_ref().is_some_and(|(_, process)| process.has_exited().unwrap_or(false))
-}
-
-/// The process to which a thread belongs, or the number itself where /proc does not say.
-fn process_of(thread: u32) -> u32 {
-    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
-    let number = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
-    number.and_then(|number| number.trim().parse().ok()).unwrap_or(thread)
 }
 
 /// What a caller does between two tries.

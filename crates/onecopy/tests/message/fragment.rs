@@ -127,6 +127,11 @@ macro_rules! over {
             }
 
             #[test]
+            fn a_receiver_that_was_gone_before_does_not_count() {
+                super::a_receiver_that_was_gone_before_does_not_count::<$queue>();
+            }
+
+            #[test]
             fn two_senders_do_not_mix() {
                 super::two_senders_do_not_mix::<$queue>();
             }
@@ -237,6 +242,24 @@ fn a_killed_receiver_is_noticed<Q: Queue>() {
     let _soon = watchdog(SOON);
     let error = blocked.join().unwrap();
     assert!(error.is_peer_gone(), "{error}");
+}
+
+fn a_receiver_that_was_gone_before_does_not_count<Q: Queue>() {
+    if role().is_some() {
+        let mut queue = Q::inherit(Access::Receive);
+        queue.announce();
+        queue.recv().unwrap();
+        return;
+    }
+    let _watchdog = watchdog(Duration::from_secs(60));
+    let guard = Q::make();
+    let peer = start::<Q>("a_receiver_that_was_gone_before_does_not_count", "receiver", &guard);
+    Q::open(&guard).send(b"for the first receiver").unwrap();
+    peer.succeed();
+    let mut sender = FragmentSender::new(Q::open(&guard)).with_watch(Q::watch());
+    sender.send_by(&pattern(100_000, 1), Deadline::after(Duration::from_millis(50))).unwrap();
+    let error = sender.flush_by(Deadline::after(Duration::from_millis(500))).unwrap_err();
+    assert!(error.is_out_of_time(), "{error}");
 }
 
 fn two_senders_do_not_mix<Q: Queue>() {
