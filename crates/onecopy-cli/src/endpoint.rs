@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use onecopy::message::fragment::FragmentReceiver;
 use onecopy::open::{self, OpenOptions, Shape};
 use onecopy::stream::framed::{FramedReceiver, FramedSender};
 use onecopy::{Address, Deadline, Error, Receiver, Sender};
@@ -61,6 +62,11 @@ fn has_listener(address: &Address) -> bool {
             | Address::Udp(_)
             | Address::Sctp(_)
     )
+}
+
+/// Whether the receiver learns from the mechanism itself that no more messages come.
+pub(crate) fn tells_end(address: &Address) -> bool {
+    !matches!(address, Address::PosixMq(_) | Address::SysvMq(_) | Address::UnixDgram(_) | Address::Udp(_))
 }
 
 /// Refuses `flag`, which turns listener and connector round, where there are none, and where the kernel has no such thing.
@@ -122,12 +128,7 @@ impl<'a> Opening<'a> {
 
     /// Messages out.
     pub(crate) fn sender(&self, outgoing: Outgoing) -> Result<Box<dyn Sender>, Failure> {
-        match self.address {
-            Address::PosixMq(name) => queue::prioritised(name, outgoing, &self.options),
-            Address::SysvMq(name) => queue::typed(name, outgoing, &self.options),
-            _ => open::open_sender(self.address, &self.options).map(|sender| sender as Box<dyn Sender>),
-        }
-        .map_err(|error| self.explain(error))
+        queue::sender(self.address, outgoing, &self.options).map_err(|error| self.explain(error))
     }
 
     /// Messages in. `note` tells of each what its mechanism knows.
@@ -139,7 +140,7 @@ impl<'a> Opening<'a> {
     pub(crate) fn part_sender(&self, outgoing: Outgoing) -> Result<Box<dyn PartSender>, Failure> {
         Ok(match self.shape {
             Shape::Bytes => Box::new(FramedSender::new(self.writer()?)),
-            _ => return Err(self.no_fragments(&self.sender(outgoing)?)),
+            _ => queue::fragment_sender(self.address, outgoing, &self.options).map_err(|error| self.explain(error))?,
         })
     }
 
@@ -147,12 +148,8 @@ impl<'a> Opening<'a> {
     pub(crate) fn part_receiver(&self, wanted: Wanted, note: &Note) -> Result<Box<dyn PartReceiver>, Failure> {
         Ok(match self.shape {
             Shape::Bytes => Box::new(FramedReceiver::new(self.reader()?)),
-            _ => return Err(self.no_fragments(&self.receiver(wanted, note)?)),
+            _ => Box::new(FragmentReceiver::new(self.receiver(wanted, note)?)),
         })
-    }
-
-    fn no_fragments<T>(&self, _end: &T) -> Failure {
-        Failure::usage(format!("--frame does not fit {} yet", self.address))
     }
 
     /// A missing object that was not to be created gets the flag named.

@@ -1,10 +1,11 @@
 //! Messages in parts: what `--frame` needs to move a message of any size in bounded memory.
 
+use onecopy::message::fragment::{FragmentReceiver, FragmentSender};
 use onecopy::stream::framed::{FramedReceiver, FramedSender, Part};
 use onecopy::stream::{ByteReader, ByteWriter};
 use onecopy::{Deadline, Receiver, Result, Sender};
 
-/// How long a part is: what is read ahead of the sender, and the buffer of the receiver.
+/// How long a part is at most: what is read ahead of the sender, and the buffer of the receiver.
 pub(crate) const PART_BYTES: usize = 256 * 1024;
 
 /// Sends messages whole or in parts.
@@ -12,8 +13,12 @@ pub(crate) trait PartSender: Sender {
     /// Sends a part of a message; `last` ends it.
     fn send_part(&mut self, part: &[u8], last: bool, deadline: Deadline) -> Result<()>;
 
-    /// Waits until everything that was sent will arrive even though this side closes.
-    fn finish(self: Box<Self>, deadline: Deadline) -> Result<()>;
+    /// How long a part should be, in bytes.
+    fn part_bytes(&self) -> Result<usize>;
+
+    /// Waits until everything that was sent will arrive even though this side closes. `mark` tells the receiver that no more
+    /// messages come, where the mechanism itself does not: it stays in a queue from which nobody takes it.
+    fn finish(self: Box<Self>, mark: bool, deadline: Deadline) -> Result<()>;
 }
 
 /// Receives messages whole or in parts.
@@ -27,13 +32,39 @@ impl<W: ByteWriter> PartSender for FramedSender<W> {
         self.send_part_by(part, last, deadline)
     }
 
-    fn finish(mut self: Box<Self>, deadline: Deadline) -> Result<()> {
+    fn part_bytes(&self) -> Result<usize> {
+        Ok(PART_BYTES)
+    }
+
+    fn finish(mut self: Box<Self>, _mark: bool, deadline: Deadline) -> Result<()> {
         self.flush_by(deadline)?;
         self.into_inner().finish_by(deadline)
     }
 }
 
+impl<S: Sender> PartSender for FragmentSender<S> {
+    fn send_part(&mut self, part: &[u8], last: bool, deadline: Deadline) -> Result<()> {
+        self.send_part_by(part, last, deadline)
+    }
+
+    /// Whole fragments.
+    fn part_bytes(&self) -> Result<usize> {
+        let fragment_bytes = self.payload_bytes()?;
+        Ok(fragment_bytes * (PART_BYTES / fragment_bytes).max(1))
+    }
+
+    fn finish(mut self: Box<Self>, mark: bool, deadline: Deadline) -> Result<()> {
+        if mark { self.finish_by(deadline) } else { self.flush_by(deadline) }
+    }
+}
+
 impl<R: ByteReader> PartReceiver for FramedReceiver<R> {
+    fn recv_part(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<Part>> {
+        self.recv_part_by(buffer, deadline)
+    }
+}
+
+impl<R: Receiver> PartReceiver for FragmentReceiver<R> {
     fn recv_part(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<Part>> {
         self.recv_part_by(buffer, deadline)
     }

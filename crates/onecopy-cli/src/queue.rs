@@ -3,13 +3,18 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use onecopy::message::posix_mq::{Access, PosixQueue};
-use onecopy::message::sysv_mq::{Select, SysvQueue};
+use onecopy::message::fragment::FragmentSender;
+use onecopy::message::posix_mq::{self, Access, PosixQueue};
+use onecopy::message::sysv_mq::{self, Select, SysvQueue};
 use onecopy::message::udp::UdpSocket;
+use onecopy::message::unix_dgram::UnixDatagram;
 use onecopy::open::{self, OpenOptions};
 use onecopy::{Address, Deadline, PosixName, Receiver, Result, Sender, SysvName};
 
+use rustix::io::Errno;
+
 use crate::failure::Failure;
+use crate::parts::PartSender;
 
 /// What a message is sent with.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,18 +36,49 @@ impl Outgoing {
     }
 }
 
-/// A POSIX queue that sends with the priority that was asked for.
-pub(crate) fn prioritised(name: &PosixName, outgoing: Outgoing, options: &OpenOptions) -> Result<Box<dyn Sender>> {
-    let mut queue = open::posix_queue(name, Access::Send, options)?;
-    queue.set_priority(outgoing.priority.unwrap_or(0))?;
-    Ok(Box::new(queue))
+/// A sender to `address`, with the priority or the type that was asked for.
+pub(crate) fn sender(address: &Address, outgoing: Outgoing, options: &OpenOptions) -> Result<Box<dyn Sender>> {
+    Ok(match address {
+        Address::PosixMq(name) => Box::new(prioritised(name, outgoing, options)?),
+        Address::SysvMq(name) => Box::new(typed(name, outgoing, options)?),
+        _ => open::open_sender(address, options)?,
+    })
 }
 
-/// A System V queue that sends with the type that was asked for.
-pub(crate) fn typed(name: &SysvName, outgoing: Outgoing, options: &OpenOptions) -> Result<Box<dyn Sender>> {
+/// As [`sender`], for messages of any size. Queues do not tell that their receiver is gone, so it is watched.
+pub(crate) fn fragment_sender(
+    address: &Address,
+    outgoing: Outgoing,
+    options: &OpenOptions,
+) -> Result<Box<dyn PartSender>> {
+    Ok(match address {
+        Address::PosixMq(name) => {
+            let queue = prioritised(name, outgoing, options)?;
+            Box::new(FragmentSender::new(queue).with_watch(posix_mq::receiver_watch()))
+        }
+        Address::SysvMq(name) => {
+            let mut watch = sysv_mq::receiver_watch();
+            // A queue that may only be written does not tell who reads it.
+            let watch = move |queue: &mut SysvQueue| match watch(queue) {
+                Err(error) if error.raw_os_error() == Some(Errno::ACCESS.raw_os_error()) => Ok(()),
+                result => result,
+            };
+            Box::new(FragmentSender::new(typed(name, outgoing, options)?).with_watch(watch))
+        }
+        _ => Box::new(FragmentSender::new(open::open_sender(address, options)?)),
+    })
+}
+
+fn prioritised(name: &PosixName, outgoing: Outgoing, options: &OpenOptions) -> Result<PosixQueue> {
+    let mut queue = open::posix_queue(name, Access::Send, options)?;
+    queue.set_priority(outgoing.priority.unwrap_or(0))?;
+    Ok(queue)
+}
+
+fn typed(name: &SysvName, outgoing: Outgoing, options: &OpenOptions) -> Result<SysvQueue> {
     let mut queue = open::sysv_queue(name, options)?;
     queue.set_send_type(outgoing.message_type.unwrap_or(1))?;
-    Ok(Box::new(queue))
+    Ok(queue)
 }
 
 /// Which messages a receiver takes.
@@ -104,6 +140,10 @@ impl Receiver for Noting<PosixQueue> {
     fn usual_bytes(&self) -> usize {
         self.receiver.usual_bytes()
     }
+
+    fn object(&self) -> &str {
+        Receiver::object(&self.receiver)
+    }
 }
 
 impl Receiver for Noting<SysvQueue> {
@@ -115,6 +155,26 @@ impl Receiver for Noting<SysvQueue> {
 
     fn usual_bytes(&self) -> usize {
         self.receiver.usual_bytes()
+    }
+
+    fn object(&self) -> &str {
+        Receiver::object(&self.receiver)
+    }
+}
+
+impl Receiver for Noting<UnixDatagram> {
+    fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
+        let (len, sender) = self.receiver.recv_with_credentials_by(buffer, deadline)?;
+        self.note.set(format!(", from pid {} uid {} gid {}", sender.pid, sender.uid, sender.gid));
+        Ok(Some(len))
+    }
+
+    fn usual_bytes(&self) -> usize {
+        self.receiver.usual_bytes()
+    }
+
+    fn object(&self) -> &str {
+        Receiver::object(&self.receiver)
     }
 }
 
@@ -128,6 +188,10 @@ impl Receiver for Noting<UdpSocket> {
     fn usual_bytes(&self) -> usize {
         self.receiver.usual_bytes()
     }
+
+    fn object(&self) -> &str {
+        Receiver::object(&self.receiver)
+    }
 }
 
 /// A receiver for `address`. Where its mechanism knows more of a message than its bytes, `note` has that after each.
@@ -140,9 +204,12 @@ pub(crate) fn receiver(
     let note = note.clone();
     Ok(match address {
         Address::PosixMq(name) => {
-            Box::new(Noting { receiver: open::posix_queue(name, Access::Receive, options)?, note, wanted })
+            let receiver = open::posix_queue(name, Access::Receive, options)?;
+            receiver.announce_receiver()?;
+            Box::new(Noting { receiver, note, wanted })
         }
         Address::SysvMq(name) => Box::new(Noting { receiver: open::sysv_queue(name, options)?, note, wanted }),
+        Address::UnixDgram(name) => Box::new(Noting { receiver: open::unix_datagram(name, options)?, note, wanted }),
         Address::Udp(name) => Box::new(Noting { receiver: open::udp(name, options)?, note, wanted }),
         _ => open::open_receiver(address, options)?,
     })

@@ -35,6 +35,11 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| "longer than a time can be".to_owned())
 }
 
+/// How many messages, 0 for all.
+pub(crate) fn count(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "no number of messages: write 3, or 0 for all".to_owned())
+}
+
 /// The permission bits of an object, in octal: `600`, `0600`, `0o600`.
 pub(crate) fn mode(text: &str) -> Result<u32, String> {
     let digits = text.strip_prefix("0o").unwrap_or(text);

@@ -1,6 +1,9 @@
 //! `onecopy create`: makes an object that does not exist yet.
 
 use onecopy::Address;
+use onecopy::memory::file_mapping::FileMapping;
+use onecopy::memory::posix_shm::PosixShm;
+use onecopy::memory::sysv_shm::SysvShm;
 use onecopy::message::posix_mq::{PosixQueue, QueueAttributes};
 use onecopy::message::sysv_mq::SysvQueue;
 use onecopy::stream::fifo;
@@ -51,6 +54,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             SysvQueue::create(name, arguments.mode)?;
         }
         Address::Fifo(path) => fifo::create(path.as_path(), arguments.mode)?,
+        Address::PosixShm(name) => {
+            PosixShm::create(name, memory_bytes(arguments)?, arguments.mode)?;
+        }
+        Address::SysvShm(name) => {
+            SysvShm::create(name, memory_bytes(arguments)?, arguments.mode)?;
+        }
+        Address::FileMapping(path) => {
+            FileMapping::create(path.as_path(), memory_bytes(arguments)?, arguments.mode)?;
+        }
         _ => return Err(Failure::usage(format!("create does not fit {address}: {}", why_not(address)))),
     }
     Ok(())
@@ -72,6 +84,13 @@ fn check_options(arguments: &Arguments) -> Result<(), Failure> {
         }
         None => Ok(()),
     }
+}
+
+fn memory_bytes(arguments: &Arguments) -> Result<usize, Failure> {
+    let size = arguments
+        .size
+        .ok_or_else(|| Failure::usage(format!("create {} needs --size, as 64K or 1GiB", arguments.address)))?;
+    Ok(usize::try_from(size).unwrap_or(usize::MAX))
 }
 
 fn is_memory(address: &Address) -> bool {

@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// How many messages to receive, 0 for all until the end; 1 unless said
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = units::count)]
     count: Option<u64>,
     /// Which messages (sysv-mq: only): N this type, -N the lowest type up to N, ^N any type but N, 0 any
     #[arg(long = "type", value_name = "N", allow_hyphen_values = true, value_parser = queue::wanted)]
@@ -84,6 +84,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         output,
         deadline,
         count: arguments.count.unwrap_or(1),
+        tells_end: endpoint::tells_end(address),
         lines: arguments.lines,
         verbose: arguments.verbose,
         note: Note::default(),
@@ -95,7 +96,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         transfer.parts(receiver)?;
     } else {
         let receiver = opening.receiver(wanted, &transfer.note)?;
-        transfer.messages(receiver)?;
+        let result = transfer.messages(receiver);
+        if transfer.count == 0 && !matches!(result, Err(Failure::OutputClosed)) {
+            // Whole messages without a number that was asked for: those that came are nowhere else any more.
+            transfer.output.commit()?;
+            return result;
+        }
+        result?;
     }
     transfer.output.commit()
 }
@@ -106,6 +113,8 @@ struct Transfer {
     deadline: Deadline,
     /// How many messages, 0 for all.
     count: u64,
+    /// Whether an end is the end, or the mark of one of several senders.
+    tells_end: bool,
     lines: bool,
     verbose: bool,
     /// What the receiver knows about its latest message.
@@ -173,7 +182,13 @@ impl Transfer {
                 0 => Failure::from(error).after(received, "messages"),
                 _ => Failure::from(error).after(bytes, "bytes of a message"),
             })?;
-            let Some(part) = part else { return self.ended(received) };
+            let Some(part) = part else {
+                if self.count == 0 || self.tells_end {
+                    return self.ended(received);
+                }
+                // The mark of a sender whose messages went to an earlier receiver.
+                continue;
+            };
             self.output.write(&buffer[..part.bytes])?;
             self.progress.advance(part.bytes);
             bytes += part.bytes as u64;

@@ -4,6 +4,8 @@ use std::fs::FileType;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
+use onecopy::memory::posix_shm::PosixShm;
+use onecopy::memory::sysv_shm::SysvShm;
 use onecopy::message::posix_mq;
 use onecopy::message::sysv_mq::SysvQueue;
 use onecopy::stream::fifo;
@@ -38,6 +40,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match address {
         Address::PosixMq(name) => Ok(posix_mq::unlink(name)?),
         Address::SysvMq(name) => Ok(SysvQueue::open(name)?.remove()?),
+        Address::PosixShm(name) => Ok(PosixShm::unlink(name)?),
+        Address::SysvShm(name) => Ok(SysvShm::remove_named(name)?),
         Address::Fifo(path) => Ok(fifo::remove(path.as_path())?),
         Address::FileMapping(path) => remove_file(address, path.as_path(), FileType::is_file, "regular file"),
         Address::Pty(path) => remove_file(address, path.as_path(), FileType::is_symlink, "symbolic link"),

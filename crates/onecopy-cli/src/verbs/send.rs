@@ -11,7 +11,7 @@ use crate::endpoint::{self, Opening};
 use crate::failure::Failure;
 use crate::input::Input;
 use crate::io::CHUNK_BYTES;
-use crate::parts::{PART_BYTES, PartSender};
+use crate::parts::PartSender;
 use crate::progress::Progress;
 use crate::queue::Outgoing;
 use crate::units;
@@ -142,13 +142,13 @@ impl Transfer<'_> {
     /// Each line as a message, over a sender that splits and joins.
     fn lines_in_parts(&mut self, mut sender: Box<dyn PartSender>) -> Result<(), Failure> {
         self.lines(&mut *sender)?;
-        Ok(sender.finish(self.rest_deadline())?)
+        Ok(sender.finish(true, self.rest_deadline())?)
     }
 
     /// All of the input as one message in parts.
     fn parts(&mut self, mut sender: Box<dyn PartSender>) -> Result<(), Failure> {
         let mut progress = self.progress();
-        let mut buffer = vec![0; PART_BYTES];
+        let mut buffer = vec![0; sender.part_bytes()?];
         let mut sent = 0;
         let mut deadline = self.deadline;
         loop {
@@ -160,7 +160,7 @@ impl Transfer<'_> {
             progress.advance(count);
             sent += count as u64;
             if last {
-                return Ok(sender.finish(self.rest_deadline())?);
+                return Ok(sender.finish(false, self.rest_deadline())?);
             }
             deadline = self.rest_deadline();
         }

@@ -6,122 +6,159 @@ mod library;
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub use library::{Scratch, eventually, pattern, skip, unique, watchdog};
+pub(crate) use library::{Scratch, eventually, pattern, skip, unique, watchdog};
 
 /// How long a command may take before the test fails.
 const LIMIT: Duration = Duration::from_secs(100);
 
 /// The command with `arguments`, without input.
-pub fn onecopy<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Run {
+pub(crate) fn onecopy<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Run {
     program(env!("CARGO_BIN_EXE_onecopy"), arguments)
 }
 
 /// Another program.
-pub fn program<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIterator<Item = S>) -> Run {
+pub(crate) fn program<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIterator<Item = S>) -> Run {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Run { command, bytes: None }
 }
 
 /// A program before it runs.
-pub struct Run {
+pub(crate) struct Run {
     command: Command,
     bytes: Option<Vec<u8>>,
 }
 
 impl Run {
     /// Gives it these bytes as its stdin.
-    pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.command.stdin(Stdio::piped());
         self.bytes = Some(bytes.into());
         self
     }
 
     /// Keeps its stdin open and empty, so that a sender waits for what it should send.
-    pub fn silent_input(mut self) -> Self {
+    pub(crate) fn silent_input(mut self) -> Self {
         self.command.stdin(Stdio::piped());
         self
     }
 
     /// Gives it this file as its stdin.
-    pub fn input_file(mut self, path: &Path) -> Self {
+    pub(crate) fn input_file(mut self, path: &Path) -> Self {
         self.command.stdin(File::open(path).expect("the input"));
         self
     }
 
     /// A last word on the command.
-    pub fn with(mut self, change: impl FnOnce(&mut Command)) -> Self {
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Command)) -> Self {
         change(&mut self.command);
         self
     }
 
     /// Starts it.
-    pub fn start(mut self) -> Running {
+    pub(crate) fn start(mut self) -> Running {
         let mut child = self.command.spawn().expect("the command");
         let feeder = self.bytes.map(|bytes| {
             let mut stdin = child.stdin.take().expect("its stdin");
             // It may end without having read everything.
             std::thread::spawn(move || drop(stdin.write_all(&bytes)))
         });
-        let stdout = child.stdout.take().map(collect);
-        let stderr = child.stderr.take().map(collect);
+        let stdout = child.stdout.take().map(Collected::from);
+        let stderr = child.stderr.take().map(Collected::from);
         Running { stdin: child.stdin.take(), child, feeder, stdout, stderr }
     }
 
     /// Runs it to its end.
-    pub fn end(self) -> Ended {
+    pub(crate) fn end(self) -> Ended {
         self.start().end()
     }
 }
 
-fn collect(mut stream: impl std::io::Read + Send + 'static) -> JoinHandle<Vec<u8>> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = stream.read_to_end(&mut bytes);
-        bytes
-    })
+/// What a stream brings, while it comes.
+struct Collected {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    end: JoinHandle<()>,
+}
+
+impl Collected {
+    fn from(mut stream: impl std::io::Read + Send + 'static) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let end = std::thread::spawn({
+            let bytes = Arc::clone(&bytes);
+            move || {
+                let mut buffer = vec![0; 64 * 1024];
+                while let Ok(count @ 1..) = stream.read(&mut buffer) {
+                    bytes.lock().unwrap().extend_from_slice(&buffer[..count]);
+                }
+            }
+        });
+        Self { bytes, end }
+    }
+
+    fn so_far(&self) -> Vec<u8> {
+        self.bytes.lock().unwrap().clone()
+    }
+
+    fn all(self) -> Vec<u8> {
+        self.end.join().unwrap();
+        std::mem::take(&mut self.bytes.lock().unwrap())
+    }
 }
 
 /// A program that runs. Dropping it kills it.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
-    pub stdin: Option<ChildStdin>,
+    pub(crate) stdin: Option<ChildStdin>,
     feeder: Option<JoinHandle<()>>,
-    stdout: Option<JoinHandle<Vec<u8>>>,
-    stderr: Option<JoinHandle<Vec<u8>>>,
+    stdout: Option<Collected>,
+    stderr: Option<Collected>,
 }
 
 impl Running {
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// SIGKILL, and the end of it.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().expect("SIGKILL");
         self.child.wait().expect("the killed command");
     }
 
     /// Sends a signal by kill(1), which needs no unsafe code here.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status();
         assert!(status.expect("kill").success());
     }
 
+    /// Waits until it has told, with `--verbose`, where it listens, and returns that address.
+    pub(crate) fn listening_address(&self) -> String {
+        let stderr = self.stderr.as_ref().expect("its stderr");
+        let mut address = None;
+        eventually("the command listens", || {
+            let text = String::from_utf8_lossy(&stderr.so_far()).into_owned();
+            let told = text.split_inclusive('\n').find_map(|line| line.strip_prefix("listening at "));
+            address = told.and_then(|address| address.strip_suffix('\n')).map(str::to_owned);
+            address.is_some()
+        });
+        address.unwrap()
+    }
+
     /// Whether it runs still.
-    pub fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("the command").is_none()
     }
 
     /// Waits until it sleeps in the kernel: it has got as far as it gets alone.
-    pub fn wait_until_asleep(&self) {
+    pub(crate) fn wait_until_asleep(&self) {
         let path = format!("/proc/{}/stat", self.pid());
         let mut asleep = 0;
         eventually("the command sleeps", || {
@@ -133,7 +170,7 @@ impl Running {
     }
 
     /// Waits for its end.
-    pub fn end(mut self) -> Ended {
+    pub(crate) fn end(mut self) -> Ended {
         drop(self.stdin.take());
         let end = Instant::now() + LIMIT;
         let status = loop {
@@ -143,9 +180,9 @@ impl Running {
             assert!(Instant::now() < end, "the command did not end within {LIMIT:?}");
             std::thread::sleep(Duration::from_millis(1));
         };
-        let join = |stream: Option<JoinHandle<Vec<u8>>>| stream.map_or_else(Vec::new, |thread| thread.join().unwrap());
-        let stderr = String::from_utf8_lossy(&join(self.stderr.take())).into_owned();
-        let stdout = join(self.stdout.take());
+        let stderr = self.stderr.take().map_or_else(Vec::new, Collected::all);
+        let stderr = String::from_utf8_lossy(&stderr).into_owned();
+        let stdout = self.stdout.take().map_or_else(Vec::new, Collected::all);
         if let Some(feeder) = self.feeder.take() {
             feeder.join().unwrap();
         }
@@ -162,23 +199,23 @@ impl Drop for Running {
 
 /// How a program ended.
 #[derive(Debug)]
-pub struct Ended {
-    pub status: ExitStatus,
-    pub stdout: Vec<u8>,
-    pub stderr: String,
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
 }
 
 impl Ended {
     /// It succeeded and said nothing on stderr. Returns its stdout.
     #[track_caller]
-    pub fn succeeds(self) -> Vec<u8> {
+    pub(crate) fn succeeds(self) -> Vec<u8> {
         assert!(self.status.success() && self.stderr.is_empty(), "{self:?}");
         self.stdout
     }
 
     /// It ended with `code` and this one line on stderr, without "onecopy: ".
     #[track_caller]
-    pub fn fails(self, code: i32, line: &str) {
+    pub(crate) fn fails(self, code: i32, line: &str) {
         assert_eq!(
             (self.status.code(), self.stderr.as_str()),
             (Some(code), &*format!("onecopy: {line}\n")),
@@ -189,7 +226,7 @@ impl Ended {
 
     /// It ended with `code` and one line on stderr that holds all of `words`.
     #[track_caller]
-    pub fn fails_with(self, code: i32, words: &[&str]) {
+    pub(crate) fn fails_with(self, code: i32, words: &[&str]) {
         assert_eq!(self.status.code(), Some(code), "{self:?}");
         assert_eq!(self.stderr.lines().count(), 1, "not one line: {self:?}");
         assert!(self.stderr.starts_with("onecopy: "), "{self:?}");
@@ -198,20 +235,20 @@ impl Ended {
         }
     }
 
-    pub fn signal(&self) -> Option<i32> {
+    pub(crate) fn signal(&self) -> Option<i32> {
         self.status.signal()
     }
 }
 
 /// A POSIX object, System V object or file that goes at the end of the test, whatever happens.
-pub struct Cleanup(Vec<String>);
+pub(crate) struct Cleanup(Vec<String>);
 
 impl Cleanup {
-    pub fn new(address: &str) -> Self {
+    pub(crate) fn new(address: &str) -> Self {
         Self(vec![address.into()])
     }
 
-    pub fn and(mut self, address: &str) -> Self {
+    pub(crate) fn and(mut self, address: &str) -> Self {
         self.0.push(address.into());
         self
     }
@@ -221,6 +258,24 @@ impl Drop for Cleanup {
     fn drop(&mut self) {
         for address in &self.0 {
             let _ = onecopy(["rm", address]).end();
+        }
+    }
+}
+
+/// Python, from ONECOPY_PYTHON or the path, if it can import `modules`. A test that needs it says when it cannot.
+pub(crate) fn python(test: &str, modules: &[&str]) -> Option<Command> {
+    let interpreter = std::env::var_os("ONECOPY_PYTHON").unwrap_or_else(|| "python3".into());
+    let imports: String = modules.iter().map(|module| format!("import {module}\n")).collect();
+    let tried = Command::new(&interpreter).args(["-c", &imports]).stdin(Stdio::null()).output();
+    match tried {
+        Ok(output) if output.status.success() => Some(Command::new(interpreter)),
+        Ok(_) => {
+            skip(test, &format!("Python without the modules {}", modules.join(", ")));
+            None
+        }
+        Err(error) => {
+            skip(test, &format!("no Python: {error}"));
+            None
         }
     }
 }

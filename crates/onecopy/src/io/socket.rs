@@ -66,6 +66,11 @@ impl Socket {
         self.send_by(buffers, &mut SendAncillaryBuffer::new(&mut []), deadline)
     }
 
+    /// The kernel delivers what a socket has taken, also after a close.
+    pub(crate) fn finish_stream_by(&self, _deadline: Deadline) -> Result<()> {
+        Ok(())
+    }
+
     /// sendmsg(2), waiting for room until `deadline`.
     pub(crate) fn send_by(
         &self,

@@ -4,16 +4,31 @@ use super::{OpenOptions, descriptor};
 use crate::address::DescriptorName;
 use crate::memory::Region;
 use crate::memory::anonymous::AnonymousMapping;
+use crate::memory::file_mapping::FileMapping;
+use crate::memory::posix_shm::PosixShm;
+use crate::memory::sysv_shm::SysvShm;
 use crate::{Address, Error, Result};
 
-/// Maps the shared memory that `address` names, to read and write it. A missing region is created with `create_bytes` bytes
-/// where the options say so.
+/// Maps the shared memory that `address` names, to read and write it. Where the options say so, a missing region is created
+/// with `create_bytes` bytes; one that exists must have as many.
 ///
 /// # Errors
 ///
 /// [`Error::Invalid`] when it is no shared memory; what the open of its mechanism reports.
-pub fn open_region(address: &Address, _create_bytes: usize, _options: &OpenOptions) -> Result<Region> {
+pub fn open_region(address: &Address, create_bytes: usize, options: &OpenOptions) -> Result<Region> {
     match address {
+        Address::PosixShm(name) if options.create => {
+            Ok(PosixShm::open_or_create(name, create_bytes, options.mode)?.into_region())
+        }
+        Address::SysvShm(name) if options.create => {
+            Ok(SysvShm::open_or_create(name, create_bytes, options.mode)?.into_region())
+        }
+        Address::FileMapping(path) if options.create => {
+            Ok(FileMapping::open_or_create(path.as_path(), create_bytes, options.mode)?.into_region())
+        }
+        Address::PosixShm(name) => Ok(PosixShm::open(name)?.into_region()),
+        Address::SysvShm(name) => Ok(SysvShm::open(name)?.into_region()),
+        Address::FileMapping(path) => Ok(FileMapping::open(path.as_path())?.into_region()),
         Address::Descriptor(name) => inherited(*name),
         _ => Err(no_memory(address)),
     }
@@ -26,6 +41,9 @@ pub fn open_region(address: &Address, _create_bytes: usize, _options: &OpenOptio
 /// As [`open_region`].
 pub fn open_region_read_only(address: &Address) -> Result<Region> {
     match address {
+        Address::PosixShm(name) => Ok(PosixShm::open_read_only(name)?.into_region()),
+        Address::SysvShm(name) => Ok(SysvShm::open_read_only(name)?.into_region()),
+        Address::FileMapping(path) => Ok(FileMapping::open_read_only(path.as_path())?.into_region()),
         Address::Descriptor(name) => inherited(*name),
         _ => Err(no_memory(address)),
     }

@@ -12,10 +12,16 @@ use std::fmt;
 
 pub use memory::{open_region, open_region_read_only};
 
+use crate::address::FilePath;
 use crate::message::posix_mq::{Access, PosixQueue, QueueAttributes};
+use crate::message::sctp::{SctpListener, SctpSocket};
 use crate::message::sysv_mq::SysvQueue;
 use crate::message::udp::UdpSocket;
+use crate::message::unix_dgram::UnixDatagram;
+use crate::message::unix_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 use crate::stream::framed::{FramedReceiver, FramedSender};
+use crate::stream::pty::{PtyMaster, PtySlave};
+use crate::stream::tcp::{TcpListener, TcpStream};
 use crate::stream::unix::{UnixListener, UnixStream};
 use crate::stream::{ByteReader, ByteWriter, fifo};
 use crate::{Address, Deadline, Error, HostPort, PosixName, Receiver, Result, Sender, SysvName, UnixName};
@@ -124,7 +130,15 @@ pub fn open_writer(address: &Address, options: &OpenOptions) -> Result<BoxedWrit
             create_missing(options, || fifo::create(path.as_path(), options.mode))?;
             Ok(Box::new(fifo::open_writer(path.as_path(), options.deadline)?))
         }
+        Address::Pty(link) if options.listen => {
+            let master = pty_master(link, address, options)?;
+            // What goes to a terminal that nobody ever opens would wait for ever.
+            master.wait_for_slave_by(options.deadline)?;
+            Ok(Box::new(master))
+        }
+        Address::Pty(link) => Ok(Box::new(PtySlave::open(link.as_path(), options.deadline)?)),
         Address::UnixStream(name) => Ok(Box::new(unix_stream(name, address, options)?)),
+        Address::Tcp(name) => Ok(Box::new(tcp(name, options)?)),
         _ => Err(no_stream(address)),
     }
 }
@@ -141,7 +155,10 @@ pub fn open_reader(address: &Address, options: &OpenOptions) -> Result<BoxedRead
             create_missing(options, || fifo::create(path.as_path(), options.mode))?;
             Ok(Box::new(fifo::open_reader(path.as_path(), options.deadline)?))
         }
+        Address::Pty(link) if options.listen => Ok(Box::new(pty_master(link, address, options)?)),
+        Address::Pty(link) => Ok(Box::new(PtySlave::open(link.as_path(), options.deadline)?)),
         Address::UnixStream(name) => Ok(Box::new(unix_stream(name, address, options)?)),
+        Address::Tcp(name) => Ok(Box::new(tcp(name, options)?)),
         _ => Err(no_stream(address)),
     }
 }
@@ -154,7 +171,10 @@ pub fn open_reader(address: &Address, options: &OpenOptions) -> Result<BoxedRead
 /// of its mechanism reports.
 pub fn open_sender(address: &Address, options: &OpenOptions) -> Result<BoxedSender> {
     match address {
+        Address::UnixDgram(name) => Ok(Box::new(unix_datagram(name, options)?)),
+        Address::UnixSeqpacket(name) => Ok(Box::new(unix_seqpacket(name, address, options)?)),
         Address::Udp(name) => Ok(Box::new(udp(name, options)?)),
+        Address::Sctp(name) => Ok(Box::new(sctp(name, options)?)),
         Address::PosixMq(name) => Ok(Box::new(posix_queue(name, Access::Send, options)?)),
         Address::SysvMq(name) => Ok(Box::new(sysv_queue(name, options)?)),
         _ if shape(address)? == Shape::Bytes => Ok(Box::new(FramedSender::new(open_writer(address, options)?))),
@@ -169,7 +189,10 @@ pub fn open_sender(address: &Address, options: &OpenOptions) -> Result<BoxedSend
 /// As [`open_sender`].
 pub fn open_receiver(address: &Address, options: &OpenOptions) -> Result<BoxedReceiver> {
     match address {
+        Address::UnixDgram(name) => Ok(Box::new(unix_datagram(name, options)?)),
+        Address::UnixSeqpacket(name) => Ok(Box::new(unix_seqpacket(name, address, options)?)),
         Address::Udp(name) => Ok(Box::new(udp(name, options)?)),
+        Address::Sctp(name) => Ok(Box::new(sctp(name, options)?)),
         Address::PosixMq(name) => Ok(Box::new(posix_queue(name, Access::Receive, options)?)),
         Address::SysvMq(name) => Ok(Box::new(sysv_queue(name, options)?)),
         _ if shape(address)? == Shape::Bytes => Ok(Box::new(FramedReceiver::new(open_reader(address, options)?))),
@@ -197,6 +220,44 @@ fn unix_stream(name: &UnixName, address: &Address, options: &OpenOptions) -> Res
     listener.accept_by(options.deadline)
 }
 
+fn pty_master(link: &FilePath, address: &Address, options: &OpenOptions) -> Result<PtyMaster> {
+    let master = PtyMaster::create(link.as_path())?;
+    (options.on_listening)(address);
+    Ok(master)
+}
+
+fn tcp(name: &HostPort, options: &OpenOptions) -> Result<TcpStream> {
+    if !options.listen {
+        return TcpStream::connect(name, options.deadline);
+    }
+    let listener = TcpListener::bind(name)?;
+    (options.on_listening)(&Address::Tcp(listener.local_address()?));
+    listener.accept_by(options.deadline)
+}
+
+/// A UNIX datagram socket: bound by the side that listens.
+///
+/// # Errors
+///
+/// Those of [`UnixDatagram::bind`] and [`UnixDatagram::connect`].
+pub fn unix_datagram(name: &UnixName, options: &OpenOptions) -> Result<UnixDatagram> {
+    if !options.listen {
+        return UnixDatagram::connect(name, options.deadline);
+    }
+    let socket = UnixDatagram::bind(name)?;
+    (options.on_listening)(&Address::UnixDgram(name.clone()));
+    Ok(socket)
+}
+
+fn unix_seqpacket(name: &UnixName, address: &Address, options: &OpenOptions) -> Result<UnixSeqpacket> {
+    if !options.listen {
+        return UnixSeqpacket::connect(name, options.deadline);
+    }
+    let listener = UnixSeqpacketListener::bind(name)?;
+    (options.on_listening)(address);
+    listener.accept_by(options.deadline)
+}
+
 /// A UDP socket: bound by the side that listens.
 ///
 /// # Errors
@@ -209,6 +270,15 @@ pub fn udp(name: &HostPort, options: &OpenOptions) -> Result<UdpSocket> {
     let socket = UdpSocket::bind(name)?;
     (options.on_listening)(&Address::Udp(socket.local_address()?));
     Ok(socket)
+}
+
+fn sctp(name: &HostPort, options: &OpenOptions) -> Result<SctpSocket> {
+    if !options.listen {
+        return SctpSocket::connect(name, options.deadline);
+    }
+    let listener = SctpListener::bind(name)?;
+    (options.on_listening)(&Address::Sctp(listener.local_address()?));
+    listener.accept_by(options.deadline)
 }
 
 /// A POSIX queue: opened for what `access` says, or created, with the attributes that the system gives by default.

@@ -25,6 +25,10 @@ macro_rules! duplex_stream {
                 self.$field.write_stream_by(buffers, deadline)
             }
 
+            fn finish_by(&mut self, deadline: $crate::Deadline) -> $crate::Result<()> {
+                self.$field.finish_stream_by(deadline)
+            }
+
             fn object(&self) -> &str {
                 self.$field.object()
             }

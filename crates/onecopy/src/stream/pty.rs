@@ -152,6 +152,10 @@ impl Master {
         }
     }
 
+    fn finish_stream_by(&self, deadline: Deadline) -> Result<()> {
+        self.drain_by(deadline)
+    }
+
     fn drain_by(&self, deadline: Deadline) -> Result<()> {
         if !self.written.load(Ordering::Relaxed) {
             return Ok(());
@@ -288,6 +292,11 @@ impl Slave {
             Some(libc::EIO) => Error::PeerGone { object: self.object().into(), detail: "the master is closed".into() },
             _ => error,
         })
+    }
+
+    /// The master finds what a slave wrote before it closed.
+    fn finish_stream_by(&self, _deadline: Deadline) -> Result<()> {
+        Ok(())
     }
 }
 

@@ -1,0 +1,100 @@
+//! `-i` and `-o`: files that are whole or untouched, and what else can stand there.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+use crate::mechanisms::Object;
+use crate::support::{Scratch, onecopy, pattern};
+
+#[test]
+fn a_file_is_replaced_when_everything_came_and_keeps_its_mode() {
+    let scratch = Scratch::new();
+    let (path, link) = (scratch.path("file"), scratch.path("link"));
+    std::fs::write(&path, "before").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o604)).unwrap();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let queue = Object::new("mq");
+    onecopy(["send", &queue.address]).input("after").end().succeeds();
+    onecopy(["recv", &queue.address, "-o", link.to_str().unwrap()]).end().succeeds();
+    assert_eq!(std::fs::read(&path).unwrap(), b"after");
+    assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o604);
+    assert!(link.symlink_metadata().unwrap().is_symlink(), "the file behind the link is replaced, not the link");
+    assert_eq!(std::fs::read_dir(scratch.root()).unwrap().count(), 2, "nothing else is left");
+}
+
+#[test]
+fn a_receiver_that_is_killed_or_interrupted_leaves_the_file_as_it_was() {
+    for (signal, code) in [("KILL", None), ("INT", Some(130)), ("TERM", Some(143))] {
+        let scratch = Scratch::new();
+        let path = scratch.path("file");
+        std::fs::write(&path, "before").unwrap();
+        let socket = format!("unix:{}", scratch.path("socket").display());
+        let receiver = onecopy(["recv", &socket, "-o", path.to_str().unwrap()]).start();
+        let mut sender = onecopy(["send", &socket]).silent_input().start();
+        std::io::Write::write_all(sender.stdin.as_mut().unwrap(), &pattern(100_000, 1)).unwrap();
+        sender.wait_until_asleep();
+        receiver.wait_until_asleep();
+        receiver.signal(signal);
+        let ended = receiver.end();
+        assert_eq!(ended.status.code(), code, "{ended:?}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"before", "{signal}");
+        assert_eq!(std::fs::read_dir(scratch.root()).unwrap().count(), 1, "{signal}: nothing else is left");
+    }
+}
+
+#[test]
+fn a_new_file_appears_only_when_it_is_whole() {
+    let scratch = Scratch::new();
+    let path = scratch.path("file");
+    let queue = Object::new("mq");
+    let recv = ["recv", &queue.address, "-o", path.to_str().unwrap(), "--timeout", "50ms"];
+    onecopy(recv).end().fails(124, &format!("receive on {} timed out", queue.address));
+    assert_eq!(std::fs::read_dir(scratch.root()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_came_before_the_time_was_up_is_kept_of_a_receiver_without_a_count() {
+    let scratch = Scratch::new();
+    let path = scratch.path("file");
+    let queue = Object::new("mq");
+    onecopy(["send", &queue.address, "--lines"]).input("a\nb\n").end().succeeds();
+    let recv = ["recv", &queue.address, "--count", "0", "--lines", "-o", path.to_str().unwrap(), "--timeout", "50ms"];
+    onecopy(recv).end().fails(124, &format!("receive on {} timed out, after 2 messages", queue.address));
+    assert_eq!(std::fs::read(&path).unwrap(), b"a\nb\n", "they are no longer in the queue");
+}
+
+#[test]
+fn devices_and_pipes_are_written_directly() {
+    let queue = Object::new("mq");
+    onecopy(["send", &queue.address]).input("gone").end().succeeds();
+    onecopy(["recv", &queue.address, "-o", "/dev/null"]).end().succeeds();
+    onecopy(["send", &queue.address]).input("full").end().succeeds();
+    onecopy(["recv", &queue.address, "-o", "/dev/full"])
+        .end()
+        .fails(1, "cannot write /dev/full: No space left on device");
+}
+
+#[test]
+fn a_closed_stdout_is_a_quiet_end_and_a_full_one_an_error() {
+    let queue = Object::new("mq");
+    onecopy(["send", &queue.address]).input("lost").end().succeeds();
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    onecopy(["recv", &queue.address])
+        .with(|command| {
+            command.stdout(full);
+        })
+        .end()
+        .fails(1, "cannot write stdout: No space left on device");
+}
+
+#[test]
+fn input_comes_from_a_file_too() {
+    let scratch = Scratch::new();
+    let path = scratch.path("input");
+    let bytes = pattern(5000, 2);
+    std::fs::write(&path, &bytes).unwrap();
+    let queue = Object::new("mq");
+    onecopy(["send", &queue.address, "-i", path.to_str().unwrap()]).end().succeeds();
+    assert!(onecopy(["recv", &queue.address]).end().succeeds() == bytes);
+    onecopy(["send", &queue.address, "-i", "/proc/sys/kernel/ostype"]).end().succeeds();
+    assert_eq!(onecopy(["recv", &queue.address]).end().succeeds(), b"Linux\n", "a file that says it is empty");
+}

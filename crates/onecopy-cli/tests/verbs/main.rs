@@ -1,0 +1,14 @@
+//! The verbs that move data, as a user runs them.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod death;
+mod files;
+mod mechanisms;
+mod memory;
+mod objects;
+mod round_trip;
+mod soak;
+mod usage;
+mod waiting;

@@ -1,0 +1,84 @@
+//! `create` and `rm`.
+
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+
+use crate::mechanisms::Object;
+use crate::support::{Scratch, onecopy};
+
+#[test]
+fn an_object_is_created_once_and_removed_once() {
+    for mechanism in ["fifo", "mq", "sysv-mq", "shm", "sysv-shm", "mmap"] {
+        let object = Object::new(mechanism);
+        let size: &[&str] = if matches!(mechanism, "shm" | "sysv-shm" | "mmap") { &["--size", "64K"] } else { &[] };
+        let create = || onecopy(["create", &object.address].iter().chain(size)).end();
+        create().succeeds();
+        create().fails_with(1, &[&object.address, "File exists"]);
+        onecopy(["rm", &object.address]).end().succeeds();
+        onecopy(["rm", &object.address]).end().fails_with(1, &[&object.address, "No such file"]);
+    }
+}
+
+#[test]
+fn the_mode_is_exact_whatever_the_umask() {
+    let scratch = Scratch::new();
+    let path = scratch.path("fifo");
+    let script = format!("umask 077; {} create fifo:{} --mode 0624", env!("CARGO_BIN_EXE_onecopy"), path.display());
+    crate::support::program("sh", ["-c", &script]).end().succeeds();
+    let found = path.symlink_metadata().unwrap();
+    assert!(found.file_type().is_fifo());
+    assert_eq!(found.permissions().mode() & 0o7777, 0o624);
+}
+
+#[test]
+fn attributes_of_a_queue_are_those_that_were_asked_for() {
+    let queue = Object::new("mq");
+    onecopy(["create", &queue.address, "--max-messages", "2", "--message-size", "1K"]).end().succeeds();
+    onecopy(["send", &queue.address]).input([7; 1024]).end().succeeds();
+    onecopy(["send", &queue.address]).input([7; 1]).end().succeeds();
+    onecopy(["send", &queue.address, "--nonblock"])
+        .input([7; 1])
+        .end()
+        .fails(1, &format!("send on {} would have to wait", queue.address));
+}
+
+#[test]
+fn attributes_beyond_the_limits_name_them() {
+    let queue = Object::new("mq");
+    onecopy(["create", &queue.address, "--message-size", "1T"]).end().fails_with(1, &[&queue.address, "msgsize_max"]);
+    onecopy(["create", &queue.address, "--max-messages", "0"]).end().fails_with(1, &[&queue.address, "msg_max"]);
+}
+
+#[test]
+fn memory_needs_a_size() {
+    for mechanism in ["shm", "sysv-shm", "mmap"] {
+        let object = Object::new(mechanism);
+        let line = format!("create {} needs --size, as 64K or 1GiB", object.address);
+        onecopy(["create", &object.address]).end().fails(2, &line);
+        onecopy(["create", &object.address, "--size", "0"]).end().fails_with(2, &[&object.address]);
+        onecopy(["create", &object.address, "--size", "16000000T"]).end().fails_with(2, &[&object.address]);
+    }
+}
+
+#[test]
+fn rm_removes_only_what_the_address_says() {
+    let scratch = Scratch::new();
+    let path = scratch.path("file");
+    std::fs::write(&path, "precious").unwrap();
+    let path = path.to_str().unwrap();
+    for scheme in ["fifo", "unix", "unix-dgram", "unix-seqpacket", "pty"] {
+        let ended = onecopy(["rm", &format!("{scheme}:{path}")]).end();
+        assert!(matches!(ended.status.code(), Some(1 | 2)), "{ended:?}");
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "precious", "{scheme}");
+    }
+    onecopy(["rm", &format!("mmap:{path}")]).end().succeeds();
+    assert!(!scratch.path("file").exists());
+}
+
+#[test]
+fn a_socket_file_that_a_crash_left_is_removed() {
+    let scratch = Scratch::new();
+    let path = scratch.path("socket");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    onecopy(["rm", &format!("unix:{}", path.display())]).end().succeeds();
+    assert!(!path.exists());
+}

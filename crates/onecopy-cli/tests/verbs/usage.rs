@@ -1,0 +1,206 @@
+//! Wrong usage: exit code 2 and one line that says what is wrong and what would be right.
+
+use crate::mechanisms::Object;
+use crate::support::{onecopy, unique};
+
+#[test]
+fn a_bare_command_shows_help_and_fails() {
+    let ended = onecopy::<&str>([]).end();
+    assert_eq!(ended.status.code(), Some(2));
+    assert!(ended.stderr.contains("Usage: onecopy"), "{ended:?}");
+}
+
+#[test]
+fn help_and_version_succeed() {
+    for verb in ["send", "recv", "read", "write", "create", "rm"] {
+        let help = String::from_utf8(onecopy([verb, "--help"]).end().succeeds()).unwrap();
+        assert!(help.contains("Examples:\n  ") && help.contains(&format!("onecopy {verb} ")), "{help}");
+    }
+    assert!(onecopy(["--version"]).end().succeeds().starts_with(b"onecopy "));
+}
+
+#[test]
+fn completions_and_man_pages_come_from_the_same_definition() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = String::from_utf8(onecopy(["completions", shell]).end().succeeds()).unwrap();
+        assert!(script.contains("no-create"), "{shell}: {script}");
+    }
+    let scratch = crate::support::Scratch::new();
+    onecopy(["man", scratch.root().to_str().unwrap()]).end().succeeds();
+    let page = std::fs::read_to_string(scratch.path("onecopy-send.1")).unwrap();
+    assert!(page.contains("priority"), "{page}");
+}
+
+#[test]
+fn bad_command_lines() {
+    let cases: &[(&[&str], &str)] = &[
+        (&["snd", "mq:/x"], "unrecognized subcommand 'snd'; a similar subcommand exists: 'send' (see onecopy --help)"),
+        (&["send"], "the following required arguments were not provided: <ADDRESS> (see onecopy send --help)"),
+        (
+            &["send", "mq:/x", "--fram"],
+            "unexpected argument '--fram' found; a similar argument exists: '--frame' (see onecopy send --help)",
+        ),
+        (
+            &["recv", "mq:/x", "--timeout", "5"],
+            "invalid value '5' for '--timeout <TIME>': no time: write it as 500ms, 2s, 1.5m or 1h (see onecopy recv --help)",
+        ),
+        (
+            &["recv", "mq:/x", "--count", "-1"],
+            "invalid value '-1' for '--count <N>': no number of messages: write 3, or 0 for all (see onecopy recv --help)",
+        ),
+        (
+            &["send", "mq:/x", "--priority", "32768"],
+            "invalid value '32768' for '--priority <N>': 32768 is not in 0..=32767 (see onecopy send --help)",
+        ),
+        (
+            &["send", "sysv-mq:1", "--type", "0"],
+            "invalid value '0' for '--type <N>': 0 is not in 1..9223372036854775807 (see onecopy send --help)",
+        ),
+        (
+            &["recv", "sysv-mq:1", "--type", "x"],
+            "invalid value 'x' for '--type <N>': no selection of types: write 3, -3 (up to 3), ^3 (all but 3) or 0 (any) \
+             (see onecopy recv --help)",
+        ),
+        (
+            &["create", "shm:/x", "--size", "64KB"],
+            "invalid value '64KB' for '--size <BYTES>': no size: write bytes, or with a power of 1024 as 64K, 16M or 1GiB \
+             (see onecopy create --help)",
+        ),
+        (
+            &["create", "mq:/x", "--mode", "1777"],
+            "invalid value '1777' for '--mode <MODE>': no permission bits: write them in octal, from 0 to 0777, as 0600 \
+             (see onecopy create --help)",
+        ),
+        (
+            &["send", "mq:/x", "--nonblock", "--timeout", "1s"],
+            "the argument '--nonblock' cannot be used with '--timeout <TIME>' (see onecopy send --help)",
+        ),
+        (&["rm", "--stale"], "--stale is not in this version: name the object to remove"),
+    ];
+    for (arguments, line) in cases {
+        onecopy(*arguments).end().fails(2, line);
+    }
+}
+
+#[test]
+fn bad_addresses_show_the_place() {
+    let cases: &[(&str, &[&str])] = &[
+        ("tcp:localhost", &["tcp:localhost: ", "port", "column 14", "tcp:localhost:7000"]),
+        ("mq:jobs", &["mq:jobs: ", "slash", "column 4"]),
+        ("nonsense", &["nonsense", "column 1"]),
+        ("", &["empty"]),
+        ("unix:", &["unix:", "column 6"]),
+        ("tcp:host:99999", &["99999", "65535"]),
+        ("mem:0:0x1+5", &["mem:0:0x1+5", "pid 0"]),
+        ("sysv-mq:0", &["sysv-mq:0"]),
+    ];
+    for (address, words) in cases {
+        for verb in ["send", "recv", "read", "write", "create", "rm"] {
+            onecopy([verb, address]).end().fails_with(2, words);
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_the_mechanism_is_refused() {
+    let cases: &[(&[&str], &str)] = &[
+        (&["send", "fifo:/x", "--priority", "1"], "--priority does not fit fifo:/x: only mq: has priorities"),
+        (&["send", "mq:/x", "--type", "1"], "--type does not fit mq:/x: only sysv-mq: has types"),
+        (&["recv", "mq:/x", "--type", "-3"], "--type does not fit mq:/x: only sysv-mq: has types"),
+        (
+            &["recv", "fifo:/x", "--count", "2"],
+            "--count: fifo:/x is a stream without messages (--frame makes messages)",
+        ),
+        (
+            &["send", "mq:/x", "--listen"],
+            "--listen does not fit mq:/x: nobody listens there, both sides open the same object",
+        ),
+        (
+            &["recv", "mq:/x", "--connect"],
+            "--connect does not fit mq:/x: nobody listens there, both sides open the same object",
+        ),
+        (
+            &["send", "mem:1:0x1000+4"],
+            "send does not fit mem:1:0x1000+4, which is the memory of a process: use `onecopy read` or `onecopy write`",
+        ),
+        (
+            &["recv", "sem:/x"],
+            "recv does not fit sem:/x, which moves no data: its verbs are post, wait and lock, which this version does not \
+             have",
+        ),
+        (
+            &["send", "mutex:/x"],
+            "send does not fit mutex:shm:/x, which moves no data: its verbs are lock, which this version does not have",
+        ),
+        (&["read", "mq:/x"], "read does not fit mq:/x, which is no memory: use `onecopy recv`"),
+        (&["write", "unix:/x"], "write does not fit unix:/x, which is no memory: use `onecopy send`"),
+        (
+            &["write", "mem:1:0x1000+4", "--create", "4K"],
+            "--create does not fit mem:1:0x1000+4: it exists, or cannot be made by name",
+        ),
+        (
+            &["create", "tcp:localhost:1"],
+            "create does not fit tcp:localhost:1: it exists for as long as a process listens there; use `onecopy recv`",
+        ),
+        (&["create", "mq:/x", "--size", "4K"], "--size does not fit mq:/x: it is for shm:, sysv-shm: and mmap:"),
+        (&["create", "fifo:/x", "--message-size", "4K"], "--message-size does not fit fifo:/x: it is for mq:"),
+        (&["create", "shm:/x", "--initial", "1"], "--initial does not fit shm:/x: it is for semaphores"),
+        (&["rm", "tcp:localhost:1"], "rm does not fit tcp:localhost:1: a port goes with the process that bound it"),
+        (&["rm", "fd:0"], "rm does not fit fd:0: a descriptor goes with the processes that hold it"),
+    ];
+    for (arguments, line) in cases {
+        onecopy(*arguments).end().fails(2, line);
+    }
+}
+
+#[test]
+fn missing_objects_are_named() {
+    let name = unique("missing");
+    for (arguments, words) in [
+        (&["recv", "mq:/NAME", "--no-create"][..], &["mq_open on mq:/", "No such file", "--no-create"][..]),
+        (&["send", "sysv-mq:0x7fffff11", "--no-create"], &["sysv-mq:0x7fffff11", "No such file", "--no-create"]),
+        (&["send", "fifo:/tmp/NAME", "--no-create"], &["fifo:/tmp/", "No such file", "--no-create"]),
+        (&["send", "fifo:/nonexistent/NAME"], &["fifo:/nonexistent/", "No such file"]),
+        (&["recv", "unix:/nonexistent/NAME"], &["unix:/nonexistent/", "No such file"]),
+        (&["send", "sysv-mq:id=123456789"], &["sysv-mq:id=123456789"]),
+        (&["send", "sysv-mq:path:/nonexistent?id=1"], &["/nonexistent"]),
+        (&["recv", "fd:99"], &["fd:99", "Bad file descriptor"]),
+        (&["recv", "fd:4194305:0"], &["fd:4194305:0"]),
+        (&["read", "shm:/NAME"], &["shm:/", "No such file"]),
+        (&["read", "mmap:/tmp/NAME"], &["mmap:/tmp/", "No such file"]),
+        (&["read", "sysv-shm:0x7fffff11"], &["sysv-shm:0x7fffff11", "No such file"]),
+        (&["read", "mem:4194305:0x1000+16"], &["mem:4194305", "No such process"]),
+        (&["rm", "mq:/NAME"], &["mq:/", "No such file"]),
+        (&["rm", "shm:/NAME"], &["shm:/", "No such file"]),
+        (&["rm", "sysv-mq:0x7fffff11"], &["sysv-mq:0x7fffff11", "No such file"]),
+        (&["rm", "fifo:/tmp/NAME"], &["fifo:/tmp/", "No such file"]),
+        (&["send", "mq:/NAME", "-i", "/nonexistent"], &["cannot open /nonexistent: No such file or directory"]),
+        (&["send", "mq:/NAME", "-i", "/"], &["cannot read /: it is a directory"]),
+        (
+            &["recv", "mq:/NAME", "-o", "/nonexistent/file"],
+            &["cannot create /nonexistent/file: No such file or directory"],
+        ),
+        (&["recv", "tcp:192.0.2.1:1"], &["tcp:192.0.2.1:1", "Cannot assign requested address"]),
+    ] {
+        let arguments = arguments.iter().map(|argument| argument.replace("NAME", &name));
+        onecopy(arguments).end().fails_with(1, words);
+    }
+}
+
+#[test]
+fn messages_beyond_the_limit_name_both_numbers() {
+    let queue = Object::new("mq");
+    onecopy(["create", &queue.address, "--message-size", "100"]).end().succeeds();
+    onecopy(["send", &queue.address]).input([0; 101]).end().fails(
+        1,
+        &format!(
+            "stdin does not fit a message of {}, whose limit is 100 bytes (--frame sends any size)",
+            queue.address
+        ),
+    );
+    onecopy(["send", &queue.address, "-i", "/usr/bin/env"]).end().fails_with(1, &["/usr/bin/env of ", "100 bytes"]);
+    onecopy(["send", &queue.address, "--lines"])
+        .input(format!("short\n{}\n", "x".repeat(101)))
+        .end()
+        .fails_with(1, &["a line of stdin is longer than the 100 bytes of a message"]);
+}
