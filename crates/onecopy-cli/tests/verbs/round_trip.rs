@@ -120,7 +120,8 @@ fn the_roles_can_be_turned_round() {
         let address = sender.listening_address();
         let received = onecopy(["recv", &address, "--connect", "--timeout", "60s"]).end().succeeds();
         assert!(received == bytes, "{mechanism}");
-        assert!(sender.end().status.success(), "{mechanism}");
+        let ended = sender.end();
+        assert!(ended.status.success(), "{mechanism}: {ended:?}");
     }
 }
 

@@ -236,11 +236,24 @@ impl<S: Sender> FragmentSender<S> {
         if self.watch.is_none() {
             return self.inner.send_by(&self.frame, deadline);
         }
+        self.look()?;
+        match self.inner.send_by(&self.frame, Deadline::Now) {
+            Err(error) if error.is_out_of_time() && deadline != Deadline::Now => self.send_after_waiting(deadline),
+            result => result,
+        }
+    }
+
+    /// Sends the frame once the mechanism has room again.
+    fn send_after_waiting(&mut self, deadline: Deadline) -> Result<()> {
         loop {
             self.look()?;
             match self.inner.send_by(&self.frame, deadline.at_most(LOOK_EVERY)) {
                 Err(error) if error.is_out_of_time() && !deadline.has_passed() => {}
-                result => return result,
+                result => {
+                    // Somebody has just received, and may be dead before the next look: then nobody would know of it.
+                    self.last_look = None;
+                    return result;
+                }
             }
         }
     }
