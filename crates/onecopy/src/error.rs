@@ -98,6 +98,16 @@ pub enum Error {
         /// What was lost, with its numbers.
         detail: String,
     },
+    /// Another process has the place that was asked for: each ring has one sender and one receiver.
+    #[error("{object} has a {role} already: process {pid}")]
+    Occupied {
+        /// The address of the object.
+        object: String,
+        /// The place: "sender" or "receiver".
+        role: &'static str,
+        /// The process that has it, as its own pid namespace counts.
+        pid: u32,
+    },
     /// What came in, or what lies in shared memory, is not what this library wrote there.
     #[error("{object} holds something else than expected: {detail}")]
     Corrupt {

@@ -34,9 +34,11 @@ pub mod stream;
 mod suggest;
 mod sys;
 mod transport;
+mod wait_strategy;
 
 pub use address::{Address, HostPort, ParseAddressError, PosixName, SysvName, UnixName};
 pub use deadline::Deadline;
 pub use error::{Error, Result};
 pub use mechanism::Mechanism;
 pub use transport::{Receiver, Sender};
+pub use wait_strategy::WaitStrategy;

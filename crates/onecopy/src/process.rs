@@ -3,6 +3,8 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -67,6 +69,109 @@ fn has_exited(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
+/// A process in one word, which a compare-and-swap in shared memory can set: 22 bits of its pid (no pid is longer:
+/// `PID_MAX_LIMIT`), 16 of its pid namespace, 26 of its start time.
+///
+/// Namespaces are numbered in order, so two that live at the same time share their last 16 bits only where there are more
+/// than 65,536. A process that is taken for another one would have to have its pid and to have started a multiple of 7.7
+/// days before or after it, to the hundredth of a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity(u64);
+
+const PID_BITS: u32 = 22;
+const NAMESPACE_BITS: u32 = 16;
+const START_BITS: u32 = 26;
+const _: () = assert!(PID_BITS + NAMESPACE_BITS + START_BITS == u64::BITS);
+
+impl Identity {
+    /// This process.
+    pub(crate) fn current() -> io::Result<Self> {
+        let namespace = fs::metadata("/proc/self/ns/pid")?.ino();
+        Ok(Self::new(std::process::id(), namespace, start_ticks(std::process::id())?))
+    }
+
+    fn new(pid: u32, namespace: u64, start_ticks: u64) -> Self {
+        let namespace = namespace & ((1 << NAMESPACE_BITS) - 1);
+        let start = start_ticks & ((1 << START_BITS) - 1);
+        Self(u64::from(pid) | namespace << PID_BITS | start << (PID_BITS + NAMESPACE_BITS))
+    }
+
+    /// The process that this word stands for, if it stands for one: it may come from a peer and be anything.
+    pub(crate) fn from_bits(bits: u64) -> Option<Self> {
+        Some(Self(bits)).filter(|identity| identity.pid() != 0)
+    }
+
+    pub(crate) fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The pid, as its own namespace counts.
+    pub(crate) fn pid(self) -> u32 {
+        (self.0 & ((1 << PID_BITS) - 1)) as u32
+    }
+
+    fn namespace(self) -> u64 {
+        self.0 >> PID_BITS & ((1 << NAMESPACE_BITS) - 1)
+    }
+
+    fn has_started_at(self, start_ticks: u64) -> bool {
+        self == Self::new(self.pid(), self.namespace(), start_ticks)
+    }
+}
+
+/// Tells whether other processes still live, and keeps the pidfd of the one that it was asked about last.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    own: Identity,
+    known: Option<(Identity, ProcessHandle)>,
+    last_look: Option<Instant>,
+}
+
+/// Between two looks at the same process: calls that do not wait may come in a tight loop.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
+impl Watch {
+    pub(crate) fn new(own: Identity) -> Self {
+        Self { own, known: None, last_look: None }
+    }
+
+    /// The process that watches.
+    pub(crate) fn own(&self) -> Identity {
+        self.own
+    }
+
+    /// Whether `other` has exited for certain. A process of another pid namespace, and one whose start time this process may
+    /// not see (/proc mounted with hidepid), count as living for as long as nothing contradicts.
+    pub(crate) fn is_gone(&mut self, other: Identity) -> bool {
+        if other.namespace() != self.own.namespace() {
+            return false;
+        }
+        match &self.known {
+            Some((known, handle)) if *known == other => {
+                let now = Instant::now();
+                if self.last_look.is_some_and(|last| now - last < LOOK_INTERVAL) {
+                    return false;
+                }
+                self.last_look = Some(now);
+                handle.has_exited().unwrap_or(false)
+            }
+            _ => self.look_up(other),
+        }
+    }
+
+    fn look_up(&mut self, other: Identity) -> bool {
+        match ProcessHandle::open(other.pid()) {
+            Ok(handle) if other.has_started_at(handle.start_ticks()) => {
+                self.known = Some((other, handle));
+                self.last_look = Some(Instant::now());
+                false
+            }
+            Ok(_) => true,
+            Err(error) => error.raw_os_error() == Some(libc::ESRCH),
+        }
+    }
+}
+
 /// Field 22 of `/proc/PID/stat`, which proc_pid_stat(5) describes.
 pub(crate) fn start_ticks(pid: u32) -> io::Result<u64> {
     let stat = fs::read(format!("/proc/{pid}/stat"))?;
@@ -101,5 +206,20 @@ mod tests {
             let error = ProcessHandle::open(pid).unwrap_err();
             assert!(matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)), "pid {pid}: {error}");
         }
+    }
+
+    #[test]
+    fn an_identity_is_one_process_and_not_its_successor() {
+        let own = Identity::current().unwrap();
+        assert_eq!(own.pid(), std::process::id());
+        assert_eq!(Identity::from_bits(own.to_bits()), Some(own));
+        assert_eq!(Identity::from_bits(u64::MAX << PID_BITS), None);
+        let start = start_ticks(own.pid()).unwrap();
+        let mut watch = Watch::new(own);
+        assert!(!watch.is_gone(own) && !watch.is_gone(own));
+        let namespace = own.namespace();
+        assert!(watch.is_gone(Identity::new(own.pid(), namespace, start + 1)), "the same pid, another start");
+        assert!(watch.is_gone(Identity::new((1 << PID_BITS) - 1, namespace, start)), "a pid that nobody has");
+        assert!(!watch.is_gone(Identity::new(own.pid(), namespace + 1, start + 1)), "another namespace: unknown");
     }
 }

@@ -8,6 +8,8 @@
 //! | 15 | [`anonymous`] | a descriptor, inherited or passed | no: sealed | nothing |
 //! | 16, 17 | [`remote`] | a process and an address there | a page can vanish: an exact partial count | nothing |
 //!
+//! [`ring`] sends messages through any of rows 12 to 15.
+//!
 //! Rows 12 to 15 give a [`Region`]: a mapping that others can write at any time. So a region hands out copies and never a
 //! reference to its bytes; the one exception is a [`Frozen`](anonymous::Frozen) mapping, whose bytes the kernel keeps from
 //! ever changing again.
@@ -21,6 +23,7 @@ mod named_file;
 pub mod posix_shm;
 mod region;
 pub mod remote;
+pub mod ring;
 pub mod sysv_shm;
 
 pub use region::Region;

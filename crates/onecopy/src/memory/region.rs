@@ -11,7 +11,6 @@
 use std::ffi::c_void;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use rustix::fs::fstat;
 use rustix::io::Errno;
@@ -258,38 +257,8 @@ impl Region {
         self.base
     }
 
-    /// The control word of eight bytes at `offset`.
-    #[expect(dead_code, reason = "the ring's counters")]
-    pub(crate) fn atomic_u64(&self, offset: usize) -> Result<&AtomicU64> {
-        let word = self.aligned(offset, size_of::<AtomicU64>())?;
-        // SAFETY: within the mapping and aligned, checked above; any value is valid; lives as long as `self`; everyone
-        // reaches it by atomics alone.
-        Ok(unsafe { AtomicU64::from_ptr(word.cast().as_ptr()) })
-    }
-
-    /// The control word of four bytes at `offset`: what a futex waits on.
-    #[expect(dead_code, reason = "the ring's futex words")]
-    pub(crate) fn atomic_u32(&self, offset: usize) -> Result<&AtomicU32> {
-        let word = self.aligned(offset, size_of::<AtomicU32>())?;
-        // SAFETY: within the mapping and aligned, checked above; any value is valid; lives as long as `self`; everyone
-        // reaches it by atomics alone.
-        Ok(unsafe { AtomicU32::from_ptr(word.cast().as_ptr()) })
-    }
-
-    /// The place of a control word of `size` bytes, which is its alignment too. Only in a writable region: a store into
-    /// another would be a SIGSEGV.
-    fn aligned(&self, offset: usize, size: usize) -> Result<NonNull<u8>> {
-        self.check_writable()?;
-        self.check("control word", offset, size)?;
-        if !offset.is_multiple_of(size) {
-            let reason = format!("a control word of {size} bytes cannot stand at offset {offset}");
-            return Err(Error::Invalid { object: self.object.clone(), reason });
-        }
-        // SAFETY: the range was checked, so the sum stays within the mapping; its base is aligned to a page.
-        Ok(unsafe { self.base.add(offset) })
-    }
-
-    fn check_writable(&self) -> Result<()> {
+    /// Fails for a region that is mapped read-only: a store into it would be a SIGSEGV.
+    pub(crate) fn check_writable(&self) -> Result<()> {
         match self.access {
             Access::ReadWrite => Ok(()),
             Access::ReadOnly => {

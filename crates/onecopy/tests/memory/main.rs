@@ -8,6 +8,7 @@ mod bounds;
 mod file_mapping;
 mod posix_shm;
 mod remote;
+mod ring;
 mod sysv_shm;
 
 use std::io::Write as _;

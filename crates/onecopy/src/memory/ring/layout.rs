@@ -1,0 +1,373 @@
+//! How a ring lies in its region.
+//!
+//! | Offset | What | Who writes it |
+//! |---|---|---|
+//! | 0 | [`Header`]: magic, sizes, the two roles, progress, sleepers | as its fields say |
+//! | 1024 | [`SLOTS`] slots of one cache line, each a [`Record`] with room for a short message | the sender |
+//! | 20480 | the bulk: the bytes of longer messages, in pieces | the sender |
+//!
+//! # Safety
+//!
+//! A [`Ring`] keeps its region mapped. It was checked at attach that the region is writable and long enough for the header and
+//! the slots, and that the object behind it has that length; from then on those who may write the object are trusted not to
+//! shorten it. Header and slots hold atomics alone, for which any value that a peer writes is valid. The bulk is reached
+//! through the copies of [`copy`](crate::memory::copy).
+#![expect(unsafe_code, reason = "sees the head of a region as a structure of atomics")]
+
+use std::mem::offset_of;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::memory::Region;
+use crate::memory::copy::{copy_in, copy_out};
+use crate::{Error, Result};
+
+/// The region that most rings should have, in bytes: 256 KiB for what is under way, and what the ring needs for itself.
+/// More does not fit the caches nearest to the cores, less makes the two sides wait for each other.
+pub const RING_BYTES: usize = BULK_OFFSET + 16 * PIECE_BYTES;
+/// The smallest region that holds a ring, in bytes.
+pub const MIN_RING_BYTES: usize = BULK_OFFSET + 4 * SMALL_PIECE_BYTES;
+/// How many bytes of a long message are published at a time, in bytes. Measured on a 64 MiB stream: shorter pieces cost more
+/// for their records than the earlier start of the receiver gains, longer ones leave the receiver idle at the begin.
+pub const PIECE_BYTES: usize = 16 * 1024;
+/// The same in a region in which there would be room for less than eight of them.
+const SMALL_PIECE_BYTES: usize = 4096;
+
+/// The magic number "onecRing" less its last two bytes, which are the version of this layout.
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"onecRi\0\0") | VERSION << 48;
+const VERSION: u64 = 1;
+
+/// How many messages, or pieces of messages, can be under way.
+pub(super) const SLOTS: u64 = 256;
+const SLOT_OFFSET: usize = 1024;
+const BULK_OFFSET: usize = 20 * 1024;
+/// Pieces begin at whole cache lines.
+const LINE_BYTES: u64 = 64;
+
+/// Cache lines are fetched in pairs, so words that different sides write stand 128 bytes apart.
+#[repr(C, align(128))]
+pub(super) struct Header {
+    /// [`MAGIC`], or 0 in a new region.
+    pub(super) magic: AtomicU64,
+    /// 0, then the identity of the process that lays the ring out, then [`READY`].
+    pub(super) state: AtomicU64,
+    pub(super) bulk_bytes: AtomicU64,
+    pub(super) piece_bytes: AtomicU64,
+    pub(super) roles: Roles,
+    /// Where the sender is, for its successor: nobody else reads it but to decide about a wake-up.
+    pub(super) sent: Progress,
+    /// Where the receiver is. The sender reads it when its last copy of it leaves no room.
+    pub(super) received: Progress,
+    pub(super) sleepers: Sleepers,
+}
+
+/// Written when somebody attaches, closes or ends; read by whoever waits.
+#[repr(C, align(128))]
+pub(super) struct Roles {
+    pub(super) sender: Role,
+    pub(super) receiver: Role,
+    /// The last generation of senders whose end a receiver was told.
+    pub(super) ended: AtomicU64,
+}
+
+/// One side of the ring.
+#[repr(C)]
+pub(super) struct Role {
+    /// The [`Identity`](crate::process::Identity) of the process that has it, or 0.
+    pub(super) owner: AtomicU64,
+    /// The generation, counted from 1 with each process that takes the role, and in the lowest bit whether it has closed.
+    pub(super) status: AtomicU64,
+}
+
+/// How far one side is. Both count up for ever; what they count wraps in its place.
+#[repr(C, align(128))]
+pub(super) struct Progress {
+    pub(super) slots: AtomicU64,
+    pub(super) bulk: AtomicU64,
+}
+
+/// The words that the two sides sleep on, see [`wait`](super::wait).
+#[repr(C, align(128))]
+pub(super) struct Sleepers {
+    pub(super) sender: AtomicU32,
+    pub(super) receiver: AtomicU32,
+}
+
+pub(super) const READY: u64 = 1 << 63;
+
+const _: () = {
+    assert!(size_of::<Header>() <= SLOT_OFFSET && SLOT_OFFSET + SLOTS as usize * size_of::<Slot>() <= BULK_OFFSET);
+    assert!(offset_of!(Header, state) == 8 && offset_of!(Header, bulk_bytes) == 16);
+    assert!(offset_of!(Header, piece_bytes) == 24 && offset_of!(Header, roles) == 128);
+    assert!(offset_of!(Header, sent) == 256 && offset_of!(Header, received) == 384);
+    assert!(offset_of!(Header, sleepers) == 512 && size_of::<Header>() == 640);
+    assert!(offset_of!(Roles, receiver) == 16 && offset_of!(Roles, ended) == 32);
+    assert!(size_of::<Slot>() == LINE_BYTES as usize && align_of::<Slot>() == LINE_BYTES as usize);
+    assert!(PIECE_BYTES <= u16::MAX as usize && PIECE_BYTES.is_multiple_of(LINE_BYTES as usize));
+};
+
+/// One cache line: a record, and with it either a short message (or a part of one) or where the piece lies.
+#[repr(C, align(64))]
+pub(super) struct Slot {
+    pub(super) record: AtomicU64,
+    pub(super) words: [AtomicU64; 7],
+}
+
+/// How many bytes a slot has for a message.
+pub(super) const INLINE_BYTES: usize = 56;
+/// The same in the first slot of a message that needs several: it tells the length of the whole message as well.
+pub(super) const INLINE_FIRST_BYTES: usize = INLINE_BYTES - 8;
+/// The longest message that goes through slots alone, two of them.
+pub(super) const INLINE_MESSAGE_BYTES: usize = INLINE_FIRST_BYTES + INLINE_BYTES;
+
+impl Slot {
+    /// Puts `bytes` into the words from `first_word` on. Relaxed: the record that is stored after them publishes them.
+    #[inline]
+    pub(super) fn put(&self, first_word: usize, bytes: &[u8]) {
+        let words = &self.words[first_word..];
+        let (whole, rest) = bytes.as_chunks::<8>();
+        for (word, chunk) in words.iter().zip(whole) {
+            word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
+        }
+        if !rest.is_empty() {
+            let mut last = [0; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            words[whole.len()].store(u64::from_le_bytes(last), Ordering::Relaxed);
+        }
+    }
+
+    /// The reverse of [`Slot::put`]. Relaxed: the Acquire load of the record ordered the words.
+    #[inline]
+    pub(super) fn take(&self, first_word: usize, bytes: &mut [u8]) {
+        let words = &self.words[first_word..];
+        let (whole, rest) = bytes.as_chunks_mut::<8>();
+        let count = whole.len();
+        for (word, chunk) in words.iter().zip(whole) {
+            *chunk = word.load(Ordering::Relaxed).to_le_bytes();
+        }
+        if !rest.is_empty() {
+            let last = words[count].load(Ordering::Relaxed).to_le_bytes();
+            rest.copy_from_slice(&last[..rest.len()]);
+        }
+    }
+}
+
+/// The word that publishes a slot: in 32 bits the lap, by which the receiver knows it from what stood there before, then 8
+/// bits of the sender's generation, 8 flags and 16 bits of length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Record(u64);
+
+/// The first record of a message.
+pub(super) const FIRST: u8 = 1;
+/// The last record of a message.
+pub(super) const LAST: u8 = 2;
+/// The bytes lie in the bulk. The words are the length of the whole message and the position of the piece.
+pub(super) const BULK: u8 = 4;
+
+impl Record {
+    #[inline]
+    pub(super) fn new(index: u64, generation: u8, flags: u8, bytes: usize) -> Self {
+        debug_assert!(bytes <= PIECE_BYTES);
+        Self(u64::from(lap(index)) << 32 | u64::from(generation) << 24 | u64::from(flags) << 16 | bytes as u64)
+    }
+
+    #[inline]
+    pub(super) fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    #[inline]
+    pub(super) fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// Whether this is the record number `index` and not an older one in the same slot.
+    #[inline]
+    pub(super) fn is_number(self, index: u64) -> bool {
+        (self.0 >> 32) as u32 == lap(index)
+    }
+
+    #[inline]
+    pub(super) fn generation(self) -> u8 {
+        (self.0 >> 24) as u8
+    }
+
+    #[inline]
+    pub(super) fn has(self, flags: u8) -> bool {
+        (self.0 >> 16) as u8 & flags == flags
+    }
+
+    #[inline]
+    pub(super) fn bytes(self) -> usize {
+        self.0 as u16 as usize
+    }
+}
+
+/// The number of the round of a record, from 1 on: a slot of zeros was never written.
+#[inline]
+fn lap(index: u64) -> u32 {
+    ((index / SLOTS) as u32).wrapping_add(1)
+}
+
+/// Where the next piece begins after one of `bytes` at a whole line.
+#[inline]
+pub(super) fn whole_lines(bytes: usize) -> u64 {
+    (bytes as u64).next_multiple_of(LINE_BYTES)
+}
+
+/// The sizes that depend on the region: kept privately, since the copies in the header can change at any time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sizes {
+    pub(super) bulk_bytes: u64,
+    pub(super) piece_bytes: usize,
+}
+
+impl Sizes {
+    pub(super) fn of_region(region: &Region) -> Result<Self> {
+        let Some(room) = region.len().checked_sub(BULK_OFFSET).filter(|room| *room >= 4 * SMALL_PIECE_BYTES) else {
+            return Err(Error::Invalid {
+                object: region.object().into(),
+                reason: format!(
+                    "a ring needs {MIN_RING_BYTES} bytes, the region has {}: create one of {RING_BYTES}",
+                    region.len()
+                ),
+            });
+        };
+        let piece_bytes = if room >= 8 * PIECE_BYTES { PIECE_BYTES } else { SMALL_PIECE_BYTES };
+        Ok(Self { bulk_bytes: (room / piece_bytes * piece_bytes) as u64, piece_bytes })
+    }
+
+    /// The sizes that the header tells, if they can be true of `region`.
+    pub(super) fn of_header(region: &Region, header: &Header) -> Result<Self> {
+        let bulk_bytes = header.bulk_bytes.load(Ordering::Relaxed);
+        let piece_bytes = header.piece_bytes.load(Ordering::Relaxed);
+        let fits = bulk_bytes <= (region.len() - BULK_OFFSET) as u64;
+        let known = [PIECE_BYTES, SMALL_PIECE_BYTES].into_iter().find(|&bytes| bytes as u64 == piece_bytes);
+        match known {
+            Some(piece_bytes)
+                if fits && bulk_bytes >= 4 * piece_bytes as u64 && bulk_bytes.is_multiple_of(piece_bytes as u64) =>
+            {
+                Ok(Self { bulk_bytes, piece_bytes })
+            }
+            _ => Err(Error::Corrupt {
+                object: region.object().into(),
+                detail: format!(
+                    "a ring whose bulk has {bulk_bytes} bytes in pieces of {piece_bytes}, in a region of {} bytes",
+                    region.len()
+                ),
+            }),
+        }
+    }
+}
+
+/// A region that holds a ring.
+#[derive(Clone, Debug)]
+pub(super) struct Ring {
+    region: Arc<Region>,
+    pub(super) sizes: Sizes,
+}
+
+impl Ring {
+    /// `region` as a ring of these sizes, which were checked against it.
+    pub(super) fn new(region: Arc<Region>, sizes: Sizes) -> Self {
+        assert!(region.is_writable() && BULK_OFFSET as u64 + sizes.bulk_bytes <= region.len() as u64);
+        Self { region, sizes }
+    }
+
+    pub(super) fn object(&self) -> &str {
+        self.region.object()
+    }
+
+    #[inline]
+    pub(super) fn header(&self) -> &Header {
+        // SAFETY: the region is writable and longer than the header, checked in `new`; a mapping begins at a page, so it
+        // is aligned; atomics tolerate what peers write; the reference lives no longer than `self`, which keeps the mapping.
+        unsafe { self.region.base().cast::<Header>().as_ref() }
+    }
+
+    /// The slot of the record number `index`.
+    #[inline]
+    pub(super) fn slot(&self, index: u64) -> &Slot {
+        let offset = SLOT_OFFSET + (index % SLOTS) as usize * size_of::<Slot>();
+        // SAFETY: all slots end before BULK_OFFSET, and the region is longer than that, checked in `new`.
+        let slot = unsafe { self.region.base().add(offset) };
+        // SAFETY: within the region; 64 divides the offset; a slot is atomics; lives as long as `self`.
+        unsafe { slot.cast::<Slot>().as_ref() }
+    }
+
+    /// The record number `index`, once it is published.
+    #[inline]
+    pub(super) fn record(&self, index: u64) -> Option<Record> {
+        // Acquire pairs with the store in `RingSender::publish`: the slot's words and the bulk are seen as they were then.
+        let record = Record::from_bits(self.slot(index).record.load(Ordering::Acquire));
+        record.is_number(index).then_some(record)
+    }
+
+    /// Copies `bytes` into the bulk at `position`. They do not cross its end.
+    #[inline]
+    pub(super) fn put_bulk(&self, position: u64, bytes: &[u8]) {
+        let shared = self.bulk(position, bytes.len());
+        // SAFETY: `bulk` has checked the range; the region is writable and stays mapped; `bytes` is private.
+        unsafe { copy_out(shared, bytes) };
+    }
+
+    /// Copies from the bulk at `position`. The range does not cross its end.
+    #[inline]
+    pub(super) fn take_bulk(&self, position: u64, bytes: &mut [u8]) {
+        let shared = self.bulk(position, bytes.len());
+        // SAFETY: `bulk` has checked the range; the region stays mapped; `bytes` is private.
+        unsafe { copy_in(bytes, shared) };
+    }
+
+    /// The address of `position` in the bulk.
+    ///
+    /// # Panics
+    ///
+    /// When `len` bytes from there cross the end: the callers have checked that they do not.
+    #[inline]
+    fn bulk(&self, position: u64, len: usize) -> *mut u8 {
+        let offset = position % self.sizes.bulk_bytes;
+        assert!(len as u64 <= self.sizes.bulk_bytes - offset, "a piece crosses the end of the bulk");
+        // SAFETY: `BULK_OFFSET + bulk_bytes` lies within the region, checked in `new`, and `offset` is less.
+        unsafe { self.region.base().add(BULK_OFFSET + offset as usize) }.as_ptr()
+    }
+}
+
+/// The header of a region that may hold anything, or nothing yet.
+pub(super) fn header_of(region: &Region) -> Result<&Header> {
+    Sizes::of_region(region)?;
+    region.check_writable()?;
+    // SAFETY: long enough and writable, checked by the two lines above; aligned, since a mapping begins at a page; atomics
+    // tolerate what peers write; the reference borrows the region.
+    Ok(unsafe { region.base().cast::<Header>().as_ref() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_keeps_its_parts_and_its_place() {
+        for index in [0, 1, 255, 256, 1 << 33, (1 << 40) - 1] {
+            let record = Record::new(index, 0xfe, FIRST | BULK, PIECE_BYTES);
+            assert!(record.is_number(index) && !record.is_number(index + SLOTS));
+            assert_eq!((record.generation(), record.bytes()), (0xfe, PIECE_BYTES));
+            assert!(record.has(FIRST) && record.has(FIRST | BULK) && !record.has(LAST) && !record.has(FIRST | LAST));
+        }
+        assert!(!Record::from_bits(0).is_number(0), "a region of zeros holds no record");
+    }
+
+    #[test]
+    fn a_slot_returns_what_was_put_into_it() {
+        let slot = Slot { record: AtomicU64::new(0), words: Default::default() };
+        let source: Vec<u8> = (1..=56).collect();
+        for first_word in [0, 1] {
+            for len in 0..=INLINE_BYTES - 8 * first_word {
+                slot.put(first_word, &source[..len]);
+                let mut target = vec![0; len];
+                slot.take(first_word, &mut target);
+                assert_eq!(target, source[..len]);
+            }
+        }
+    }
+}

@@ -1,0 +1,474 @@
+//! The receiving side.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::create;
+use super::layout::{
+    BULK, FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, Record, Ring, SLOTS, Sizes, whole_lines,
+};
+use super::role::{self, Status};
+use super::wait::{Wait, is_asleep, wait, wake, wake_sleeper};
+use crate::memory::Region;
+use crate::process::{Identity, Watch};
+use crate::{Deadline, Error, Receiver, Result, WaitStrategy};
+
+/// The longest message that [`RingReceiver`] takes unless [`RingReceiver::set_limit_bytes`] says otherwise.
+pub const DEFAULT_LIMIT_BYTES: usize = 1 << 30;
+/// A stash above this is given back to the allocator once its message was delivered.
+const KEPT_STASH_BYTES: usize = 1 << 20;
+
+/// Receives messages from a ring in shared memory.
+///
+/// A message goes straight from the ring into the caller's buffer. When a deadline passes in the middle of a long one, what
+/// came is kept here, and a later call goes on.
+#[derive(Debug)]
+pub struct RingReceiver {
+    ring: Ring,
+    watch: Watch,
+    strategy: WaitStrategy,
+    generation: u64,
+    /// The number of the next record. Only this side changes it.
+    slots: u64,
+    /// Where the next piece should begin: the bulk before it is given back. Only this side changes it.
+    bulk: u64,
+    limit_bytes: usize,
+    /// The message that is being received, when a call ended in the middle of it.
+    message: Option<Message>,
+    /// The begin of that message.
+    stash: Vec<u8>,
+    /// The generation of the sender whose end this receiver has told, or 0.
+    ended: u64,
+}
+
+/// A message of which the first record was seen.
+#[derive(Clone, Copy, Debug)]
+struct Message {
+    total: usize,
+    received: usize,
+    /// Of its sender: a record of another one is none of this message.
+    generation: u8,
+    /// What becomes of its bytes.
+    fate: Fate,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Deliver,
+    /// Longer than the limit.
+    TooLong,
+    /// Its begin went to another receiver.
+    Headless,
+}
+
+/// What the ring has for a receiver.
+enum Event {
+    Record(Record),
+    /// The sender has closed.
+    End,
+    /// The message that is being received has no more pieces: its sender is gone, and perhaps another one there.
+    Torn,
+}
+
+impl RingReceiver {
+    /// Becomes the receiver of the ring in `region`, which is laid out first if the region is new (all zeros). `deadline` is
+    /// for the case that another process is doing that at this moment.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Occupied`] with the process that is the receiver already, unless that has exited. [`Error::Corrupt`] for a
+    /// region that holds something else. [`Error::Invalid`] for one that is read-only or shorter than
+    /// [`MIN_RING_BYTES`](super::MIN_RING_BYTES).
+    pub fn attach(region: impl Into<Arc<Region>>, deadline: Deadline) -> Result<Self> {
+        let region = region.into();
+        let own = Identity::current().map_err(|error| Error::os("open", "/proc/self/stat", error))?;
+        let mut watch = Watch::new(own);
+        let ring = create::open(region, &mut watch, deadline)?;
+        let header = ring.header();
+        let generation = role::claim(&ring, &header.roles.receiver, "receiver", &mut watch)?;
+        let (slots, bulk) =
+            (header.received.slots.load(Ordering::Acquire), header.received.bulk.load(Ordering::Acquire));
+        Ok(Self {
+            ring,
+            watch,
+            strategy: WaitStrategy::default(),
+            generation,
+            slots,
+            bulk,
+            limit_bytes: DEFAULT_LIMIT_BYTES,
+            message: None,
+            stash: Vec::new(),
+            ended: 0,
+        })
+    }
+
+    /// Sets how to wait while the ring is empty.
+    pub fn set_wait_strategy(&mut self, strategy: WaitStrategy) {
+        self.strategy = strategy;
+    }
+
+    /// Sets the longest message that is taken. A longer one is [`Error::TooLong`], and the one after it is received.
+    pub fn set_limit_bytes(&mut self, limit_bytes: usize) {
+        self.limit_bytes = limit_bytes;
+    }
+
+    /// The message that is being received, or the next one; `None` is the end.
+    #[inline]
+    fn begin(&mut self, deadline: Deadline) -> Result<Option<Message>> {
+        if let Some(message) = self.message {
+            return Ok(Some(message));
+        }
+        let record = match self.ring.record(self.slots) {
+            Some(record) => record,
+            None => match self.wait_for_event(None, deadline)? {
+                Event::Record(record) => record,
+                Event::End | Event::Torn => return Ok(None),
+            },
+        };
+        let total = self.total_bytes(record)?;
+        let fate = match total {
+            _ if !record.has(FIRST) => Fate::Headless,
+            total if total > self.limit_bytes => Fate::TooLong,
+            _ => Fate::Deliver,
+        };
+        Ok(Some(Message { total, received: 0, generation: record.generation(), fate }))
+    }
+
+    /// The length of the message to which `record` belongs, checked as far as one record can be.
+    #[inline]
+    fn total_bytes(&self, record: Record) -> Result<usize> {
+        let bytes = record.bytes();
+        if !record.has(BULK) && record.has(FIRST | LAST) && bytes <= INLINE_BYTES {
+            return Ok(bytes);
+        }
+        let total = self.ring.slot(self.slots).words[0].load(Ordering::Relaxed);
+        let possible = match (record.has(BULK), record.has(FIRST)) {
+            (true, _) => bytes <= self.ring.sizes.piece_bytes && bytes as u64 <= total,
+            (false, true) => {
+                bytes <= INLINE_FIRST_BYTES && total <= INLINE_MESSAGE_BYTES as u64 && bytes as u64 <= total
+            }
+            // The total stands in the first record, which another receiver has taken.
+            (false, false) if bytes <= INLINE_BYTES => return Ok(bytes),
+            (false, false) => false,
+        };
+        match usize::try_from(total) {
+            Ok(total) if possible => Ok(total),
+            _ => Err(self.corrupt(format!("record {} has {bytes} bytes of a message of {total}", self.slots))),
+        }
+    }
+
+    fn wait_for_event(&mut self, inside: Option<Message>, deadline: Deadline) -> Result<Event> {
+        let strategy = self.strategy;
+        wait(&mut Arrival { receiver: self, inside }, strategy, deadline)
+    }
+
+    /// The next record of `message`.
+    #[inline]
+    fn next_record(&mut self, message: &Message, deadline: Deadline) -> Result<Record> {
+        let record = match self.ring.record(self.slots) {
+            Some(record) => record,
+            None => match self.wait_for_event(Some(*message), deadline)? {
+                Event::Record(record) => record,
+                Event::End | Event::Torn => return Err(self.torn(message)),
+            },
+        };
+        let begins = message.received == 0 && message.fate != Fate::Headless;
+        if record.generation() != message.generation || record.has(FIRST) != begins {
+            return Err(self.torn(message));
+        }
+        let bytes = record.bytes();
+        let room = match (record.has(BULK), record.has(FIRST) && !record.has(LAST)) {
+            (true, _) => self.ring.sizes.piece_bytes,
+            (false, true) => INLINE_FIRST_BYTES,
+            (false, false) => INLINE_BYTES,
+        };
+        let left = message.total.saturating_sub(message.received);
+        let fits = message.fate == Fate::Headless || (bytes <= left && record.has(LAST) == (bytes == left));
+        if bytes > room || !fits || (bytes == 0 && !record.has(FIRST | LAST)) {
+            return Err(self.corrupt(format!("record {} has {bytes} bytes, {left} are missing", self.slots)));
+        }
+        Ok(record)
+    }
+
+    /// Copies the bytes of a record and gives its place back.
+    #[inline]
+    fn take(&mut self, record: Record, target: &mut [u8]) -> Result<()> {
+        if record.has(BULK) {
+            let position = self.position(record)?;
+            self.ring.take_bulk(position, target);
+            self.release(position.wrapping_add(whole_lines(record.bytes())));
+        } else {
+            let names_total = record.has(FIRST) && !record.has(LAST);
+            self.ring.slot(self.slots).take(usize::from(names_total), target);
+            self.release(self.bulk);
+        }
+        Ok(())
+    }
+
+    /// Gives the place of a record back without a look at its bytes.
+    fn skip(&mut self, record: Record) -> Result<()> {
+        let end = match record.has(BULK) {
+            true => self.position(record)?.wrapping_add(whole_lines(record.bytes())),
+            false => self.bulk,
+        };
+        self.release(end);
+        Ok(())
+    }
+
+    /// Where the piece of a record lies, if it can lie there.
+    #[inline]
+    fn position(&self, record: Record) -> Result<u64> {
+        let position = self.ring.slot(self.slots).words[1].load(Ordering::Relaxed);
+        let Sizes { bulk_bytes, piece_bytes } = self.ring.sizes;
+        let reach = position.wrapping_sub(self.bulk).saturating_add(whole_lines(record.bytes()));
+        let inside = position % piece_bytes as u64 + record.bytes() as u64 <= piece_bytes as u64;
+        if reach <= bulk_bytes && inside && position.is_multiple_of(whole_lines(1)) {
+            return Ok(position);
+        }
+        Err(self.corrupt(format!("the {} bytes of record {} lie at {position}", record.bytes(), self.slots)))
+    }
+
+    /// Gives the next slot back to the sender, and the bulk before `bulk`.
+    #[inline]
+    fn release(&mut self, bulk: u64) {
+        self.bulk = bulk;
+        self.slots = self.slots.wrapping_add(1);
+        let header = self.ring.header();
+        header.received.bulk.store(self.bulk, Ordering::Release);
+        // SeqCst, not just Release: the sender may be about to sleep, see `wait`.
+        header.received.slots.store(self.slots, Ordering::SeqCst);
+        if is_asleep(&header.sleepers.sender) && self.has_much_room() {
+            wake_sleeper(&header.sleepers.sender);
+        }
+    }
+
+    /// Whether a quarter of the ring is free: a sender woken for less would soon sleep again, at the price of a wake-up for
+    /// every piece. One that waits for less looks by itself when its slice of sleep is over.
+    #[cold]
+    fn has_much_room(&self) -> bool {
+        let sent = &self.ring.header().sent;
+        let slots = sent.slots.load(Ordering::Relaxed).wrapping_sub(self.slots);
+        let bulk = sent.bulk.load(Ordering::Relaxed).wrapping_sub(self.bulk);
+        slots <= SLOTS / 4 * 3 && bulk <= self.ring.sizes.bulk_bytes / 4 * 3
+    }
+
+    /// Receives the rest of `message` into `buffer`, which is long enough.
+    #[inline]
+    fn fill(&mut self, message: &mut Message, buffer: &mut [u8], deadline: Deadline) -> Result<()> {
+        loop {
+            let record = self.next_record(message, deadline)?;
+            let end = message.received + record.bytes();
+            self.take(record, &mut buffer[message.received..end])?;
+            message.received = end;
+            if record.has(LAST) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Receives the rest of a message whose begin an earlier call has put into the stash.
+    fn fill_stash(&mut self, message: &mut Message, deadline: Deadline) -> Result<()> {
+        while message.received < message.total {
+            let record = self.next_record(message, deadline)?;
+            let mut stash = std::mem::take(&mut self.stash);
+            stash.resize(message.received + record.bytes(), 0);
+            let taken = self.take(record, &mut stash[message.received..]);
+            self.stash = stash;
+            taken?;
+            message.received += record.bytes();
+        }
+        Ok(())
+    }
+
+    /// Throws the rest of a message away, then says why.
+    fn discard(&mut self, mut message: Message, deadline: Deadline) -> Result<Option<usize>> {
+        loop {
+            let record = match self.next_record(&message, deadline) {
+                Ok(record) => record,
+                Err(error) => {
+                    self.message = error.is_out_of_time().then_some(message);
+                    return Err(error);
+                }
+            };
+            self.skip(record)?;
+            message.received = message.received.saturating_add(record.bytes());
+            if record.has(LAST) {
+                break;
+            }
+            // A message without an end, which a peer can send, must not outlast the deadline.
+            if deadline.has_passed() {
+                self.message = Some(message);
+                return Err(Error::out_of_time("receive", self.ring.object(), deadline));
+            }
+        }
+        self.message = None;
+        Err(match message.fate {
+            Fate::Headless => self.torn(&message),
+            Fate::Deliver | Fate::TooLong => Error::TooLong {
+                object: self.ring.object().into(),
+                message_bytes: message.total,
+                limit_bytes: self.limit_bytes,
+                remedy: Some("it was thrown away; set_limit_bytes raises the limit".into()),
+            },
+        })
+    }
+
+    /// What remains of a message when it cannot be completed: an error, once.
+    #[cold]
+    fn torn(&mut self, message: &Message) -> Error {
+        self.message = None;
+        self.stash = Vec::new();
+        let Message { total, received, .. } = message;
+        let detail = match message.fate {
+            Fate::Headless => format!(
+                "the begin of a message of {total} bytes went to another receiver, and its last {received} were thrown away"
+            ),
+            _ => format!("a message broke off after {received} of {total} bytes"),
+        };
+        Error::PeerGone { object: self.ring.object().into(), detail }
+    }
+
+    #[cold]
+    fn corrupt(&self, detail: String) -> Error {
+        Error::Corrupt { object: self.ring.object().into(), detail }
+    }
+
+    /// Remembers, for the next receiver too, that the end of a sender was told.
+    fn tell_end(&mut self, generation: u64) {
+        self.ended = generation;
+        self.ring.header().roles.ended.store(generation, Ordering::Release);
+    }
+
+    /// Whether the end of the sender of this generation was told to an earlier receiver.
+    fn is_old_news(&self, generation: u64) -> bool {
+        self.ended != generation && self.ring.header().roles.ended.load(Ordering::Acquire) == generation
+    }
+}
+
+impl Receiver for RingReceiver {
+    fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
+        let Some(mut message) = self.begin(deadline)? else { return Ok(None) };
+        if message.fate != Fate::Deliver {
+            return self.discard(message, deadline);
+        }
+        let Some(target) = buffer.get_mut(..message.total) else {
+            self.message = (message.received > 0).then_some(message);
+            return Err(Error::BufferTooSmall {
+                object: self.ring.object().into(),
+                message_bytes: message.total,
+                buffer_bytes: buffer.len(),
+            });
+        };
+        if message.received > 0 {
+            return self.finish(message, target, deadline);
+        }
+        match self.fill(&mut message, target, deadline) {
+            Ok(()) => Ok(Some(message.total)),
+            Err(error) => {
+                if error.is_out_of_time() && message.received > 0 {
+                    self.stash.extend_from_slice(&target[..message.received]);
+                    self.message = Some(message);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl RingReceiver {
+    /// Completes a message that an earlier call began, and delivers it.
+    #[cold]
+    fn finish(&mut self, mut message: Message, target: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
+        let filled = self.fill_stash(&mut message, deadline);
+        if let Err(error) = filled {
+            self.message = error.is_out_of_time().then_some(message);
+            if self.message.is_none() {
+                self.stash = Vec::new();
+            }
+            return Err(error);
+        }
+        self.message = None;
+        target.copy_from_slice(&self.stash);
+        self.stash.clear();
+        if self.stash.capacity() > KEPT_STASH_BYTES {
+            self.stash = Vec::new();
+        }
+        Ok(Some(message.total))
+    }
+}
+
+impl Drop for RingReceiver {
+    fn drop(&mut self) {
+        let header = self.ring.header();
+        role::give_up(&header.roles.receiver, self.generation, self.watch.own());
+        wake(&header.sleepers.sender);
+    }
+}
+
+/// A receiver that waits for a record, or for news of the sender.
+struct Arrival<'a> {
+    receiver: &'a mut RingReceiver,
+    /// The message that is being received.
+    inside: Option<Message>,
+}
+
+impl Wait for Arrival<'_> {
+    type Event = Event;
+
+    #[inline]
+    fn poll(&mut self) -> Result<Option<Event>> {
+        let receiver = &mut *self.receiver;
+        if let Some(record) = receiver.ring.record(receiver.slots) {
+            return Ok(Some(Event::Record(record)));
+        }
+        let status = Status::load(&receiver.ring.header().roles.sender);
+        let torn =
+            self.inside.is_some_and(|message| message.generation != status.generation() as u8 || status.is_closed());
+        if !torn && !status.is_closed() {
+            return Ok(None);
+        }
+        // What the sender published before it closed, or before its successor came, is seen now: the load above was a
+        // SeqCst one of a word that was stored after those records.
+        if let Some(record) = receiver.ring.record(receiver.slots) {
+            return Ok(Some(Event::Record(record)));
+        }
+        if torn {
+            return Ok(Some(Event::Torn));
+        }
+        if receiver.is_old_news(status.generation()) {
+            return Ok(None);
+        }
+        receiver.tell_end(status.generation());
+        Ok(Some(Event::End))
+    }
+
+    fn check_peer(&mut self) -> Result<()> {
+        let receiver = &mut *self.receiver;
+        let role = &receiver.ring.header().roles.sender;
+        let Some(owner) = role::gone_owner(role, &mut receiver.watch) else { return Ok(()) };
+        let generation = Status::load(role).generation();
+        if receiver.ring.record(receiver.slots).is_some() {
+            return Ok(());
+        }
+        if let Some(message) = self.inside {
+            receiver.tell_end(generation);
+            return Err(receiver.torn(&message));
+        }
+        if receiver.is_old_news(generation) {
+            return Ok(());
+        }
+        receiver.tell_end(generation);
+        Err(Error::PeerGone {
+            object: receiver.ring.object().into(),
+            detail: format!("its sender, process {}, has exited without closing", owner.pid()),
+        })
+    }
+
+    fn word(&self) -> &AtomicU32 {
+        &self.receiver.ring.header().sleepers.receiver
+    }
+
+    fn out_of_time(&self, deadline: Deadline) -> Error {
+        Error::out_of_time("receive", self.receiver.ring.object(), deadline)
+    }
+}

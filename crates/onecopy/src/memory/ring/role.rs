@@ -1,0 +1,76 @@
+//! The two roles of a ring: one process has each, and a dead one's can be taken over.
+//!
+//! The word `owner` of a role:
+//!
+//! | Value | Meaning | Next |
+//! |---|---|---|
+//! | 0 | nobody has the role | a process sets its identity (compare-and-swap) |
+//! | an identity that lives | that process has it | it sets 0 when it closes |
+//! | an identity that has exited | the process was killed, or exited without closing | another sets its own identity |
+//!
+//! The word `status` counts the owners and says whether the last one has closed; the owner alone writes it.
+
+use std::sync::atomic::Ordering;
+
+use super::layout::{Ring, Role};
+use crate::process::{Identity, Watch};
+use crate::{Error, Result};
+
+/// A generation of a role: the number of its owner, and whether it has closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Status(u64);
+
+impl Status {
+    const CLOSED: u64 = 1;
+
+    #[inline]
+    pub(super) fn load(role: &Role) -> Self {
+        // SeqCst: a side about to sleep loads it after announcing itself, see `wait`.
+        Self(role.status.load(Ordering::SeqCst))
+    }
+
+    /// The number of the owner; 0 is nobody yet.
+    pub(super) fn generation(self) -> u64 {
+        self.0 >> 1
+    }
+
+    #[inline]
+    pub(super) fn is_closed(self) -> bool {
+        self.0 & Self::CLOSED != 0
+    }
+}
+
+/// Takes a role and returns the generation that begins with that.
+pub(super) fn claim(ring: &Ring, role: &Role, name: &'static str, watch: &mut Watch) -> Result<u64> {
+    loop {
+        let current = role.owner.load(Ordering::Acquire);
+        if let Some(owner) = Identity::from_bits(current)
+            && !watch.is_gone(owner)
+        {
+            return Err(Error::Occupied { object: ring.object().into(), role: name, pid: owner.pid() });
+        }
+        let own = watch.own().to_bits();
+        // Acquire pairs with the Release of `give_up`: its progress is seen. What a killed process wrote is seen as well,
+        // since the kernel reported its end.
+        if role.owner.compare_exchange(current, own, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            let generation = Status::load(role).generation().wrapping_add(1) & (u64::MAX >> 1);
+            role.status.store(generation << 1, Ordering::SeqCst);
+            return Ok(generation);
+        }
+    }
+}
+
+/// Closes a role. The caller wakes the other side.
+pub(super) fn give_up(role: &Role, generation: u64, own: Identity) {
+    // A child made by fork drops its copies too, but never took the role.
+    if own.pid() != std::process::id() {
+        return;
+    }
+    role.status.store(generation << 1 | Status::CLOSED, Ordering::SeqCst);
+    let _ = role.owner.compare_exchange(own.to_bits(), 0, Ordering::Release, Ordering::Relaxed);
+}
+
+/// The process that has a role and has exited.
+pub(super) fn gone_owner(role: &Role, watch: &mut Watch) -> Option<Identity> {
+    Identity::from_bits(role.owner.load(Ordering::Acquire)).filter(|owner| watch.is_gone(*owner))
+}

@@ -1,0 +1,279 @@
+//! The sending side.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::layout::{
+    BULK, FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, Record, Ring, SLOTS, whole_lines,
+};
+use super::role::{self, Status};
+use super::wait::{Wait, wait, wake};
+use super::{create, layout};
+use crate::memory::Region;
+use crate::process::{Identity, Watch};
+use crate::{Deadline, Error, Result, Sender, WaitStrategy};
+
+/// Sends messages through a ring in shared memory.
+///
+/// A message longer than the ring goes in pieces as the receiver takes them. From its first piece on it is accepted: what does
+/// not go before the deadline is kept here, [`Sender::send_by`] returns success, and the rest goes before the next message or
+/// in [`Sender::flush_by`]. So a call that fails for want of time has sent nothing. Who sends long messages with a deadline
+/// calls `flush_by` before dropping the sender; otherwise the receiver is told of a message whose end never came.
+#[derive(Debug)]
+pub struct RingSender {
+    ring: Ring,
+    watch: Watch,
+    strategy: WaitStrategy,
+    generation: u64,
+    /// The number of the next record. Only this side changes it.
+    slots: u64,
+    /// The position of the next piece in the bulk. Only this side changes it.
+    bulk: u64,
+    /// Where the receiver was when this side last looked: `slots - SLOTS..=slots`, stale by what it took since.
+    slots_taken: u64,
+    /// The same for the bulk.
+    bulk_taken: u64,
+    /// The generation of a receiver that was gone before this side attached: to wait for its successor is right.
+    absent: u64,
+    /// The rest of an accepted message.
+    rest: Option<Rest>,
+}
+
+#[derive(Debug)]
+struct Rest {
+    bytes: Vec<u8>,
+    sent: usize,
+    total: u64,
+}
+
+impl RingSender {
+    /// Becomes the sender of the ring in `region`, which is laid out first if the region is new (all zeros). `deadline` is for
+    /// the case that another process is doing that at this moment.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Occupied`] with the process that is the sender already, unless that has exited. [`Error::Corrupt`] for a
+    /// region that holds something else. [`Error::Invalid`] for one that is read-only or shorter than
+    /// [`MIN_RING_BYTES`](super::MIN_RING_BYTES).
+    pub fn attach(region: impl Into<Arc<Region>>, deadline: Deadline) -> Result<Self> {
+        let region = region.into();
+        let own = Identity::current().map_err(|error| Error::os("open", "/proc/self/stat", error))?;
+        let mut watch = Watch::new(own);
+        let ring = create::open(region, &mut watch, deadline)?;
+        let roles = &ring.header().roles;
+        let generation = role::claim(&ring, &roles.sender, "sender", &mut watch)?;
+        let receiver = Status::load(&roles.receiver);
+        let gone = receiver.is_closed() || role::gone_owner(&roles.receiver, &mut watch).is_some();
+        let absent = if gone { receiver.generation() } else { 0 };
+        let mut sender = Self {
+            ring,
+            watch,
+            strategy: WaitStrategy::default(),
+            generation,
+            slots: 0,
+            bulk: 0,
+            slots_taken: 0,
+            bulk_taken: 0,
+            absent,
+            rest: None,
+        };
+        sender.find_place()?;
+        Ok(sender)
+    }
+
+    /// Sets how to wait while the ring is full.
+    pub fn set_wait_strategy(&mut self, strategy: WaitStrategy) {
+        self.strategy = strategy;
+    }
+
+    /// Goes on where the last sender stopped. One that was killed may have published a record and not said so.
+    fn find_place(&mut self) -> Result<()> {
+        let sent = &self.ring.header().sent;
+        let (mut slots, mut bulk) = (sent.slots.load(Ordering::Acquire), sent.bulk.load(Ordering::Acquire));
+        for _ in 0..SLOTS {
+            let Some(record) = self.ring.record(slots) else { break };
+            if record.has(BULK) {
+                let position = self.ring.slot(slots).words[1].load(Ordering::Relaxed);
+                bulk = position.wrapping_add(whole_lines(record.bytes()));
+            }
+            slots = slots.wrapping_add(1);
+        }
+        (self.slots, self.bulk) = (slots, bulk);
+        self.look_at_receiver()
+    }
+
+    /// Takes over how far the receiver says it is, if that can be.
+    fn look_at_receiver(&mut self) -> Result<()> {
+        let received = &self.ring.header().received;
+        // Acquire pairs with the stores in `RingReceiver::release`: its copies out of the slots are over.
+        let slots = received.slots.load(Ordering::Acquire);
+        let bulk = received.bulk.load(Ordering::Acquire);
+        let (slots_used, bulk_used) = (self.slots.wrapping_sub(slots), self.bulk.wrapping_sub(bulk));
+        if slots_used > SLOTS || bulk_used > self.ring.sizes.bulk_bytes || !bulk.is_multiple_of(whole_lines(1)) {
+            return Err(Error::Corrupt {
+                object: self.ring.object().into(),
+                detail: format!(
+                    "the receiver is at record {slots} and byte {bulk}, of {} and {} sent",
+                    self.slots, self.bulk
+                ),
+            });
+        }
+        (self.slots_taken, self.bulk_taken) = (slots, bulk);
+        Ok(())
+    }
+
+    /// Whether there is room for a record, and for `bulk_bytes` in the bulk, as far as this side knows.
+    #[inline]
+    fn has_room(&self, bulk_bytes: u64) -> bool {
+        self.slots.wrapping_sub(self.slots_taken) < SLOTS
+            && self.bulk.wrapping_sub(self.bulk_taken) + bulk_bytes <= self.ring.sizes.bulk_bytes
+    }
+
+    #[inline]
+    fn wait_for_room(&mut self, bulk_bytes: u64, deadline: Deadline) -> Result<()> {
+        if self.has_room(bulk_bytes) {
+            return Ok(());
+        }
+        let strategy = self.strategy;
+        wait(&mut Room { sender: self, bulk_bytes }, strategy, deadline)
+    }
+
+    /// Publishes the record of the slot that was filled.
+    #[inline]
+    fn publish(&mut self, flags: u8, bytes: usize) {
+        let record = Record::new(self.slots, self.generation as u8, flags, bytes);
+        let header = self.ring.header();
+        // SeqCst, not just Release: the receiver may be about to sleep, see `wait`.
+        self.ring.slot(self.slots).record.store(record.to_bits(), Ordering::SeqCst);
+        self.slots = self.slots.wrapping_add(1);
+        // For a successor. The bulk first: if this process is killed between the two, the record is found by its lap.
+        header.sent.bulk.store(self.bulk, Ordering::Release);
+        header.sent.slots.store(self.slots, Ordering::Release);
+        wake(&header.sleepers.receiver);
+    }
+
+    /// Sends the piece of a message of `total` bytes that begins with `rest`, and returns its length.
+    fn send_piece(&mut self, rest: &[u8], first: bool, total: u64, deadline: Deadline) -> Result<usize> {
+        let flags = if first { FIRST } else { 0 };
+        let ends = |bytes: usize| if bytes == rest.len() { LAST } else { 0 };
+        if total <= INLINE_MESSAGE_BYTES as u64 {
+            self.wait_for_room(0, deadline)?;
+            let slot = self.ring.slot(self.slots);
+            let names_total = first && total > INLINE_BYTES as u64;
+            let bytes = rest.len().min(if names_total { INLINE_FIRST_BYTES } else { INLINE_BYTES });
+            if names_total {
+                slot.words[0].store(total, Ordering::Relaxed);
+            }
+            slot.put(usize::from(names_total), &rest[..bytes]);
+            self.publish(flags | ends(bytes), bytes);
+            return Ok(bytes);
+        }
+        let piece_bytes = self.ring.sizes.piece_bytes;
+        let bytes = rest.len().min(piece_bytes - (self.bulk % piece_bytes as u64) as usize);
+        self.wait_for_room(whole_lines(bytes), deadline)?;
+        self.ring.put_bulk(self.bulk, &rest[..bytes]);
+        let slot = self.ring.slot(self.slots);
+        slot.words[0].store(total, Ordering::Relaxed);
+        slot.words[1].store(self.bulk, Ordering::Relaxed);
+        self.bulk = self.bulk.wrapping_add(whole_lines(bytes));
+        self.publish(flags | BULK | ends(bytes), bytes);
+        Ok(bytes)
+    }
+
+    #[cold]
+    fn send_rest(&mut self, mut rest: Rest, deadline: Deadline) -> Result<()> {
+        while rest.sent < rest.bytes.len() {
+            match self.send_piece(&rest.bytes[rest.sent..], false, rest.total, deadline) {
+                Ok(bytes) => rest.sent += bytes,
+                Err(error) => {
+                    // Without a receiver the message is lost, and its successor sees that by the next first record.
+                    self.rest = error.is_out_of_time().then_some(rest);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Sender for RingSender {
+    fn send_by(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
+        self.flush_by(deadline)?;
+        let total = message.len() as u64;
+        let mut sent = self.send_piece(message, true, total, deadline)?;
+        while sent < message.len() {
+            match self.send_piece(&message[sent..], false, total, deadline) {
+                Ok(bytes) => sent += bytes,
+                Err(error) if error.is_out_of_time() => {
+                    self.rest = Some(Rest { bytes: message[sent..].to_vec(), sent: 0, total });
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn flush_by(&mut self, deadline: Deadline) -> Result<()> {
+        match self.rest.take() {
+            None => Ok(()),
+            Some(rest) => self.send_rest(rest, deadline),
+        }
+    }
+}
+
+impl Drop for RingSender {
+    fn drop(&mut self) {
+        // As much of an accepted message as there is room for: the receiver is told if that was not all.
+        let _ = self.flush_by(Deadline::Now);
+        let header = self.ring.header();
+        role::give_up(&header.roles.sender, self.generation, self.watch.own());
+        wake(&header.sleepers.receiver);
+    }
+}
+
+/// A sender that waits for room.
+struct Room<'a> {
+    sender: &'a mut RingSender,
+    bulk_bytes: u64,
+}
+
+impl Wait for Room<'_> {
+    type Event = ();
+
+    fn poll(&mut self) -> Result<Option<()>> {
+        self.sender.look_at_receiver()?;
+        if self.sender.has_room(self.bulk_bytes) {
+            return Ok(Some(()));
+        }
+        let receiver = Status::load(&self.sender.ring.header().roles.receiver);
+        if receiver.is_closed() && receiver.generation() != self.sender.absent {
+            let object = self.sender.ring.object().into();
+            return Err(Error::PeerGone { object, detail: "its receiver has closed, and it is full".into() });
+        }
+        Ok(None)
+    }
+
+    fn check_peer(&mut self) -> Result<()> {
+        let RingSender { ring, watch, absent, .. } = &mut *self.sender;
+        let role = &ring.header().roles.receiver;
+        match role::gone_owner(role, watch) {
+            Some(owner) if Status::load(role).generation() != *absent => Err(Error::PeerGone {
+                object: ring.object().into(),
+                detail: format!("its receiver, process {}, has exited without closing, and it is full", owner.pid()),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn word(&self) -> &AtomicU32 {
+        &self.sender.ring.header().sleepers.sender
+    }
+
+    fn out_of_time(&self, deadline: Deadline) -> Error {
+        Error::out_of_time("send", self.sender.ring.object(), deadline)
+    }
+}
+
+const _: () = assert!(layout::PIECE_BYTES >= INLINE_MESSAGE_BYTES);
