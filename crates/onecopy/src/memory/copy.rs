@@ -8,26 +8,20 @@
 //!
 //! `ptr::copy_nonoverlapping` would not do: the compiler may assume that its source does not change, so it could read the
 //! source twice (once for a check, once for the use), and a race on it is undefined. `libc::memcpy` called by its name is the
-//! same function to the compiler. What is used instead:
+//! same function to the compiler, and volatile copies by words are eight times slower than memcpy at 64 bytes.
 //!
-//! - Up to [`SMALL_BYTES`]: volatile loads and stores of eight bytes, the last one overlapping. The compiler keeps each
-//!   exactly as written.
-//! - Above: libc's memcpy, called from inside an assembly block. The compiler sees a block that may read and write any
-//!   memory reachable from its operands, and has to accept every outcome that some Rust code could have; relaxed atomic
-//!   loads and stores of single bytes can have each of them. The machine code of memcpy reads nothing outside the source,
-//!   writes nothing outside the destination, and decides nothing by the bytes that it copies, so a peer that changes them
-//!   meanwhile changes what arrives and nothing else. Bytes that memcpy reads twice (the overlap of its last two loads) may
-//!   arrive as any mixture of old and new, which is true of any copy without a lock.
+//! So memcpy is called from inside an assembly block. The compiler sees a block that may read and write any memory reachable
+//! from its operands, and has to accept every outcome that some Rust code could have; relaxed atomic loads and stores of
+//! single bytes can have each of them. The machine code of memcpy reads nothing outside the source, writes nothing outside
+//! the destination, and decides nothing by the bytes that it copies, so a peer that changes them meanwhile changes what
+//! arrives and nothing else. Bytes that memcpy reads twice (the overlap of its last two loads) may arrive as any mixture of
+//! old and new, which is true of any copy without a lock.
 //!
-//! Either way one byte of the destination can be old and its neighbour new. What must be consistent is ordered by an atomic
-//! beside the bytes: Release after the last copy out, Acquire before the first copy in.
+//! One byte of the destination can be old and its neighbour new. What must be consistent is ordered by an atomic beside the
+//! bytes: Release after the last copy out, Acquire before the first copy in.
+//!
+//! Measured against `copy_from_slice` in the same run: 3.8 for 2.8 ns at 65 bytes, the same from 64 KiB on.
 #![expect(unsafe_code, reason = "raw copies from and to memory that another process writes")]
-
-use std::ptr;
-
-/// Up to here volatile words beat the call: the registers that a call may clobber need not be saved.
-const SMALL_BYTES: usize = 64;
-const WORD_BYTES: usize = size_of::<[u8; 8]>();
 
 /// Copies `private.len()` bytes from `shared` into `private`.
 ///
@@ -38,7 +32,7 @@ const WORD_BYTES: usize = size_of::<[u8; 8]>();
 #[inline]
 pub(crate) unsafe fn copy_in(private: &mut [u8], shared: *const u8) {
     // SAFETY: `private` is writable for its length, `shared` readable by the caller's promise; they do not overlap.
-    unsafe { copy(private.as_mut_ptr(), shared, private.len()) }
+    unsafe { memcpy_unseen(private.as_mut_ptr(), shared, private.len()) }
 }
 
 /// Copies `private` to `shared`.
@@ -50,46 +44,7 @@ pub(crate) unsafe fn copy_in(private: &mut [u8], shared: *const u8) {
 #[inline]
 pub(crate) unsafe fn copy_out(shared: *mut u8, private: &[u8]) {
     // SAFETY: `private` is readable for its length, `shared` writable by the caller's promise; they do not overlap.
-    unsafe { copy(shared, private.as_ptr(), private.len()) }
-}
-
-#[inline]
-unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
-    if len > SMALL_BYTES {
-        // SAFETY: by the contract of `copy_in` and `copy_out`, whose ranges these are.
-        unsafe { memcpy_unseen(to, from, len) }
-    } else if len >= WORD_BYTES {
-        let last = len - WORD_BYTES;
-        for offset in (0..last).step_by(WORD_BYTES) {
-            // SAFETY: `offset + WORD_BYTES < len`.
-            unsafe { copy_piece::<[u8; WORD_BYTES]>(to, from, offset) }
-        }
-        // SAFETY: `last + WORD_BYTES == len`. The bytes before it may be copied a second time.
-        unsafe { copy_piece::<[u8; WORD_BYTES]>(to, from, last) }
-    } else {
-        for offset in 0..len {
-            // SAFETY: `offset < len`.
-            unsafe { copy_piece::<u8>(to, from, offset) }
-        }
-    }
-}
-
-/// One load and one store of a `T`, an array of bytes: any value is valid, any address aligned.
-///
-/// # Safety
-///
-/// `from` is readable and `to` writable at `offset` for the size of `T`.
-#[inline]
-unsafe fn copy_piece<T>(to: *mut u8, from: *const u8, offset: usize) {
-    const { assert!(align_of::<T>() == 1) };
-    // SAFETY: `offset` lies within the range of `from`.
-    let from = unsafe { from.add(offset) };
-    // SAFETY: `offset` lies within the range of `to`.
-    let to = unsafe { to.add(offset) };
-    // SAFETY: readable by the contract; `T` needs no alignment.
-    let piece = unsafe { ptr::read_volatile(from.cast::<T>()) };
-    // SAFETY: writable by the contract; `T` needs no alignment.
-    unsafe { ptr::write_volatile(to.cast::<T>(), piece) }
+    unsafe { memcpy_unseen(shared, private.as_ptr(), private.len()) }
 }
 
 /// memcpy(3), hidden from the compiler.
@@ -98,6 +53,7 @@ unsafe fn copy_piece<T>(to: *mut u8, from: *const u8, offset: usize) {
 ///
 /// As [`copy_in`].
 #[cfg(target_arch = "x86_64")]
+#[inline]
 unsafe fn memcpy_unseen(to: *mut u8, from: *const u8, len: usize) {
     // SAFETY: the arguments stand where the System V ABI wants them and hold what memcpy demands; `clobber_abi` saves what
     // a call may change; the stack is aligned on entry to an assembly block without `nostack`; memcpy does not unwind.
@@ -119,6 +75,7 @@ unsafe fn memcpy_unseen(to: *mut u8, from: *const u8, len: usize) {
 ///
 /// As [`copy_in`].
 #[cfg(target_arch = "aarch64")]
+#[inline]
 unsafe fn memcpy_unseen(to: *mut u8, from: *const u8, len: usize) {
     // SAFETY: the arguments stand where the procedure call standard wants them and hold what memcpy demands; `clobber_abi`
     // saves what a call may change, the link register among it; memcpy does not unwind.
@@ -134,20 +91,23 @@ unsafe fn memcpy_unseen(to: *mut u8, from: *const u8, len: usize) {
     }
 }
 
-/// The volatile copy at every length, on machines for which no assembly is written.
+/// Volatile bytes, on machines for which no assembly is written: right, and slow.
 ///
 /// # Safety
 ///
 /// As [`copy_in`].
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 unsafe fn memcpy_unseen(to: *mut u8, from: *const u8, len: usize) {
-    let last = len - WORD_BYTES;
-    for offset in (0..last).step_by(WORD_BYTES) {
-        // SAFETY: `offset + WORD_BYTES < len`.
-        unsafe { copy_piece::<[u8; WORD_BYTES]>(to, from, offset) }
+    for offset in 0..len {
+        // SAFETY: `offset < len`, the length of both ranges.
+        let from = unsafe { from.add(offset) };
+        // SAFETY: as above.
+        let to = unsafe { to.add(offset) };
+        // SAFETY: readable by the contract; a byte needs no alignment, and each of its values is valid.
+        let byte = unsafe { std::ptr::read_volatile(from) };
+        // SAFETY: writable by the contract.
+        unsafe { std::ptr::write_volatile(to, byte) }
     }
-    // SAFETY: `last + WORD_BYTES == len`, and the caller copies more than one word.
-    unsafe { copy_piece::<[u8; WORD_BYTES]>(to, from, last) }
 }
 
 #[cfg(test)]
