@@ -37,3 +37,7 @@ soak:
 # The measurements of the README
 bench:
     cargo run --release -- bench --quick
+
+# Puts a real run into the README
+readme:
+    ci/update-readme
