@@ -1,0 +1,10 @@
+//! Both directions with programs that we did not write: what they send we receive, and what we send they receive.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod ipcs;
+mod multiprocessing;
+mod posix_ipc;
+mod socat;
+mod sysv_ipc;
