@@ -11,8 +11,6 @@ use onecopy::message::unix_dgram::UnixDatagram;
 use onecopy::open::{self, OpenOptions};
 use onecopy::{Address, Deadline, PosixName, Receiver, Result, Sender, SysvName};
 
-use rustix::io::Errno;
-
 use crate::failure::Failure;
 use crate::parts::PartSender;
 
@@ -57,13 +55,7 @@ pub(crate) fn fragment_sender(
             Box::new(FragmentSender::new(queue).with_watch(posix_mq::receiver_watch()))
         }
         Address::SysvMq(name) => {
-            let mut watch = sysv_mq::receiver_watch();
-            // A queue that may only be written does not tell who reads it.
-            let watch = move |queue: &mut SysvQueue| match watch(queue) {
-                Err(error) if error.raw_os_error() == Some(Errno::ACCESS.raw_os_error()) => Ok(()),
-                result => result,
-            };
-            Box::new(FragmentSender::new(typed(name, outgoing, options)?).with_watch(watch))
+            Box::new(FragmentSender::new(typed(name, outgoing, options)?).with_watch(sysv_mq::receiver_watch()))
         }
         _ => Box::new(FragmentSender::new(open::open_sender(address, options)?)),
     })

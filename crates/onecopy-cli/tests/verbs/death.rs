@@ -84,7 +84,7 @@ fn a_raw_stream_whose_reader_was_killed_is_an_error_and_one_whose_writer_was_kil
 #[test]
 fn what_a_killed_side_leaves_does_not_stand_in_the_way() {
     let _watchdog = watchdog(Duration::from_secs(250));
-    for mechanism in ["pty", "unix", "unix-dgram", "unix-seqpacket", "fifo", "mq"] {
+    for mechanism in ["pty", "unix", "unix-dgram", "unix-seqpacket", "fifo", "shm", "mq"] {
         let object = Object::new(mechanism);
         let (mut receiver, _) = receive(&object, &[]);
         wait_until_settled(&receiver);
@@ -94,6 +94,23 @@ fn what_a_killed_side_leaves_does_not_stand_in_the_way() {
         let ended = receiver.end();
         assert!(ended.status.success(), "{mechanism}: {ended:?}");
     }
+}
+
+#[test]
+fn nothing_but_the_named_object_is_left() {
+    let object = Object::new("shm");
+    let name = object.address.rsplit('/').next().unwrap().to_owned();
+    let (mut receiver, address) = receive(&object, &["--frame"]);
+    let mut sender = onecopy(["send", &address, "--frame", "-i", "/dev/zero"]).start();
+    eventually("the transfer goes on", || bytes_written(receiver.pid()) > 1 << 20);
+    let (receiver_pid, sender_pid) = (receiver.pid(), sender.pid());
+    receiver.kill();
+    sender.kill();
+    let left = std::fs::read_dir("/dev/shm").unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let of_them = left.filter(|file| {
+        file.contains(&name) || [receiver_pid, sender_pid].iter().any(|pid| file.contains(&format!("-{pid}")))
+    });
+    assert_eq!(of_them.collect::<Vec<_>>(), [name]);
 }
 
 /// How many bytes the process has passed to write calls (proc_pid_io(5)).

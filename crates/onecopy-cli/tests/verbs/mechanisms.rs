@@ -42,7 +42,7 @@ fn key(name: &str) -> u32 {
 /// Byte streams.
 pub(crate) const STREAMS: [&str; 6] = ["fifo", "pty", "unix", "unix-abstract", "tcp", "tcp6"];
 /// Mechanisms whose messages arrive whole, each once.
-pub(crate) const MESSAGES: [&str; 4] = ["unix-dgram", "unix-seqpacket", "mq", "sysv-mq"];
+pub(crate) const MESSAGES: [&str; 7] = ["unix-dgram", "unix-seqpacket", "mq", "sysv-mq", "shm", "sysv-shm", "mmap"];
 
 /// Whether this machine has it. A test that cannot run says so.
 pub(crate) fn is_available(test: &str, mechanism: &str) -> bool {

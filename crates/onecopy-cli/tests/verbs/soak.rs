@@ -45,6 +45,7 @@ fn a_gibibyte_arrives_with_the_same_digest() {
         ("mq", &["--frame"]),
         ("sysv-mq", &["--frame"]),
         ("unix-dgram", &["--frame"]),
+        ("shm", &["--frame"]),
     ] {
         let object = Object::new(mechanism);
         let receiver = ["recv", &object.address, "--verbose", "-o", copy.to_str().unwrap()];

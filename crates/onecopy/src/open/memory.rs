@@ -6,6 +6,7 @@ use crate::memory::Region;
 use crate::memory::anonymous::AnonymousMapping;
 use crate::memory::file_mapping::FileMapping;
 use crate::memory::posix_shm::PosixShm;
+use crate::memory::ring::{RING_BYTES, RingReceiver, RingSender};
 use crate::memory::sysv_shm::SysvShm;
 use crate::{Address, Error, Result};
 
@@ -46,6 +47,26 @@ pub fn open_region_read_only(address: &Address) -> Result<Region> {
         Address::FileMapping(path) => Ok(FileMapping::open_read_only(path.as_path())?.into_region()),
         Address::Descriptor(name) => inherited(*name),
         _ => Err(no_memory(address)),
+    }
+}
+
+/// The sender of the ring in the region that `address` names.
+pub(super) fn ring_sender(address: &Address, options: &OpenOptions) -> Result<RingSender> {
+    RingSender::attach(region_for_ring(address, options)?, options.deadline)
+}
+
+/// The receiver of the ring in the region that `address` names.
+pub(super) fn ring_receiver(address: &Address, options: &OpenOptions) -> Result<RingReceiver> {
+    RingReceiver::attach(region_for_ring(address, options)?, options.deadline)
+}
+
+/// A region that exists keeps its length, whatever it is; the ring says if it is too short.
+fn region_for_ring(address: &Address, options: &OpenOptions) -> Result<Region> {
+    match open_region(address, RING_BYTES, &OpenOptions { create: false, ..*options }) {
+        Err(error) if options.create && error.raw_os_error() == Some(libc::ENOENT) => {
+            open_region(address, RING_BYTES, options)
+        }
+        result => result,
     }
 }
 

@@ -177,8 +177,11 @@ pub fn open_sender(address: &Address, options: &OpenOptions) -> Result<BoxedSend
         Address::Sctp(name) => Ok(Box::new(sctp(name, options)?)),
         Address::PosixMq(name) => Ok(Box::new(posix_queue(name, Access::Send, options)?)),
         Address::SysvMq(name) => Ok(Box::new(sysv_queue(name, options)?)),
-        _ if shape(address)? == Shape::Bytes => Ok(Box::new(FramedSender::new(open_writer(address, options)?))),
-        _ => Err(no_transfer(address)),
+        _ => match shape(address)? {
+            Shape::Bytes => Ok(Box::new(FramedSender::new(open_writer(address, options)?))),
+            Shape::Memory => Ok(Box::new(memory::ring_sender(address, options)?)),
+            Shape::Messages | Shape::Remote | Shape::None => Err(no_transfer(address)),
+        },
     }
 }
 
@@ -195,8 +198,11 @@ pub fn open_receiver(address: &Address, options: &OpenOptions) -> Result<BoxedRe
         Address::Sctp(name) => Ok(Box::new(sctp(name, options)?)),
         Address::PosixMq(name) => Ok(Box::new(posix_queue(name, Access::Receive, options)?)),
         Address::SysvMq(name) => Ok(Box::new(sysv_queue(name, options)?)),
-        _ if shape(address)? == Shape::Bytes => Ok(Box::new(FramedReceiver::new(open_reader(address, options)?))),
-        _ => Err(no_transfer(address)),
+        _ => match shape(address)? {
+            Shape::Bytes => Ok(Box::new(FramedReceiver::new(open_reader(address, options)?))),
+            Shape::Memory => Ok(Box::new(memory::ring_receiver(address, options)?)),
+            Shape::Messages | Shape::Remote | Shape::None => Err(no_transfer(address)),
+        },
     }
 }
 
