@@ -208,7 +208,14 @@ macro_rules! commands_to_try {
 commands_to_try! {
     what_to_try_with_a_pipe_works: Pipe,
     what_to_try_with_a_fifo_works: Fifo,
+    what_to_try_with_a_pty_works: Pty,
     what_to_try_with_unix_stream_works: UnixStream,
+    what_to_try_with_unix_dgram_works: UnixDgram,
+    what_to_try_with_unix_seqpacket_works: UnixSeqpacket,
+    what_to_try_with_tcp_works: Tcp,
     what_to_try_with_posix_mq_works: PosixMq,
     what_to_try_with_sysv_mq_works: SysvMq,
+    what_to_try_with_posix_shm_works: PosixShm,
+    what_to_try_with_sysv_shm_works: SysvShm,
+    what_to_try_with_a_file_mapping_works: FileMapping,
 }
