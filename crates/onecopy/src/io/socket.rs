@@ -7,7 +7,8 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::addr::SocketAddrArg;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvFlags, RecvMsg, SendAncillaryBuffer, SendFlags, Shutdown, recvmsg, sendmsg, sendto,
+    RecvAncillaryBuffer, RecvFlags, RecvMsg, SendAncillaryBuffer, SendFlags, Shutdown, recv, recvmsg, send, sendmsg,
+    sendto,
 };
 
 use crate::io::wait::retry;
@@ -84,6 +85,22 @@ impl Socket {
         })
     }
 
+    /// send(2): one message, for which the kernel does less than for sendmsg(2).
+    pub(crate) fn send_one_by(&self, message: &[u8], deadline: Deadline) -> Result<()> {
+        let flags = send_flags(deadline);
+        retry(self.as_fd(), PollFlags::OUT, deadline, ("send", "send", &self.object), || {
+            send(&self.fd, message, flags).map(drop)
+        })
+    }
+
+    /// recv(2): one message into a buffer that is long enough for any, for which the kernel does less than for recvmsg(2).
+    pub(crate) fn recv_one_by(&self, buffer: &mut [u8], deadline: Deadline) -> Result<usize> {
+        let flags = recv_flags(deadline);
+        retry(self.as_fd(), PollFlags::IN, deadline, ("receive", "recv", &self.object), || {
+            recv(&self.fd, &mut *buffer, flags).map(|(stored, _)| stored)
+        })
+    }
+
     /// sendto(2): one message to `to`, whose address for errors is `object`.
     ///
     /// Only for sockets whose room does not depend on the receiver: poll(2) knows nothing of `to`.
@@ -108,8 +125,7 @@ impl Socket {
         flags: RecvFlags,
         deadline: Deadline,
     ) -> Result<RecvMsg> {
-        let dontwait = if deadline == Deadline::Never { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
-        let flags = flags | dontwait | RecvFlags::CMSG_CLOEXEC;
+        let flags = flags | recv_flags(deadline) | RecvFlags::CMSG_CLOEXEC;
         retry(self.as_fd(), PollFlags::IN, deadline, ("receive", "recvmsg", &self.object), || {
             recvmsg(&self.fd, buffers, control, flags)
         })
@@ -135,6 +151,10 @@ impl Socket {
 
 pub(crate) fn send_flags(deadline: Deadline) -> SendFlags {
     SendFlags::NOSIGNAL | if deadline == Deadline::Never { SendFlags::empty() } else { SendFlags::DONTWAIT }
+}
+
+fn recv_flags(deadline: Deadline) -> RecvFlags {
+    if deadline == Deadline::Never { RecvFlags::empty() } else { RecvFlags::DONTWAIT }
 }
 
 impl AsFd for Socket {

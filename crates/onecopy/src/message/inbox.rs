@@ -19,30 +19,43 @@ pub(super) struct Inbox<M> {
     waiting: Option<(Vec<u8>, M)>,
 }
 
-impl<M> Inbox<M> {
+impl<M: Default> Inbox<M> {
     pub(super) fn new(longest_bytes: usize) -> Self {
         Self { longest_bytes, spill: Vec::new(), waiting: None }
     }
 
-    /// The message that waits, or the one that `receive` gets from the kernel, with its length and what `receive` says of
-    /// it. `receive` is given the slices to fill and may end the conversation with `None`.
+    /// Receives the message that waits, or else the one that `receive` gets from the kernel, and returns its length; what is
+    /// known of it besides goes to `about`. `receive` is given the slices to fill; `None` from it is the end.
     pub(super) fn recv(
         &mut self,
         buffer: &mut [u8],
+        about: &mut M,
         object: &str,
-        receive: impl FnOnce(&mut [IoSliceMut<'_>]) -> Result<Option<(usize, M)>>,
-    ) -> Result<Option<(usize, M)>> {
+        receive: impl FnOnce(&mut [IoSliceMut<'_>], &mut M) -> Result<Option<usize>>,
+    ) -> Result<Option<usize>> {
         if self.waiting.is_some() {
-            return self.take_waiting(buffer, object);
+            return self.take_waiting(buffer, about, object);
         }
-        let Some((len, about)) = self.fill(buffer, receive)? else { return Ok(None) };
-        if len <= buffer.len() {
-            return Ok(Some((len, about)));
+        match self.fill(buffer, |slices| receive(slices, about))? {
+            Some(len) if len > buffer.len() => {
+                self.keep(buffer, len, std::mem::take(about));
+                Err(too_small(object, len, buffer.len()))
+            }
+            other => Ok(other),
         }
+    }
+
+    /// Keeps a message whose beginning fills `buffer` and whose rest went to the spill.
+    #[cold]
+    fn keep(&mut self, buffer: &[u8], len: usize, about: M) {
         let mut message = buffer.to_vec();
         message.extend_from_slice(&self.spill[..len - buffer.len()]);
         self.waiting = Some((message, about));
-        Err(too_small(object, len, buffer.len()))
+    }
+
+    /// Whether a message was left waiting by a buffer that was too small.
+    pub(super) fn has_one_waiting(&self) -> bool {
+        self.waiting.is_some()
     }
 
     /// Puts a message that was received back, first in line.
@@ -50,11 +63,7 @@ impl<M> Inbox<M> {
         self.waiting = Some((message, about));
     }
 
-    fn fill(
-        &mut self,
-        buffer: &mut [u8],
-        receive: impl FnOnce(&mut [IoSliceMut<'_>]) -> Result<Option<(usize, M)>>,
-    ) -> Result<Option<(usize, M)>> {
+    fn fill<T>(&mut self, buffer: &mut [u8], receive: impl FnOnce(&mut [IoSliceMut<'_>]) -> Result<T>) -> Result<T> {
         if buffer.len() >= self.longest_bytes {
             return receive(&mut [IoSliceMut::new(buffer)]);
         }
@@ -64,15 +73,17 @@ impl<M> Inbox<M> {
         receive(&mut [IoSliceMut::new(buffer), IoSliceMut::new(&mut self.spill)])
     }
 
-    fn take_waiting(&mut self, buffer: &mut [u8], object: &str) -> Result<Option<(usize, M)>> {
-        let Some((message, about)) = self.waiting.take() else { return Ok(None) };
+    #[cold]
+    fn take_waiting(&mut self, buffer: &mut [u8], about: &mut M, object: &str) -> Result<Option<usize>> {
+        let Some((message, its_about)) = self.waiting.take() else { return Ok(None) };
         let len = message.len();
         if len > buffer.len() {
-            self.waiting = Some((message, about));
+            self.waiting = Some((message, its_about));
             return Err(too_small(object, len, buffer.len()));
         }
         buffer[..len].copy_from_slice(&message);
-        Ok(Some((len, about)))
+        *about = its_about;
+        Ok(Some(len))
     }
 }
 
@@ -86,8 +97,8 @@ mod tests {
 
     fn deliver<'m>(
         message: &'m [u8],
-    ) -> impl FnOnce(&mut [IoSliceMut<'_>]) -> Result<Option<(usize, &'static str)>> + use<'m> {
-        move |slices| {
+    ) -> impl FnOnce(&mut [IoSliceMut<'_>], &mut &'static str) -> Result<Option<usize>> + use<'m> {
+        move |slices, about| {
             let mut rest = message;
             for slice in slices.iter_mut() {
                 let len = rest.len().min(slice.len());
@@ -95,8 +106,13 @@ mod tests {
                 rest = &rest[len..];
             }
             assert!(rest.is_empty(), "{} bytes would be lost", rest.len());
-            Ok(Some((message.len(), "about")))
+            *about = "about";
+            Ok(Some(message.len()))
         }
+    }
+
+    fn nothing_more(_: &mut [IoSliceMut<'_>], _: &mut &'static str) -> Result<Option<usize>> {
+        panic!("one waits")
     }
 
     #[test]
@@ -106,17 +122,18 @@ mod tests {
             for size in 0..=64 {
                 let mut inbox = Inbox::new(64);
                 let mut buffer = vec![0xff; size];
-                match inbox.recv(&mut buffer, "o", deliver(&message)) {
-                    Ok(Some((got, "about"))) => assert_eq!(buffer[..got], message),
+                let mut about = "";
+                match inbox.recv(&mut buffer, &mut about, "o", deliver(&message)) {
+                    Ok(Some(got)) => assert_eq!(buffer[..got], message),
                     Err(Error::BufferTooSmall { message_bytes, buffer_bytes, .. }) => {
-                        assert_eq!((message_bytes, buffer_bytes), (message.len(), size));
+                        assert_eq!((message_bytes, buffer_bytes, about), (message.len(), size, ""));
                         let mut large = [0; 64];
-                        let (got, _) = inbox.recv(&mut large, "o", |_| panic!("one waits")).unwrap().unwrap();
+                        let got = inbox.recv(&mut large, &mut about, "o", nothing_more).unwrap().unwrap();
                         assert_eq!(large[..got], message);
                     }
                     other => panic!("{other:?}"),
                 }
-                assert!(inbox.waiting.is_none());
+                assert!(about == "about" && inbox.waiting.is_none());
             }
         }
     }
@@ -124,12 +141,13 @@ mod tests {
     #[test]
     fn a_waiting_message_outlives_many_small_buffers() {
         let mut inbox = Inbox::new(8);
+        let mut about = "";
         for size in [0, 1, 7] {
-            let result = inbox.recv(&mut vec![0; size], "o", deliver(b"8 bytes!"));
+            let result = inbox.recv(&mut vec![0; size], &mut about, "o", deliver(b"8 bytes!"));
             assert!(matches!(result, Err(Error::BufferTooSmall { message_bytes: 8, .. })), "{result:?}");
         }
         let mut buffer = [0; 8];
-        assert_eq!(inbox.recv(&mut buffer, "o", |_| panic!("one waits")).unwrap(), Some((8, "about")));
-        assert_eq!(&buffer, b"8 bytes!");
+        assert_eq!(inbox.recv(&mut buffer, &mut about, "o", nothing_more).unwrap(), Some(8));
+        assert_eq!((&buffer, about), (b"8 bytes!", "about"));
     }
 }

@@ -7,15 +7,14 @@
 //!
 //! Many kernels are built without SCTP, or leave it in a module that is not installed: [`is_available`] tells.
 
-use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_send_buffer_size, socket_send_buffer_size};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer, SocketFlags, SocketType, bind,
-    getpeername, ipproto, listen, socket_with,
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SocketFlags, SocketType, bind, getpeername, ipproto,
+    listen, socket_with,
 };
 
 use super::assembly::{Assembly, Piece};
@@ -235,7 +234,7 @@ impl Sender for SctpSocket {
     /// and never a SIGPIPE, when the other side is gone.
     fn send_by(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
         self.check_length(message.len())?;
-        self.socket.send_by(&[IoSlice::new(message)], &mut SendAncillaryBuffer::default(), deadline).map(drop)
+        self.socket.send_one_by(message, deadline)
     }
 
     /// The size of the send buffer (SO_SNDBUF).

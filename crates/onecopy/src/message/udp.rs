@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{
     set_socket_recv_buffer_size, set_socket_send_buffer_size, socket_recv_buffer_size, socket_send_buffer_size,
 };
-use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SocketType, bind, connect, getpeername};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, SocketType, bind, connect, getpeername};
 
 use super::inbox::Inbox;
 use crate::address::HostPort;
@@ -133,11 +133,13 @@ impl UdpSocket {
 
     fn receive(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<(usize, Option<SocketAddr>)> {
         let socket = &self.socket;
-        let received = self.inbox.recv(buffer, socket.object(), |slices| {
+        let mut from = None;
+        let received = self.inbox.recv(buffer, &mut from, socket.object(), |slices, from| {
             let got = socket.recv_by(slices, &mut RecvAncillaryBuffer::default(), RecvFlags::empty(), deadline)?;
-            Ok(Some((got.bytes, got.address.and_then(|address| address.try_into().ok()))))
+            *from = got.address.and_then(|address| address.try_into().ok());
+            Ok(Some(got.bytes))
         });
-        received.map(Option::unwrap_or_default).map_err(explain_refusal)
+        received.map(|len| (len.unwrap_or_default(), from)).map_err(explain_refusal)
     }
 
     /// How many datagrams the kernel discarded because this socket's receive buffer was full, since the socket was made,
@@ -195,9 +197,8 @@ impl Sender for UdpSocket {
     /// one was not sent); EDESTADDRREQ on a socket that is not connected; ENOBUFS when the send buffer is too small for the
     /// parts of a long datagram.
     fn send_by(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
-        let slices = [std::io::IoSlice::new(message)];
-        let sent = self.socket.send_by(&slices, &mut SendAncillaryBuffer::default(), deadline);
-        sent.map(drop).map_err(|error| explain_send(error, self.socket.object(), message.len(), self.limit_bytes))
+        let sent = self.socket.send_one_by(message, deadline);
+        sent.map_err(|error| explain_send(error, self.socket.object(), message.len(), self.limit_bytes))
     }
 
     /// [`IPV4_LIMIT_BYTES`] or [`IPV6_LIMIT_BYTES`], by the address of the peer.
@@ -217,7 +218,10 @@ impl Receiver for UdpSocket {
     ///
     /// As the trait says; on a connected socket ECONNREFUSED when a datagram sent before found no receiver.
     fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
-        self.receive(buffer, deadline).map(|(len, _)| Some(len))
+        if buffer.len() < IPV6_LIMIT_BYTES || self.inbox.has_one_waiting() {
+            return self.receive(buffer, deadline).map(|(len, _)| Some(len));
+        }
+        self.socket.recv_one_by(buffer, deadline).map(Some).map_err(explain_refusal)
     }
 
     fn object(&self) -> &str {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, getpeername, sendto, socketpair};
 
-use super::unix_packet::{PacketSocket, Wanted, credentials_of, pass_credentials, sender_of};
+use super::unix_packet::{PacketSocket, Wanted, pass_credentials};
 use crate::io::socket::send_flags;
 use crate::io::unix_name::{SocketFile, bind_to, connect_socket, connect_to, new_socket, socket_address};
 use crate::io::wait::Backoff;
@@ -56,7 +56,7 @@ impl UnixDatagram {
         // Before the name: the kernel notes the sender of a message when it is sent.
         pass_credentials(&fd, &object)?;
         let file = bind_to(&fd, name, &object)?;
-        Ok(Self { packet: PacketSocket::new(fd, object), connected: false, file: file.map(Arc::new) })
+        Ok(Self { packet: PacketSocket::new(fd, object, true), connected: false, file: file.map(Arc::new) })
     }
 
     /// A socket that sends to `name`, waiting until `deadline` for a receiver to appear. It has no name of its own, so nobody
@@ -70,7 +70,7 @@ impl UnixDatagram {
     pub fn connect(name: &UnixName, deadline: Deadline) -> Result<Self> {
         let object = format!("unix-dgram:{name}");
         let fd = connect_socket(SocketType::DGRAM, name, &object, deadline)?;
-        Ok(Self { packet: PacketSocket::new(fd, object), connected: true, file: None })
+        Ok(Self { packet: PacketSocket::new(fd, object, true), connected: true, file: None })
     }
 
     /// A socket that sends to `name` from a name of its own, `own`, to which answers come; it then receives from there only.
@@ -84,7 +84,7 @@ impl UnixDatagram {
         pass_credentials(&fd, &object)?;
         let file = bind_to(&fd, own, &format!("unix-dgram:{own}"))?;
         connect_to(&fd, name, &object, deadline)?;
-        Ok(Self { packet: PacketSocket::new(fd, object), connected: true, file: file.map(Arc::new) })
+        Ok(Self { packet: PacketSocket::new(fd, object, true), connected: true, file: file.map(Arc::new) })
     }
 
     /// Two sockets connected to each other, closed on exec.
@@ -107,7 +107,7 @@ impl UnixDatagram {
         let object = object.into();
         pass_credentials(&fd, &object)?;
         let connected = getpeername(&fd).is_ok();
-        Ok(Self { packet: PacketSocket::new(fd, object), connected, file: None })
+        Ok(Self { packet: PacketSocket::new(fd, object, true), connected, file: None })
     }
 
     /// Sends one message to `to`, whatever this socket is connected to: the way to answer [`UnixDatagram::recv_from_by`].
@@ -143,8 +143,8 @@ impl UnixDatagram {
     ///
     /// As [`Receiver::recv_into_by`].
     pub fn recv_from_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<(usize, Option<UnixName>)> {
-        let received = self.packet.recv_by(buffer, Wanted::Credentials, |_| false, deadline)?.unwrap_or_default();
-        Ok((received.bytes, sender_of(&received)))
+        let len = self.packet.recv_by(buffer, Wanted::Bytes, |_| false, deadline)?.unwrap_or_default();
+        Ok((len, self.packet.sender()))
     }
 
     /// As [`Receiver::recv_into_by`], with the process, user and group that sent the message, as the kernel noted them when it
@@ -153,14 +153,18 @@ impl UnixDatagram {
     ///
     /// # Errors
     ///
-    /// As [`Receiver::recv_into_by`].
+    /// As [`Receiver::recv_into_by`]; [`Error::Unsupported`] when another call met the message before this one was
+    /// ever used, and left it in line because its buffer was too small. The kernel tells who sent a message only once, so it
+    /// stays in line for a call that does not ask.
     pub fn recv_with_credentials_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<(usize, Credentials)> {
-        let received = self.packet.recv_by(buffer, Wanted::Credentials, |_| false, deadline)?.unwrap_or_default();
-        let credentials = credentials_of(&received).ok_or_else(|| Error::Unsupported {
-            object: self.packet.object().into(),
-            reason: "this kernel did not say who sent the message".into(),
-        })?;
-        Ok((received.bytes, credentials))
+        let len = self.packet.recv_by(buffer, Wanted::Credentials, |_| false, deadline)?.unwrap_or_default();
+        if let Some(credentials) = self.packet.credentials() {
+            return Ok((len, credentials));
+        }
+        self.packet.put_back(&buffer[..len]);
+        let reason =
+            "who sent the next message is not known, since a call that did not ask met it first: receive it so";
+        Err(Error::Unsupported { object: self.packet.object().into(), reason: reason.into() })
     }
 
     /// Sends one message and with it duplicates of `fds`, at most [`MAX_DESCRIPTORS`].
@@ -243,8 +247,7 @@ impl Receiver for UnixDatagram {
     /// Receives one message. Never `None`: datagrams have no end, and a sender that dies leaves no sign. Descriptors that come
     /// with the message are closed: [`UnixDatagram::recv_with_fds_by`] takes them.
     fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
-        let received = self.packet.recv_by(buffer, Wanted::Credentials, |_| false, deadline)?;
-        Ok(received.map(|received| received.bytes))
+        self.packet.recv_by(buffer, Wanted::Bytes, |_| false, deadline)
     }
 
     fn object(&self) -> &str {

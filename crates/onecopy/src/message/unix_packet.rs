@@ -37,11 +37,17 @@ const ALL_WORDS: usize = CREDENTIAL_WORDS + control_words(MAX_DESCRIPTORS * size
 pub(super) struct PacketSocket {
     socket: Socket,
     inbox: Inbox<Received>,
+    /// What came with the last message that was received.
+    last: Received,
+    /// Whether the name of the sender is asked for.
+    with_name: bool,
+    /// Whether credentials are asked for with every message: once they were asked for with one.
+    with_credentials: bool,
     /// Whether a message may be longer than [`LONGEST_BYTES`], so that its length must be asked for first.
     looks_first: bool,
 }
 
-/// What a receiver wants to know besides the bytes.
+/// What a receiver wants besides the bytes. Each costs time: the kernel writes control data slowly.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted {
     Bytes,
@@ -50,14 +56,19 @@ pub(super) enum Wanted {
 }
 
 impl PacketSocket {
-    pub(super) fn new(fd: OwnedFd, object: impl Into<String>) -> Self {
+    /// Takes over a socket. `with_name`: whether the names of senders are of interest.
+    pub(super) fn new(fd: OwnedFd, object: impl Into<String>, with_name: bool) -> Self {
+        Self::over(Socket::new(fd, object), with_name)
+    }
+
+    fn over(socket: Socket, with_name: bool) -> Self {
         let looks_first = rustix::param::page_size() > 4096;
-        Self { socket: Socket::new(fd, object), inbox: Inbox::new(LONGEST_BYTES), looks_first }
+        let (inbox, last) = (Inbox::new(LONGEST_BYTES), Received::default());
+        Self { socket, inbox, last, with_name, with_credentials: false, looks_first }
     }
 
     pub(super) fn try_clone(&self) -> Result<Self> {
-        let (socket, looks_first) = (self.socket.try_clone()?, self.looks_first);
-        Ok(Self { socket, inbox: Inbox::new(LONGEST_BYTES), looks_first })
+        Ok(Self::over(self.socket.try_clone()?, self.with_name))
     }
 
     pub(super) fn socket(&self) -> &Socket {
@@ -78,13 +89,18 @@ impl PacketSocket {
             );
             return Err(Error::Invalid { object: self.object().into(), reason });
         }
+        let sent = match fds {
+            [] => self.socket.send_one_by(message, deadline),
+            fds => self.send_control(message, SendAncillaryMessage::ScmRights(fds), deadline),
+        };
+        sent.map_err(|error| self.explain_send(error, message, self.object()))
+    }
+
+    fn send_control(&self, message: &[u8], part: SendAncillaryMessage<'_, '_>, deadline: Deadline) -> Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() {
-            control.push(SendAncillaryMessage::ScmRights(fds));
-        }
-        let sent = self.socket.send_by(&[IoSlice::new(message)], &mut control, deadline);
-        sent.map(drop).map_err(|error| self.explain_send(error, message, self.object()))
+        control.push(part);
+        self.socket.send_by(&[IoSlice::new(message)], &mut control, deadline).map(drop)
     }
 
     pub(super) fn check_piece(&self, message: &[u8], object: &str) -> Result<()> {
@@ -134,31 +150,61 @@ impl PacketSocket {
         wanted: Wanted,
         is_end: impl Fn(&Received) -> bool,
         deadline: Deadline,
-    ) -> Result<Option<Received>> {
+    ) -> Result<Option<usize>> {
         if self.looks_first {
             self.look(buffer.len(), deadline)?;
         }
-        let socket = &self.socket;
-        let received = self.inbox.recv(buffer, socket.object(), |slices| {
-            let received = recv_once(socket, slices, wanted, 0, deadline)?;
-            if is_end(&received) {
+        self.with_credentials |= wanted == Wanted::Credentials;
+        let wanted = if wanted == Wanted::Bytes && self.with_credentials { Wanted::Credentials } else { wanted };
+        let call = Call { socket: &self.socket, with_name: self.with_name, wanted, flags: 0 };
+        let received = self.inbox.recv(buffer, &mut self.last, self.socket.object(), |slices, received| {
+            let bytes = call.make(slices, received, deadline)?;
+            if bytes == 0 && is_end(received) {
                 return Ok(None);
             }
             if received.flags & libc::MSG_TRUNC != 0 {
-                return Err(socket.error("recvmsg", Errno::MSGSIZE).with_remedy("the message was cut off and is lost"));
+                let error = call.socket.error("recvmsg", Errno::MSGSIZE);
+                return Err(error.with_remedy("the message was cut off and is lost"));
             }
-            // Without room for control data the kernel reports all of them as cut off.
-            let flags = if wanted == Wanted::Descriptors { received.flags } else { 0 };
-            Ok(Some((received.bytes, Received { flags, ..received })))
-        })?;
-        Ok(received.map(|(bytes, received)| Received { bytes, ..received }))
+            if wanted != Wanted::Descriptors {
+                // Without room for control data the kernel reports all of them as cut off.
+                received.flags = 0;
+            }
+            Ok(Some(bytes))
+        });
+        if wanted != Wanted::Descriptors {
+            // Those of a message that waited in line.
+            self.last.fds.clear();
+        }
+        received
+    }
+
+    /// Who sent the message that was received last; `None` when that was not asked for.
+    pub(super) fn credentials(&self) -> Option<Credentials> {
+        self.last.credentials.map(|raw| Credentials { pid: raw.pid, uid: raw.uid, gid: raw.gid })
+    }
+
+    /// The name from which the message was sent that was received last; `None` for a socket without one.
+    pub(super) fn sender(&self) -> Option<UnixName> {
+        let bytes = self.last.name.to_bytes();
+        match bytes.split_first()? {
+            (0, name) => UnixName::abstract_name(OsStr::from_bytes(name)).ok(),
+            _ => UnixName::path(OsStr::from_bytes(&bytes)).ok(),
+        }
+    }
+
+    /// Puts the message that was received last back, first in line.
+    pub(super) fn put_back(&mut self, message: &[u8]) {
+        self.inbox.put_back(message.to_vec(), std::mem::take(&mut self.last));
     }
 
     /// Asks how long the next message is, and refuses one that would not fit, which then stays in the kernel.
     fn look(&self, buffer_bytes: usize, deadline: Deadline) -> Result<()> {
-        let next = recv_once(&self.socket, &mut [], Wanted::Bytes, libc::MSG_PEEK | libc::MSG_TRUNC, deadline)?;
-        if next.bytes > buffer_bytes.max(LONGEST_BYTES) {
-            return Err(too_small(self.object(), next.bytes, buffer_bytes));
+        let flags = libc::MSG_PEEK | libc::MSG_TRUNC;
+        let call = Call { socket: &self.socket, with_name: false, wanted: Wanted::Bytes, flags };
+        let next_bytes = call.make(&mut [], &mut Received::default(), deadline)?;
+        if next_bytes > buffer_bytes.max(LONGEST_BYTES) {
+            return Err(too_small(self.object(), next_bytes, buffer_bytes));
         }
         Ok(())
     }
@@ -172,13 +218,14 @@ impl PacketSocket {
         is_end: impl Fn(&Received) -> bool,
         deadline: Deadline,
     ) -> Result<Option<(usize, Vec<OwnedFd>)>> {
-        let Some(received) = self.recv_by(buffer, Wanted::Descriptors, is_end, deadline)? else { return Ok(None) };
-        if received.flags & libc::MSG_CTRUNC == 0 {
-            return Ok(Some((received.bytes, received.fds)));
+        let Some(len) = self.recv_by(buffer, Wanted::Descriptors, is_end, deadline)? else { return Ok(None) };
+        let fds = std::mem::take(&mut self.last.fds);
+        if self.last.flags & libc::MSG_CTRUNC == 0 {
+            return Ok(Some((len, fds)));
         }
-        let came = received.fds.len();
-        let message = buffer[..received.bytes].to_vec();
-        self.inbox.put_back(message, Received { flags: 0, fds: Vec::new(), ..received });
+        let came = fds.len();
+        self.last.flags = 0;
+        self.put_back(&buffer[..len]);
         Err(self.socket.error("recvmsg", Errno::MFILE).with_remedy(format!(
             "more descriptors were passed than this process has room for: {came} came and were closed, the message itself \
              can still be received; raise RLIMIT_NOFILE"
@@ -198,39 +245,34 @@ pub(super) fn pass_credentials(fd: &OwnedFd, object: &str) -> Result<()> {
     setsockopt(fd, sockopt::PassCred, &true).map_err(|errno| Error::os("setsockopt(SO_PASSCRED)", object, errno))
 }
 
-fn recv_once(
-    socket: &Socket,
-    slices: &mut [IoSliceMut<'_>],
+/// One recvmsg(2).
+struct Call<'s> {
+    socket: &'s Socket,
+    with_name: bool,
     wanted: Wanted,
     flags: i32,
-    deadline: Deadline,
-) -> Result<Received> {
-    let flags = flags | if deadline == Deadline::Never { 0 } else { libc::MSG_DONTWAIT };
-    let mut few = [0; CREDENTIAL_WORDS];
-    let mut all;
-    let control: &mut [u64] = match wanted {
-        Wanted::Bytes => &mut [],
-        Wanted::Credentials => &mut few,
-        Wanted::Descriptors => {
-            all = [0; ALL_WORDS];
-            &mut all
+}
+
+impl Call<'_> {
+    fn make(&self, slices: &mut [IoSliceMut<'_>], received: &mut Received, deadline: Deadline) -> Result<usize> {
+        match self.wanted {
+            Wanted::Bytes => self.make_with(&mut [], slices, received, deadline),
+            Wanted::Credentials => self.make_with(&mut [0; CREDENTIAL_WORDS], slices, received, deadline),
+            Wanted::Descriptors => self.make_with(&mut [0; ALL_WORDS], slices, received, deadline),
         }
-    };
-    retry(socket.as_fd(), PollFlags::IN, deadline, ("receive", "recvmsg", socket.object()), || {
-        recvmsg(socket.as_fd(), slices, control, flags)
-    })
-}
+    }
 
-/// Who sent a message.
-pub(super) fn credentials_of(received: &Received) -> Option<Credentials> {
-    received.credentials.map(|raw| Credentials { pid: raw.pid, uid: raw.uid, gid: raw.gid })
-}
-
-/// The name from which a message was sent; `None` for a socket without one.
-pub(super) fn sender_of(received: &Received) -> Option<UnixName> {
-    let bytes = received.name.to_bytes();
-    match bytes.split_first()? {
-        (0, name) => UnixName::abstract_name(OsStr::from_bytes(name)).ok(),
-        _ => UnixName::path(OsStr::from_bytes(&bytes)).ok(),
+    fn make_with(
+        &self,
+        control: &mut [u64],
+        slices: &mut [IoSliceMut<'_>],
+        received: &mut Received,
+        deadline: Deadline,
+    ) -> Result<usize> {
+        let flags = self.flags | if deadline == Deadline::Never { 0 } else { libc::MSG_DONTWAIT };
+        let fd = self.socket.as_fd();
+        retry(fd, PollFlags::IN, deadline, ("receive", "recvmsg", self.socket.object()), || {
+            recvmsg(fd, slices, control, self.with_name, flags, received)
+        })
     }
 }

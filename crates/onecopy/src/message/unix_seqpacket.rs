@@ -113,7 +113,7 @@ impl UnixSeqpacket {
     pub fn from_fd(fd: OwnedFd, object: impl Into<String>) -> Result<Self> {
         let object = object.into();
         pass_credentials(&fd, &object)?;
-        Ok(Self { packet: PacketSocket::new(fd, object), reset: None })
+        Ok(Self { packet: PacketSocket::new(fd, object, false), reset: None })
     }
 
     /// Another handle of the same socket, so that one thread can send while another receives. Receive with one of them only:
@@ -198,7 +198,7 @@ impl UnixSeqpacket {
 
 /// Whether a call that stored no bytes met the end: a message would have credentials.
 fn is_end(received: &Received) -> bool {
-    received.bytes == 0 && received.flags & libc::MSG_CTRUNC == 0 && received.credentials.is_none()
+    received.flags & libc::MSG_CTRUNC == 0 && received.credentials.is_none()
 }
 
 impl Sender for UnixSeqpacket {
@@ -231,8 +231,7 @@ impl Receiver for UnixSeqpacket {
     /// As the trait says; ECONNRESET, once and after the last message, when the other side closed or died without having
     /// received all that was sent to it.
     fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
-        let received = self.until_the_end(|packet| packet.recv_by(buffer, Wanted::Bytes, is_end, deadline))?;
-        Ok(received.map(|received| received.bytes))
+        self.until_the_end(|packet| packet.recv_by(buffer, Wanted::Bytes, is_end, deadline))
     }
 
     fn object(&self) -> &str {

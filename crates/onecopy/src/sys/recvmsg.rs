@@ -31,12 +31,11 @@ const _: () = assert!(HEADER_BYTES == 16 && size_of::<libc::ucred>() == 12);
 /// What came with a message, besides its bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Received {
-    /// How many bytes were stored, or, with MSG_TRUNC among the flags of the call, how many there were.
-    pub(crate) bytes: usize,
     /// `msg_flags`.
     pub(crate) flags: i32,
     pub(crate) credentials: Option<RawCredentials>,
     pub(crate) fds: Vec<OwnedFd>,
+    /// The name of the sender, where it was asked for.
     pub(crate) name: RawName,
 }
 
@@ -73,29 +72,40 @@ impl RawName {
     }
 }
 
-/// recvmsg(2). Descriptors are closed on exec. Without `control`, credentials and descriptors show only as MSG_CTRUNC.
+/// recvmsg(2): returns how many bytes were stored, or, with MSG_TRUNC among `flags`, how many there were. What else came
+/// replaces all of `received`, which is filled in place since to move it about would cost as much as a part of the call.
+///
+/// Descriptors are closed on exec. Without `control`, credentials and descriptors show only as MSG_CTRUNC.
 pub(crate) fn recvmsg(
     socket: BorrowedFd<'_>,
     buffers: &mut [IoSliceMut<'_>],
     control: &mut [u64],
+    with_name: bool,
     flags: i32,
-) -> Result<Received, Errno> {
-    let mut received = Received::default();
+    received: &mut Received,
+) -> Result<usize, Errno> {
     // SAFETY: all of `msghdr` may be zero: null pointers with lengths of 0.
     let mut header: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
-    header.msg_name = (&raw mut received.name.address).cast();
-    header.msg_namelen = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    if with_name {
+        header.msg_name = (&raw mut received.name.address).cast();
+        header.msg_namelen = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    }
     // An IoSliceMut has the layout of an iovec, as std promises.
     header.msg_iov = buffers.as_mut_ptr().cast();
     header.msg_iovlen = buffers.len() as _;
-    header.msg_control = control.as_mut_ptr().cast();
-    header.msg_controllen = size_of_val(control) as _;
+    // With a null pointer the kernel does not prepare what it has no room for.
+    if !control.is_empty() {
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = size_of_val(control) as _;
+    }
     // SAFETY: every pointer of `header` was just taken from a value that is writable, as long as its length says, and
     // borrowed until the function returns; the kernel keeps none of them. Any bytes are a valid `sockaddr_un`.
     let got = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags | libc::MSG_CMSG_CLOEXEC) };
-    received.bytes = usize::try_from(got).map_err(|_| last_errno())?;
+    let bytes = usize::try_from(got).map_err(|_| last_errno())?;
     received.flags = header.msg_flags;
     received.name.len = header.msg_namelen as usize;
+    received.credentials = None;
+    received.fds.clear();
     #[allow(clippy::unnecessary_cast, reason = "a u32 with musl")]
     let control_bytes = header.msg_controllen as usize;
     for_each_part(control, control_bytes, |kind, payload| match kind {
@@ -109,7 +119,7 @@ pub(crate) fn recvmsg(
         }
         _ => {}
     });
-    Ok(received)
+    Ok(bytes)
 }
 
 /// Takes the first `len` bytes of the control data apart: `each` gets the level and type of a message, and its payload as

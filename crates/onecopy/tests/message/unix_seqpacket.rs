@@ -351,8 +351,11 @@ fn descriptors_that_nobody_asked_for_are_closed() {
     let (mut one, mut other) = UnixSeqpacket::pair().unwrap();
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     one.send_with_fds_by(b"x", &[writer.as_fd()], Deadline::Now).unwrap();
+    one.send_with_fds_by(b"in line", &[writer.as_fd()], Deadline::Now).unwrap();
     drop(writer);
     assert_eq!(other.recv().unwrap().unwrap(), b"x");
+    assert!(matches!(other.recv_with_fds_by(&mut [], Deadline::Now), Err(Error::BufferTooSmall { .. })));
+    assert_eq!(other.recv().unwrap().unwrap(), b"in line");
     assert_eq!(rustix::io::read(&reader, &mut [0; 1]).unwrap(), 0, "the last write end is closed");
 }
 
