@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, StatVfs, fallocate, fstatvfs};
 use rustix::io::{Errno, pwrite};
 use rustix::process::{Resource, getrlimit};
 
@@ -24,6 +24,7 @@ pub(super) enum Use {
 pub(super) fn allocate(fd: BorrowedFd<'_>, from: usize, to: usize, usage: Use, object: &str) -> Result<()> {
     check_limit(to, object)?;
     let (start, len) = (from as u64, (to - from) as u64);
+    check_room(fd, len, object)?;
     loop {
         return match fallocate(fd, FallocateFlags::empty(), start, len) {
             Ok(()) => Ok(()),
@@ -32,6 +33,22 @@ pub(super) fn allocate(fd: BorrowedFd<'_>, from: usize, to: usize, usage: Use, o
             Err(errno) => Err(no_room(Error::os("fallocate", object, errno), errno, len, fd)),
         };
     }
+}
+
+/// Refuses more than is free. The kernel does too, but some file systems first take all there is, and everybody else on the
+/// disk meets ENOSPC until they give it back.
+fn check_room(fd: BorrowedFd<'_>, wanted_bytes: u64, object: &str) -> Result<()> {
+    match fstatvfs(fd) {
+        Ok(fs) if lacks_room(&fs, wanted_bytes) => {
+            Err(no_room(Error::os("fstatvfs", object, Errno::NOSPC), Errno::NOSPC, wanted_bytes, fd))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A file system without a limit says that it has no blocks: the kernel's own for memfds does.
+fn lacks_room(fs: &StatVfs, wanted_bytes: u64) -> bool {
+    fs.f_blocks > 0 && wanted_bytes > fs.f_bfree.saturating_mul(fs.f_frsize)
 }
 
 /// Refuses what RLIMIT_FSIZE forbids. The kernel does too, but by SIGXFSZ, which ends the process.
@@ -61,7 +78,7 @@ fn write_zeros(fd: BorrowedFd<'_>, from: usize, to: usize, object: &str) -> Resu
 }
 
 fn no_room(error: Error, errno: Errno, wanted_bytes: u64, fd: BorrowedFd<'_>) -> Error {
-    match (errno, rustix::fs::fstatvfs(fd)) {
+    match (errno, fstatvfs(fd)) {
         (Errno::NOSPC, Ok(fs)) => error.with_remedy(format!(
             "{wanted_bytes} bytes were asked for, and {} of its file system's {} bytes are free",
             fs.f_bavail.saturating_mul(fs.f_frsize),
@@ -117,6 +134,14 @@ mod tests {
         assert!(check_len(usize::MAX, "x").unwrap_err().to_string().contains("18446744073709551615"));
         let error = check_memory(MAX_BYTES, "x").unwrap_err().to_string();
         assert!(error.contains("9223372036854775807") && error.contains("available"), "{error}");
+    }
+
+    #[test]
+    fn more_than_is_free_is_refused_before_any_of_it_is_taken() {
+        let free = StatVfs { f_blocks: 100, f_bfree: 10, f_frsize: 4096, ..rustix::fs::statvfs("/").unwrap() };
+        assert!(!lacks_room(&free, 40_960));
+        assert!(lacks_room(&free, 40_961));
+        assert!(!lacks_room(&StatVfs { f_blocks: 0, f_bfree: 0, ..free }, u64::MAX), "no limit");
     }
 
     #[test]
