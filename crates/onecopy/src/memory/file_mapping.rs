@@ -4,7 +4,8 @@
 //! process and, once flushed, the machine's power.
 //!
 //! Any process that may write the file may also shorten it, an editor or a log rotation among them. So copies from and to its
-//! [`Region`] are made by the kernel, and one beyond the new end is [`Error::Shortened`] and no SIGBUS;
+//! [`Region`] are made by the kernel, and one beyond the new end is
+//! [`Error::Shortened`](crate::Error::Shortened) and no SIGBUS;
 //! [`Region::trusting_its_length`] gives that up for speed. A file that is replaced by rename stays mapped as it was.
 
 use std::path::Path;

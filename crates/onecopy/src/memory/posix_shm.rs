@@ -4,7 +4,8 @@
 //! name. It stays until it is unlinked or the machine goes down, whoever was killed meanwhile.
 //!
 //! Any process that may write the object may also shorten it. So copies from and to its [`Region`] are made by the kernel, and
-//! one beyond the new end is [`Error::Shortened`] and no SIGBUS; [`Region::trusting_its_length`] gives that up for speed. Room
+//! one beyond the new end is [`Error::Shortened`](crate::Error::Shortened) and no SIGBUS;
+//! [`Region::trusting_its_length`] gives that up for speed. Room
 //! is allocated when an object is created or grows, so that a full `/dev/shm` is ENOSPC then, and no SIGBUS later.
 
 use std::ffi::OsStr;
