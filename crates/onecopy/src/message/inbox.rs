@@ -11,7 +11,7 @@ use crate::{Error, Result};
 
 #[derive(Debug)]
 pub(super) struct Inbox<M> {
-    /// The longest message that can come.
+    /// The longest message that can come, as far as is known.
     longest_bytes: usize,
     /// Where the part that does not fit goes; empty until a buffer shorter than `longest_bytes` is offered. Its pages cost
     /// nothing until the kernel writes to them.
@@ -51,6 +51,11 @@ impl<M: Default> Inbox<M> {
         let mut message = buffer.to_vec();
         message.extend_from_slice(&self.spill[..len - buffer.len()]);
         self.waiting = Some((message, about));
+    }
+
+    /// The longest message that is received whole whatever the buffer.
+    pub(super) fn longest_bytes(&self) -> usize {
+        self.longest_bytes
     }
 
     /// Whether a message was left waiting by a buffer that was too small.

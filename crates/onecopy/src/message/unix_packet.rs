@@ -151,7 +151,7 @@ impl PacketSocket {
         is_end: impl Fn(&Received) -> bool,
         deadline: Deadline,
     ) -> Result<Option<usize>> {
-        if self.looks_first {
+        if self.looks_first && !self.inbox.has_one_waiting() {
             self.look(buffer.len(), deadline)?;
         }
         self.with_credentials |= wanted == Wanted::Credentials;
@@ -203,7 +203,7 @@ impl PacketSocket {
         let flags = libc::MSG_PEEK | libc::MSG_TRUNC;
         let call = Call { socket: &self.socket, with_name: false, wanted: Wanted::Bytes, flags };
         let next_bytes = call.make(&mut [], &mut Received::default(), deadline)?;
-        if next_bytes > buffer_bytes.max(LONGEST_BYTES) {
+        if next_bytes > buffer_bytes.max(self.inbox.longest_bytes()) {
             return Err(too_small(self.object(), next_bytes, buffer_bytes));
         }
         Ok(())
@@ -274,5 +274,40 @@ impl Call<'_> {
         retry(fd, PollFlags::IN, deadline, ("receive", "recvmsg", self.socket.object()), || {
             recvmsg(fd, slices, control, self.with_name, flags, received)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+
+    #[test]
+    fn where_messages_may_be_of_any_length_one_that_does_not_fit_stays_in_the_kernel() {
+        let (one, other) = socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).unwrap();
+        let sender = PacketSocket::new(one, "one", false);
+        let mut receiver = PacketSocket::new(other, "other", false);
+        (receiver.inbox, receiver.looks_first) = (Inbox::new(100), true);
+        for len in [0, 50, 100, 101, 5000] {
+            let message = vec![7; len];
+            sender.send_by(&message, &[], Deadline::Now).unwrap();
+            for size in [0, 49, 99] {
+                let result = receiver.recv_by(&mut vec![0; size], Wanted::Bytes, |_| false, Deadline::Now);
+                match result {
+                    Ok(Some(got)) => {
+                        assert!(got == len && len <= size, "message of {len} bytes in {size}");
+                        sender.send_by(&message, &[], Deadline::Now).unwrap();
+                    }
+                    Err(Error::BufferTooSmall { message_bytes, buffer_bytes, .. }) => {
+                        assert_eq!((message_bytes, buffer_bytes), (len, size));
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            let mut buffer = vec![0; len];
+            assert_eq!(receiver.recv_by(&mut buffer, Wanted::Bytes, |_| false, Deadline::Now).unwrap(), Some(len));
+            assert_eq!(buffer, message);
+        }
     }
 }
