@@ -56,27 +56,21 @@ impl Socket {
         rustix::net::shutdown(&self.fd, Shutdown::Write).map_err(|errno| self.error("shutdown", errno))
     }
 
-    /// Reads from a stream; 0 is the end of file. One buffer goes by recv(2), which costs the kernel less than recvmsg(2).
+    /// Reads from a stream; 0 is the end of file.
     pub(crate) fn read_stream_by(&self, buffers: &mut [IoSliceMut<'_>], deadline: Deadline) -> Result<usize> {
         let [buffer] = buffers else {
             let mut control = RecvAncillaryBuffer::new(&mut []);
             return Ok(self.recv_by(buffers, &mut control, RecvFlags::empty(), deadline)?.bytes);
         };
-        let flags = if deadline == Deadline::Never { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
-        retry(self.as_fd(), PollFlags::IN, deadline, ("receive", "recv", &self.object), || {
-            recv(&self.fd, &mut buffer[..], flags).map(|(count, _)| count)
-        })
+        self.recv_one_by(buffer, deadline)
     }
 
-    /// Writes to a stream what there is room for. One buffer goes by send(2), which costs the kernel less than sendmsg(2).
+    /// Writes to a stream what there is room for.
     pub(crate) fn write_stream_by(&self, buffers: &[IoSlice<'_>], deadline: Deadline) -> Result<usize> {
         let [buffer] = buffers else {
             return self.send_by(buffers, &mut SendAncillaryBuffer::new(&mut []), deadline);
         };
-        let dontwait = if deadline == Deadline::Never { SendFlags::empty() } else { SendFlags::DONTWAIT };
-        retry(self.as_fd(), PollFlags::OUT, deadline, ("send", "send", &self.object), || {
-            send(&self.fd, buffer, SendFlags::NOSIGNAL | dontwait)
-        })
+        self.send_one_by(buffer, deadline)
     }
 
     /// The kernel delivers what a socket has taken, also after a close.
@@ -97,15 +91,14 @@ impl Socket {
         })
     }
 
-    /// send(2): one message, for which the kernel does less than for sendmsg(2).
-    pub(crate) fn send_one_by(&self, message: &[u8], deadline: Deadline) -> Result<()> {
+    /// send(2): one message, or what a stream has room for; the kernel does less for it than for sendmsg(2).
+    pub(crate) fn send_one_by(&self, message: &[u8], deadline: Deadline) -> Result<usize> {
         let flags = send_flags(deadline);
-        retry(self.as_fd(), PollFlags::OUT, deadline, ("send", "send", &self.object), || {
-            send(&self.fd, message, flags).map(drop)
-        })
+        retry(self.as_fd(), PollFlags::OUT, deadline, ("send", "send", &self.object), || send(&self.fd, message, flags))
     }
 
-    /// recv(2): one message into a buffer that is long enough for any, for which the kernel does less than for recvmsg(2).
+    /// recv(2): one message into a buffer that is long enough for any, or what a stream has; the kernel does less for it than
+    /// for recvmsg(2).
     pub(crate) fn recv_one_by(&self, buffer: &mut [u8], deadline: Deadline) -> Result<usize> {
         let flags = recv_flags(deadline);
         retry(self.as_fd(), PollFlags::IN, deadline, ("receive", "recv", &self.object), || {

@@ -234,7 +234,7 @@ impl Sender for SctpSocket {
     /// and never a SIGPIPE, when the other side is gone.
     fn send_by(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
         self.check_length(message.len())?;
-        self.socket.send_one_by(message, deadline)
+        self.socket.send_one_by(message, deadline).map(drop)
     }
 
     /// The size of the send buffer (SO_SNDBUF).

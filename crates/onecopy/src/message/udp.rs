@@ -197,7 +197,7 @@ impl Sender for UdpSocket {
     /// one was not sent); EDESTADDRREQ on a socket that is not connected; ENOBUFS when the send buffer is too small for the
     /// parts of a long datagram.
     fn send_by(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
-        let sent = self.socket.send_one_by(message, deadline);
+        let sent = self.socket.send_one_by(message, deadline).map(drop);
         sent.map_err(|error| explain_send(error, self.socket.object(), message.len(), self.limit_bytes))
     }
 

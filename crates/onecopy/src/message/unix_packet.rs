@@ -90,7 +90,7 @@ impl PacketSocket {
             return Err(Error::Invalid { object: self.object().into(), reason });
         }
         let sent = match fds {
-            [] => self.socket.send_one_by(message, deadline),
+            [] => self.socket.send_one_by(message, deadline).map(drop),
             fds => self.send_control(message, SendAncillaryMessage::ScmRights(fds), deadline),
         };
         sent.map_err(|error| self.explain_send(error, message, self.object()))
