@@ -86,19 +86,22 @@ struct Runner<'a> {
 impl<'a> Runner<'a> {
     fn baselines(&self, cases: &[Case]) -> Result<Baselines, Failure> {
         self.progress.show("baselines");
-        let mut memcpy = Vec::new();
-        let mut session = Session::open(self.setting, Terms::of(Meeting::Nothing))?;
-        for case in cases.iter().filter(|case| case.workload.needs_memcpy()) {
-            let of_this = |rate: &MemcpyRate| rate.size_bytes == case.size_bytes && rate.cold == case.cold;
-            if !memcpy.iter().any(of_this) {
-                memcpy.push(self.memcpy(&mut session, case)?);
-            }
-        }
-        drop(session);
-        memcpy.sort_by_key(|rate| (rate.size_bytes, rate.cold));
+        let memcpy = self.memcpy_rates(cases)?;
         let needs_lines = cases.iter().any(|case| case.workload == Workload::Rtt);
         let cache_line_rtt_ns = if needs_lines { self.cache_line_rtt_ns()? } else { None };
         Ok(Baselines { cache_line_rtt_ns, memcpy })
+    }
+
+    /// memcpy at the sizes of the rows.
+    fn memcpy_rates(&self, cases: &[Case]) -> Result<Vec<MemcpyRate>, Failure> {
+        let mut wanted: Vec<_> = cases.iter().filter(|case| case.workload.needs_memcpy()).collect();
+        wanted.sort_by_key(|case| (case.size_bytes, case.cold));
+        wanted.dedup_by_key(|case| (case.size_bytes, case.cold));
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut session = Session::open(self.setting, Terms::of(Meeting::Nothing))?;
+        wanted.into_iter().map(|case| self.memcpy(&mut session, case)).collect()
     }
 
     fn memcpy(&self, session: &mut Session<'_>, case: &Case) -> Result<MemcpyRate, Failure> {

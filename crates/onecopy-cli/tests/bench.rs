@@ -1,0 +1,356 @@
+//! `onecopy bench`: real processes, small budgets. What the figures are worth is not tested, but that they are there, that
+//! wrong bytes and dead workers show, and that nothing stays behind.
+
+#[allow(unused_imports, unreachable_pub, reason = "each test binary uses its own part of what they share")]
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use support::{Ended, Run, Running, Scratch, eventually, onecopy, pattern, program, skip, watchdog};
+
+/// The timed runs of each row share this time, in seconds.
+const BUDGET: &str = "0.01";
+/// What is measured, in the order of the mechanisms.
+const TRANSPORTS: &[&str] = &[
+    "pipe",
+    "fifo",
+    "pty",
+    "unix-stream",
+    "unix-dgram",
+    "unix-seqpacket",
+    "tcp",
+    "udp",
+    "sctp",
+    "posix-mq",
+    "sysv-mq",
+];
+
+/// `onecopy bench` with these arguments and the budget of a test.
+fn bench(arguments: &[&str]) -> Run {
+    bench_for(BUDGET, arguments)
+}
+
+fn bench_for(seconds: &str, arguments: &[&str]) -> Run {
+    let arguments = std::iter::once("bench").chain(arguments.iter().copied());
+    onecopy(arguments).with(|command| {
+        command.env("ONECOPY_BENCH_SECONDS", seconds);
+    })
+}
+
+fn json(ended: &Ended) -> Value {
+    serde_json::from_slice(&ended.stdout).unwrap_or_else(|error| panic!("{error} in {ended:?}"))
+}
+
+fn rows(report: &Value) -> &Vec<Value> {
+    report["rows"].as_array().expect("rows")
+}
+
+#[track_caller]
+fn assert_fields(row: &Value, fields: &[&str]) {
+    let found: BTreeSet<_> = row.as_object().expect("a row").keys().map(String::as_str).collect();
+    assert_eq!(found, fields.iter().copied().collect(), "{row}");
+}
+
+#[test]
+fn every_mechanism_has_a_row_that_verified_or_the_reason_why_not() {
+    let _watchdog = watchdog(Duration::from_secs(150));
+    let ended = bench(&["--json", "--quick", "--size", "4K", "--workload", "rtt,stream"]).end();
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+    let report = json(&ended);
+    for name in TRANSPORTS {
+        let its: Vec<_> = rows(&report).iter().filter(|row| row["mechanism"] == *name).collect();
+        let verified = its.iter().filter(|row| row["verified"] == true).count();
+        match its.first().and_then(|row| row["skipped"].as_str()) {
+            Some(reason) => {
+                assert_eq!((its.len(), reason.is_empty()), (1, false), "{its:?}");
+                skip("every_mechanism_has_a_row_that_verified_or_the_reason_why_not", &format!("{name}: {reason}"));
+            }
+            None => assert!(its.len() >= 2 && verified == its.len(), "{name}: {its:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_json_has_the_documented_form() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let report = json(&bench(&["--json", "--only", "pipe", "--size", "4096", "--workload", "rtt,stream,cpu"]).end());
+    assert_eq!(report["version"], 1);
+    assert_fields(&report["host"], &["kernel", "cpu", "cores", "onecopy", "commit"]);
+    assert_eq!(report["host"]["onecopy"], env!("CARGO_PKG_VERSION"));
+    assert_fields(&report["baselines"], &["cache_line_rtt_ns", "memcpy"]);
+    let memcpy = report["baselines"]["memcpy"].as_array().unwrap();
+    assert_eq!(memcpy.len(), 2, "hot and cold: {memcpy:?}");
+    assert_fields(&memcpy[0], &["size_bytes", "cold", "bytes_per_s"]);
+    let one_way = [
+        "mechanism",
+        "kind",
+        "workload",
+        "size_bytes",
+        "cold",
+        "wait",
+        "messages",
+        "bytes_per_s",
+        "ratio_to_memcpy",
+        "copies",
+        "cpu_ns_per_kib",
+        "runs",
+        "spread",
+        "verified",
+    ];
+    for row in rows(&report) {
+        assert_eq!(
+            (&row["mechanism"], &row["kind"], &row["wait"]),
+            (&"pipe".into(), &"transfer".into(), &"block".into())
+        );
+        match row["workload"].as_str().unwrap() {
+            "rtt" => {
+                let fields = one_way.map(|field| match field {
+                    "bytes_per_s" => "latency_ns",
+                    "ratio_to_memcpy" => "ratio_to_cache_line",
+                    other => other,
+                });
+                let fields: Vec<_> =
+                    fields.into_iter().filter(|field| !["cold", "cpu_ns_per_kib"].contains(field)).collect();
+                if report["baselines"]["cache_line_rtt_ns"].is_null() {
+                    continue;
+                }
+                assert_fields(row, &fields);
+                assert_fields(&row["latency_ns"], &["p50", "p99", "p999", "max"]);
+            }
+            _ => assert_fields(row, &one_way),
+        }
+        assert!(row["runs"].as_u64().unwrap() >= 3 && row["messages"].as_u64().unwrap() >= 3, "{row}");
+    }
+    let workloads: Vec<_> = rows(&report).iter().map(|row| row["workload"].as_str().unwrap()).collect();
+    assert_eq!(workloads, ["rtt", "stream", "stream", "cpu"]);
+}
+
+#[test]
+fn one_byte_that_is_corrupted_on_the_way_fails_every_row() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let corrupt = |arguments: &[&str]| {
+        bench(arguments).with(|command| {
+            command.env("ONECOPY_BENCH_CORRUPT", "1");
+        })
+    };
+    let ended = corrupt(&["--json", "--quick", "--only", "pipe,unix-dgram,udp,sysv-mq", "--size", "4K"]).end();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    let report = json(&ended);
+    assert_eq!(rows(&report).len(), 12);
+    for row in rows(&report) {
+        assert_eq!(row["verified"], false, "{row}");
+        assert!(row["error"].as_str().unwrap().contains("byte 2048 of message 0"), "{row}");
+    }
+    let ended = corrupt(&["--quick", "--only", "pipe", "--workload", "rtt"]).end();
+    let table = String::from_utf8(ended.stdout).unwrap();
+    assert!(table.contains(" NO\n") && table.contains("failed: pipe rtt 64 B: byte 32"), "{table}");
+    assert_eq!((ended.status.code(), &*ended.stderr), (Some(1), "onecopy: 1 of 1 rows failed or did not verify\n"));
+}
+
+/// The workers of a measurement, once there are at least `count` that have got to their own work.
+fn workers(running: &Running, count: usize) -> Vec<u32> {
+    let children = format!("/proc/{pid}/task/{pid}/children", pid = running.pid());
+    let mut pids: Vec<u32> = Vec::new();
+    eventually("the workers run", || {
+        let text = std::fs::read_to_string(&children).unwrap_or_default();
+        pids = text.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(|pid| is_worker(*pid)).collect();
+        pids.len() >= count
+    });
+    pids
+}
+
+fn is_worker(pid: u32) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"onecopy-bench-worker"))
+}
+
+fn signal(name: &str, pid: u32) {
+    assert!(Command::new("kill").args(["-s", name, &pid.to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn a_killed_worker_makes_a_row_with_its_error() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    for which in [0, 1] {
+        let running = bench_for("60", &["--json", "--only", "fifo", "--workload", "layer", "--size", "4K"]).start();
+        // Ours and the plain pair: the first two are connected by then, and move messages.
+        let pids = workers(&running, 4);
+        signal("KILL", pids[which]);
+        let ended = running.end();
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        let report = json(&ended);
+        assert_eq!(rows(&report).len(), 1, "{report}");
+        let error = rows(&report)[0]["error"].as_str().unwrap();
+        assert!(error.contains("was killed by signal 9"), "{error}");
+        assert_eq!(rows(&report)[0]["verified"], false);
+    }
+}
+
+#[test]
+fn a_worker_that_hangs_makes_a_row_with_its_error() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let run = bench_for("0.3", &["--json", "--only", "pipe", "--workload", "layer", "--size", "4K"]);
+    let running = run
+        .with(|command| {
+            command.env("ONECOPY_BENCH_PATIENCE", "0.5");
+        })
+        .start();
+    for pid in workers(&running, 1) {
+        signal("STOP", pid);
+    }
+    let ended = running.end();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    let report = json(&ended);
+    let error = rows(&report)[0]["error"].as_str().unwrap();
+    assert!(error.contains("did not answer in time"), "{error}");
+}
+
+/// What a measurement could leave: names with its pid, processes, System V objects that its workers used last.
+fn leftovers(pid: u32, workers: &[u32]) -> Vec<String> {
+    let stem = format!("onecopy-bench-{pid}-");
+    let mut left = Vec::new();
+    for directory in [Path::new("/dev/shm"), Path::new("/dev/mqueue"), &std::env::temp_dir()] {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        left.extend(entries.map(|entry| entry.path().display().to_string()).filter(|path| path.contains(&stem)));
+    }
+    left.extend(workers.iter().filter(|pid| is_worker(**pid)).map(|pid| format!("process {pid}")));
+    // The columns 4 and 5 of shm, and 5 and 6 of msg, are the processes that used it last.
+    for (table, columns) in [("shm", 4..6), ("msg", 5..7)] {
+        let text = std::fs::read_to_string(format!("/proc/sysvipc/{table}")).unwrap_or_default();
+        let by_them = |line: &&str| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            workers.iter().any(|pid| fields[columns.clone()].contains(&&*pid.to_string()))
+        };
+        left.extend(text.lines().skip(1).filter(by_them).map(str::to_owned));
+    }
+    left
+}
+
+#[test]
+fn an_interrupt_ends_it_with_130_and_leaves_nothing() {
+    let _watchdog = watchdog(Duration::from_secs(150));
+    for transport in TRANSPORTS.iter().filter(|name| **name != "sctp") {
+        let running = bench_for("60", &["--only", transport, "--workload", "layer", "--size", "4K"]).start();
+        let (pid, workers) = (running.pid(), workers(&running, 4));
+        running.signal("INT");
+        let ended = running.end();
+        assert_eq!((ended.status.code(), &*ended.stderr), (Some(130), ""), "{ended:?}");
+        assert!(ended.stdout.is_empty(), "{ended:?}");
+        assert_eq!(leftovers(pid, &workers), [""; 0], "{transport}");
+    }
+}
+
+#[test]
+fn workers_end_with_the_process_that_measures() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let mut running = bench_for("60", &["--only", "posix-mq", "--workload", "layer", "--size", "4K"]).start();
+    let (pid, workers) = (running.pid(), workers(&running, 4));
+    eventually("the names are gone while it runs", || leftovers(pid, &[]).is_empty());
+    running.kill();
+    eventually("nothing is left", || leftovers(pid, &workers).is_empty());
+}
+
+#[test]
+fn wrong_usage_is_one_line_and_measures_nothing() {
+    let scratch = Scratch::new();
+    let empty = scratch.path("empty");
+    std::fs::write(&empty, "").unwrap();
+    let empty = empty.to_str().unwrap();
+    let missing = scratch.path("missing");
+    let missing = missing.to_str().unwrap();
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["--only", "pigeon"], &["`pigeon` is not measured", "pipe, fifo"]),
+        (&["--workload", "juggle"], &["`juggle` is no workload", "rtt, stream, cpu, layer"]),
+        (&["--size", "7"], &["7 bytes", "8 to 1073741824"]),
+        (&["--size", "2G"], &["2147483648 bytes", "8 to 1073741824"]),
+        (&["--size", "12q"], &["12q"]),
+        (&["--input", missing], &["missing", "No such file"]),
+        (&["--input", "/"], &["no regular file"]),
+        (&["--input", empty], &["is empty"]),
+        (&["--input", "/proc/self/exe", "--size", "31"], &["31 bytes", "32 to"]),
+        (&["--input", "/proc/self/exe", "--workload", "rtt"], &["rtt does not stream it"]),
+        (&["--compare", missing], &["--compare", "No such file"]),
+        (&["--compare", empty], &["--compare", "no report of bench"]),
+        (&["--fast"], &["--fast"]),
+    ];
+    for (arguments, words) in cases {
+        bench(arguments).end().fails_with(2, words);
+    }
+    bench(&["--quick", "--export-json", "/nonexistent/f"]).end().fails_with(1, &["/nonexistent/f", "No such file"]);
+}
+
+#[test]
+fn a_file_is_streamed_whole_and_verified() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let scratch = Scratch::new();
+    for (name, len) in [("large", 1_000_003), ("small", 5)] {
+        let file = scratch.path(name);
+        std::fs::write(&file, pattern(len, 3)).unwrap();
+        let file = file.to_str().unwrap();
+        let arguments = ["--json", "--quick", "--only", "unix-stream,udp", "--input", file, "--size", "4K,32"];
+        let ended = bench(&arguments).end();
+        assert!(ended.status.success(), "{ended:?}");
+        let report = json(&ended);
+        assert_eq!(rows(&report).len(), 8, "two workloads, two sizes, two mechanisms: {report}");
+        assert!(rows(&report).iter().all(|row| row["verified"] == true), "{report}");
+    }
+}
+
+#[test]
+fn figures_are_exported_and_compared() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let scratch = Scratch::new();
+    let path = |name: &str| scratch.path(name).to_str().unwrap().to_owned();
+    let (before, csv, html) = (path("before.json"), path("figures.csv"), path("figures.html"));
+    let some = ["--quick", "--only", "pipe,sysv-mq", "--size", "512"];
+    let exports = ["--export-json", &before, "--export-csv", &csv, "--export-html", &html];
+    bench(&[&some[..], &exports[..]].concat()).end().succeeds();
+    let report: Value = serde_json::from_slice(&std::fs::read(&before).unwrap()).unwrap();
+    assert_eq!(rows(&report).len(), 6);
+    let lines = std::fs::read_to_string(&csv).unwrap();
+    assert_eq!(lines.lines().count(), 7, "{lines}");
+    assert!(lines.starts_with("mechanism,kind,workload,size_bytes,"), "{lines}");
+    let page = std::fs::read_to_string(&html).unwrap();
+    assert!(page.starts_with("<!doctype html>") && page.matches("<tr>").count() == 9, "{page}");
+
+    let ended = bench(&[&some[..], &["--compare", &before]].concat()).end();
+    let text = String::from_utf8(ended.succeeds()).unwrap();
+    let compared = text.split("compared with").nth(1).unwrap_or_else(|| panic!("{text}"));
+    assert_eq!(compared.lines().filter(|line| line.starts_with("pipe") || line.starts_with("sysv-mq")).count(), 6);
+    let ended = bench(&[&some[..], &["--json", "--compare", &before]].concat()).end();
+    assert!(ended.stderr.starts_with("compared with"), "{ended:?}");
+    json(&ended);
+}
+
+#[test]
+fn no_line_is_longer_than_a_terminal_of_80_columns() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let ended = bench(&["--only", "unix-seqpacket,posix-mq", "--size", "64,1000000,1M"]).end();
+    let text = String::from_utf8(ended.succeeds()).unwrap();
+    for line in text.lines() {
+        assert!(line.chars().count() < 80, "{} columns: {line}", line.chars().count());
+    }
+    assert!(text.contains("Small messages:") && text.contains("Large messages:"), "{text}");
+}
+
+#[test]
+fn one_core_is_enough_and_is_said() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+    let first = cores.split([',', '-']).next().unwrap();
+    let command = env!("CARGO_BIN_EXE_onecopy");
+    let run = program("taskset", ["-c", first, command, "bench", "--only", "pipe", "--size", "64", "--json"]);
+    let ended = run
+        .with(|command| {
+            command.env("ONECOPY_BENCH_SECONDS", BUDGET);
+        })
+        .end();
+    assert!(ended.status.success(), "{ended:?}");
+    let report = json(&ended);
+    assert!(report["baselines"]["cache_line_rtt_ns"].is_null(), "{report}");
+    assert!(report["warnings"][0].as_str().unwrap().contains("only one core"), "{report}");
+}
