@@ -13,6 +13,7 @@ mod cpu;
 mod endpoints;
 mod host;
 mod interrupt;
+mod janitor;
 mod links;
 mod measure;
 mod options;

@@ -12,8 +12,9 @@ use crate::{cpu, report};
 
 /// How many bytes the pass that checks everything moves, when no file says how many.
 const CHECKED_BYTES: usize = 4 << 20;
-/// Checking is at least this fast, anywhere.
-const CHECKED_BYTES_PER_S: u64 = 100 << 20;
+/// What checking takes at most, for each message and for each byte of it.
+const CHECKED_MESSAGE: Duration = Duration::from_micros(20);
+const CHECKED_BYTE: Duration = Duration::from_nanos(10);
 /// A run is never longer, in messages: their numbers stay below 2^32 over all runs of a row.
 const MAX_MESSAGES: u64 = 50_000_000;
 
@@ -57,7 +58,7 @@ impl<'s, 'a> Measurement<'s, 'a> {
         };
         let run_time = setting.tuning.run_time;
         let mut this = Self { session, run, messages: 0, run_time, figures: Figures::default() };
-        this.pass(Duration::from_secs(1 + run.messages * case.size_bytes as u64 / CHECKED_BYTES_PER_S))?;
+        this.pass(checking_time(&run))?;
         this.run.check = Check::Sampled;
         this.messages = this.calibrate()?;
         this.figures.messages = 0;
@@ -126,6 +127,12 @@ fn checked_messages(setting: &Setting, case: &Case) -> Result<u64, Failure> {
     }
     let content = Content::open(setting.input.as_deref());
     content.map(|content| content.pieces(case.size_bytes)).map_err(|error| Failure::Failed(error.to_string()))
+}
+
+fn checking_time(run: &Run) -> Duration {
+    let bytes = run.messages.saturating_mul(run.size_bytes as u64);
+    let ns = u128::from(run.messages) * CHECKED_MESSAGE.as_nanos() + u128::from(bytes) * CHECKED_BYTE.as_nanos();
+    Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX))
 }
 
 /// From the first message's departure to the last one's arrival.

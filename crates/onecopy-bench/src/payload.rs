@@ -6,7 +6,7 @@
 //! receiver looks at those and at one word every 4 KiB.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -28,22 +28,20 @@ const ALIGN_BYTES: usize = 64;
 #[derive(Debug)]
 pub(crate) enum Content {
     Pattern,
-    File { file: File, len_bytes: u64 },
+    File(Input),
 }
 
 impl Content {
     pub(crate) fn open(input: Option<&Path>) -> io::Result<Self> {
         let Some(path) = input else { return Ok(Self::Pattern) };
-        let file = File::open(path)?;
-        let len_bytes = file.metadata()?.len();
-        Ok(Self::File { file, len_bytes })
+        Input::open(path).map(Self::File)
     }
 
     /// How many messages of `size_bytes` carry the whole content once.
     pub(crate) fn pieces(&self, size_bytes: usize) -> u64 {
         match self {
             Self::Pattern => 1,
-            Self::File { len_bytes, .. } => len_bytes.div_ceil((size_bytes - TRAILED_BYTES) as u64),
+            Self::File(input) => input.len_bytes.div_ceil((size_bytes - TRAILED_BYTES) as u64),
         }
     }
 
@@ -51,13 +49,10 @@ impl Content {
     pub(crate) fn fill(&self, key: u64, message: &mut [u8]) -> io::Result<()> {
         match self {
             Self::Pattern => fill_pattern(key, message),
-            Self::File { file, len_bytes } => {
+            Self::File(input) => {
                 let size = message.len();
                 let offset = key % self.pieces(size) * (size - TRAILED_BYTES) as u64;
-                let piece = &mut message[WORD_BYTES..size - WORD_BYTES];
-                let there = (len_bytes - offset).min(piece.len() as u64) as usize;
-                file.read_exact_at(&mut piece[..there], offset)?;
-                piece[there..].fill(0);
+                input.read(offset, &mut message[WORD_BYTES..size - WORD_BYTES])?;
             }
         }
         Ok(())
@@ -65,7 +60,7 @@ impl Content {
 
     /// The words that a timed pass looks at, for each of `slots` buffers; empty when they can be computed.
     fn samples(&self, slots: &Slots) -> io::Result<Vec<u64>> {
-        if matches!(self, Self::Pattern) {
+        if matches!(self, Self::Pattern) || sample_offsets(slots.size_bytes).len() == 0 {
             return Ok(Vec::new());
         }
         let mut message = vec![0; slots.size_bytes];
@@ -75,6 +70,39 @@ impl Content {
             samples.extend(sample_offsets(slots.size_bytes).map(|offset| word(&message, offset)));
         }
         Ok(samples)
+    }
+}
+
+/// A file whose bytes are streamed.
+#[derive(Debug)]
+pub(crate) struct Input {
+    file: File,
+    len_bytes: u64,
+    /// All of it, when it is not too long for that.
+    loaded: Vec<u8>,
+}
+
+impl Input {
+    fn open(path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let len_bytes = file.metadata()?.len();
+        let mut loaded = Vec::new();
+        if len_bytes <= COLD_BYTES as u64 {
+            file.read_to_end(&mut loaded)?;
+        }
+        Ok(Self { file, len_bytes, loaded })
+    }
+
+    /// The bytes from `offset` on, and zeros behind the end.
+    fn read(&self, offset: u64, piece: &mut [u8]) -> io::Result<()> {
+        let there = self.len_bytes.saturating_sub(offset).min(piece.len() as u64) as usize;
+        let (bytes, rest) = piece.split_at_mut(there);
+        rest.fill(0);
+        match self.loaded.get(offset as usize..offset as usize + there) {
+            Some(loaded) => bytes.copy_from_slice(loaded),
+            None => self.file.read_exact_at(bytes, offset)?,
+        }
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use crate::control::{Control, Join, Meeting, Motion, Order, Reply, Run, Side};
 use crate::endpoints::{self, Accept, Ends};
 use crate::payload::{Arena, Content};
 use crate::workloads::{Outcome, lines, lossy, memcpy, rtt, stream};
-use crate::{affinity, interrupt};
+use crate::{affinity, interrupt, janitor};
 
 /// Names the process that started this one as a worker.
 pub(crate) const PARENT: &str = "ONECOPY_BENCH_PARENT";
@@ -17,6 +17,7 @@ pub(crate) const PARENT: &str = "ONECOPY_BENCH_PARENT";
 ///
 /// A binary that calls [`run`](crate::run) calls this at the very start of its `main`.
 pub fn run_peer_if_asked() {
+    janitor::work_if_asked();
     let Ok(parent) = std::env::var(PARENT) else { return };
     let parent = parent.parse().ok().and_then(Pid::from_raw);
     let served = die_with(parent).and_then(|()| Worker::new()?.serve());

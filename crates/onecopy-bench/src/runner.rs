@@ -1,6 +1,8 @@
 //! Everything in order: baselines, then row by row.
 
 use crate::affinity;
+use std::rc::Rc;
+
 use crate::control::{Check, Layer, Meeting, Memcpy, Motion, Run};
 use crate::host::Host;
 use crate::interrupt::Interrupt;
@@ -49,6 +51,7 @@ pub fn run(options: &Options) -> Result<Report, Error> {
     let allowed = affinity::allowed();
     let setting = Setting {
         interrupt: Interrupt::watch().map_err(|errno| Error::Failed(format!("signalfd: {errno}")))?,
+        janitor: Rc::default(),
         tuning: Tuning::new(options.quick),
         cores: affinity::pair(&allowed),
         input: options.input.clone(),

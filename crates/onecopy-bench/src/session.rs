@@ -1,6 +1,7 @@
 //! Two workers with something between them.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::control::{Join, Layer, Link, Meeting, Memcpy, Order, Reply, Run, Sample, Side};
 use crate::endpoints::{self, Prepared};
 use crate::interrupt::Interrupt;
+use crate::janitor::Janitor;
 use crate::options::Wait;
 use crate::tuning::Tuning;
 use crate::worker::Worker;
@@ -29,6 +31,7 @@ pub(crate) enum Failure {
 /// What all sessions have in common.
 pub(crate) struct Setting {
     pub(crate) interrupt: Interrupt,
+    pub(crate) janitor: Rc<Janitor>,
     pub(crate) tuning: Tuning,
     /// The cores of the host and the guest, when each can have its own.
     pub(crate) cores: Option<[usize; 2]>,
@@ -68,7 +71,7 @@ impl<'a> Session<'a> {
     /// Starts two workers and connects them.
     pub(crate) fn open(setting: &'a Setting, terms: Terms) -> Result<Self, Failure> {
         let mut link = Link::new();
-        let prepared = prepare(terms.meeting, &mut link)?;
+        let prepared = prepare(terms.meeting, &mut link, &setting.janitor)?;
         let start = || Worker::start().map_err(|error| Failure::Failed(format!("a worker cannot be started: {error}")));
         let mut session = Self { setting, host: start()?, guest: start()?, prepared, terms, limit_bytes: None };
         session.connect(terms, &link)?;
@@ -133,7 +136,7 @@ impl<'a> Session<'a> {
 
     /// Lets both sides move messages; `expected` is how long that should take. What the guest and the host measured.
     pub(crate) fn run(&mut self, run: &Run, expected: Duration) -> Result<[Sample; 2], Failure> {
-        let deadline = Instant::now() + self.setting.tuning.patience + expected * 20;
+        let deadline = Instant::now() + self.setting.tuning.patience + expected * 4;
         for worker in [&self.host, &self.guest] {
             worker.order(&Order::Run(*run), &[]);
         }
@@ -229,7 +232,7 @@ impl<'a> Session<'a> {
     }
 }
 
-fn prepare(meeting: Meeting, link: &mut Link) -> Result<Prepared, Failure> {
+fn prepare(meeting: Meeting, link: &mut Link, janitor: &Rc<Janitor>) -> Result<Prepared, Failure> {
     match meeting {
         Meeting::Nothing => Ok(Prepared::default()),
         Meeting::Lines => {
@@ -238,7 +241,7 @@ fn prepare(meeting: Meeting, link: &mut Link) -> Result<Prepared, Failure> {
                 Err(error) => Err(Failure::Failed(format!("memory for two cache lines: {error}"))),
             }
         }
-        Meeting::Transport(transport) => endpoints::prepare(transport, link).map_err(|error| match error {
+        Meeting::Transport(transport) => endpoints::prepare(transport, link, janitor).map_err(|error| match error {
             onecopy::Error::Unsupported { .. } => Failure::Unavailable(error.to_string()),
             _ => Failure::Failed(error.to_string()),
         }),

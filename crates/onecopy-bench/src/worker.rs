@@ -13,7 +13,7 @@ use crate::control::{Control, Order, Reply};
 use crate::peer::PARENT;
 
 /// This binary, even when its file was replaced or removed since it started.
-const SELF: &str = "/proc/self/exe";
+pub(crate) const SELF: &str = "/proc/self/exe";
 /// How long a worker whose socket closed may take to become a zombie.
 const ENDING: Duration = Duration::from_secs(2);
 

@@ -9,6 +9,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use onecopy::PosixName;
+use onecopy::message::posix_mq::PosixQueue;
 use serde_json::Value;
 use support::{Ended, Run, Running, Scratch, eventually, onecopy, pattern, program, skip, watchdog};
 
@@ -217,6 +219,8 @@ fn leftovers(pid: u32, workers: &[u32]) -> Vec<String> {
         left.extend(entries.map(|entry| entry.path().display().to_string()).filter(|path| path.contains(&stem)));
     }
     left.extend(workers.iter().filter(|pid| is_worker(**pid)).map(|pid| format!("process {pid}")));
+    let queues = (0..8).flat_map(|link| ["forth", "back"].map(|way| format!("/{stem}{link}-{way}")));
+    left.extend(queues.filter(|name| PosixQueue::open(&PosixName::new(name).unwrap()).is_ok()));
     // The columns 4 and 5 of shm, and 5 and 6 of msg, are the processes that used it last.
     for (table, columns) in [("shm", 4..6), ("msg", 5..7)] {
         let text = std::fs::read_to_string(format!("/proc/sysvipc/{table}")).unwrap_or_default();
@@ -244,13 +248,17 @@ fn an_interrupt_ends_it_with_130_and_leaves_nothing() {
 }
 
 #[test]
-fn workers_end_with_the_process_that_measures() {
+fn nothing_outlives_the_process_that_measures() {
     let _watchdog = watchdog(Duration::from_secs(100));
-    let mut running = bench_for("60", &["--only", "posix-mq", "--workload", "layer", "--size", "4K"]).start();
-    let (pid, workers) = (running.pid(), workers(&running, 4));
-    eventually("the names are gone while it runs", || leftovers(pid, &[]).is_empty());
-    running.kill();
-    eventually("nothing is left", || leftovers(pid, &workers).is_empty());
+    for transport in ["fifo", "posix-mq", "sysv-mq"] {
+        // Killed while it creates, while it connects, while it measures.
+        for count in 1..=4 {
+            let mut running = bench_for("60", &["--only", transport, "--workload", "layer", "--size", "4K"]).start();
+            let (pid, workers) = (running.pid(), workers(&running, count));
+            running.kill();
+            eventually("nothing is left", || leftovers(pid, &workers).is_empty());
+        }
+    }
 }
 
 #[test]
@@ -328,7 +336,7 @@ fn figures_are_exported_and_compared() {
 #[test]
 fn no_line_is_longer_than_a_terminal_of_80_columns() {
     let _watchdog = watchdog(Duration::from_secs(100));
-    let ended = bench(&["--only", "unix-seqpacket,posix-mq", "--size", "64,1000000,1M"]).end();
+    let ended = bench(&["--quick", "--only", "unix-seqpacket,posix-mq", "--size", "64,1000000"]).end();
     let text = String::from_utf8(ended.succeeds()).unwrap();
     for line in text.lines() {
         assert!(line.chars().count() < 80, "{} columns: {line}", line.chars().count());

@@ -12,11 +12,13 @@ mod streams;
 use std::fs::DirBuilder;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
+use std::rc::Rc;
 
 use onecopy::message::fragment::{FragmentReceiver, FragmentSender};
 use onecopy::{Error, Receiver, Result, Sender};
 
 use crate::control::{Join, Link, Side};
+use crate::janitor::{Guard, Janitor, Leftover};
 use crate::transport::Transport;
 
 /// Both directions of one side.
@@ -39,13 +41,13 @@ impl Ends {
 pub(crate) type Accept = Box<dyn FnOnce() -> Result<Ends>>;
 
 /// Makes what must be inherited, and what has a name.
-pub(crate) fn prepare(transport: Transport, link: &mut Link) -> Result<Prepared> {
+pub(crate) fn prepare(transport: Transport, link: &mut Link, janitor: &Rc<Janitor>) -> Result<Prepared> {
     match transport {
         Transport::Pipe => streams::prepare_pipes(),
-        Transport::Fifo => streams::prepare_fifos(link),
-        Transport::Pty => Prepared::with_directory(link),
-        Transport::PosixMq => queues::prepare_posix(link),
-        Transport::SysvMq => queues::prepare_sysv(link),
+        Transport::Fifo => streams::prepare_fifos(link, janitor),
+        Transport::Pty => Prepared::with_directory(link, janitor),
+        Transport::PosixMq => queues::prepare_posix(link, janitor),
+        Transport::SysvMq => queues::prepare_sysv(link, janitor),
         Transport::UnixStream
         | Transport::UnixDgram
         | Transport::UnixSeqpacket
@@ -107,9 +109,9 @@ pub(crate) struct Prepared {
     pub(crate) host: Vec<OwnedFd>,
     pub(crate) guest: Vec<OwnedFd>,
     /// Names that may go as soon as both sides have what they name.
-    names: Vec<Leftover>,
+    names: Vec<Guard>,
     /// What both sides need to the end.
-    objects: Vec<Leftover>,
+    objects: Vec<Guard>,
 }
 
 impl Prepared {
@@ -125,37 +127,24 @@ impl Prepared {
         self.names.clear();
     }
 
-    /// `remove` is called when both sides have what the name stands for, or when that failed.
-    fn remove_when_joined(&mut self, remove: impl FnOnce() + 'static) {
-        self.names.push(Leftover(Some(Box::new(remove))));
+    /// Removes `name` when both sides have what it stands for, or when that failed.
+    fn remove_when_joined(&mut self, name: Guard) {
+        self.names.push(name);
     }
 
-    /// `remove` is called when both sides have ended.
-    fn remove_at_the_end(&mut self, remove: impl FnOnce() + 'static) {
-        self.objects.push(Leftover(Some(Box::new(remove))));
+    /// Removes `object` when both sides have ended.
+    fn remove_at_the_end(&mut self, object: Guard) {
+        self.objects.push(object);
     }
 
     /// A directory for the names of this link, removed with all that is in it.
-    fn with_directory(link: &Link) -> Result<Self> {
+    fn with_directory(link: &Link, janitor: &Rc<Janitor>) -> Result<Self> {
         let path = link.directory.clone();
         let object = path.display().to_string();
         DirBuilder::new().mode(0o700).create(&path).map_err(|error| os("mkdir", &object, error))?;
         let mut prepared = Self::default();
-        prepared.remove_when_joined(move || {
-            let _ = std::fs::remove_dir_all(path);
-        });
+        prepared.remove_when_joined(janitor.guard(Leftover::Directory(path)));
         Ok(prepared)
-    }
-}
-
-/// Something that stays behind unless it is removed: dropping this removes it.
-struct Leftover(Option<Box<dyn FnOnce()>>);
-
-impl Drop for Leftover {
-    fn drop(&mut self) {
-        if let Some(remove) = self.0.take() {
-            remove();
-        }
     }
 }
 

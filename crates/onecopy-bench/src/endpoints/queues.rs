@@ -1,21 +1,22 @@
 //! Message queues: one for each direction, made by the measuring process.
 
-use onecopy::message::posix_mq::{self, PosixQueue, QueueAttributes};
+use std::rc::Rc;
+
+use onecopy::message::posix_mq::{PosixQueue, QueueAttributes};
 use onecopy::message::sysv_mq::SysvQueue;
 use onecopy::{PosixName, Result, SysvName};
 
 use super::{Ends, Prepared, Way, missing, plain};
 use crate::control::{Layer, Link, Side};
+use crate::janitor::{Janitor, Leftover};
 
 /// Queues of the size that every user may have.
-pub(super) fn prepare_posix(link: &Link) -> Result<Prepared> {
+pub(super) fn prepare_posix(link: &Link, janitor: &Rc<Janitor>) -> Result<Prepared> {
     let mut prepared = Prepared::default();
     for way in Way::BOTH {
         let name = posix_name(link, way)?;
         PosixQueue::create(&name, &QueueAttributes::system_default(), 0o600)?;
-        prepared.remove_when_joined(move || {
-            let _ = posix_mq::unlink(&name);
-        });
+        prepared.remove_when_joined(janitor.guard(Leftover::PosixQueue(name.to_string())));
     }
     Ok(prepared)
 }
@@ -39,14 +40,12 @@ fn posix_name(link: &Link, way: Way) -> Result<PosixName> {
 }
 
 /// Queues without keys. Removing one wakes whoever uses it, so they stay to the end.
-pub(super) fn prepare_sysv(link: &mut Link) -> Result<Prepared> {
+pub(super) fn prepare_sysv(link: &mut Link, janitor: &Rc<Janitor>) -> Result<Prepared> {
     let mut prepared = Prepared::default();
     for _ in Way::BOTH {
         let queue = SysvQueue::create_private(0o600)?;
         link.ids.push(queue.id());
-        prepared.remove_at_the_end(move || {
-            let _ = queue.remove();
-        });
+        prepared.remove_at_the_end(janitor.guard(Leftover::SysvQueue(queue.id())));
     }
     Ok(prepared)
 }

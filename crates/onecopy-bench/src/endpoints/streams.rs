@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use onecopy::stream::framed::{FramedReceiver, FramedSender};
 use onecopy::stream::pipe::{self, PipeReader, PipeWriter};
@@ -13,6 +14,7 @@ use onecopy::{Deadline, HostPort, Result, UnixName};
 
 use super::{Accept, Ends, Prepared, Way, missing, os, plain, shared};
 use crate::control::{Layer, Link, Side};
+use crate::janitor::Janitor;
 
 /// Where loopback sockets listen: the kernel chooses the port.
 pub(super) const LOOPBACK: &str = "127.0.0.1";
@@ -50,8 +52,8 @@ pub(super) fn pipes(fds: Vec<OwnedFd>, layer: Layer) -> Result<Ends> {
     Ok(ends(reader, writer, layer))
 }
 
-pub(super) fn prepare_fifos(link: &Link) -> Result<Prepared> {
-    let prepared = Prepared::with_directory(link)?;
+pub(super) fn prepare_fifos(link: &Link, janitor: &Rc<Janitor>) -> Result<Prepared> {
+    let prepared = Prepared::with_directory(link, janitor)?;
     for way in Way::BOTH {
         fifo::create(&path(link, way), 0o600)?;
     }
