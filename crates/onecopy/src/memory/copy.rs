@@ -20,7 +20,8 @@
 //! One byte of the destination can be old and its neighbour new. What must be consistent is ordered by an atomic beside the
 //! bytes: Release after the last copy out, Acquire before the first copy in.
 //!
-//! Measured against `copy_from_slice` in the same run: 3.8 for 2.8 ns at 65 bytes, the same from 64 KiB on.
+//! Measured as `Region::read_at`, bounds check included, against `copy_from_slice` in the same run: 2.9 for 1.5 ns at 8 bytes,
+//! 3.1 for 3.5 at 64, 46 for 30 at 4 KiB (31 as `write_at`), 19 for 18 us at 1 MiB.
 #![expect(unsafe_code, reason = "raw copies from and to memory that another process writes")]
 
 /// Copies `private.len()` bytes from `shared` into `private`.

@@ -9,7 +9,7 @@
 //!   long again. Where the call is refused, the bytes go through a pipe, whose read(2) into the mapping fails in the same way.
 //!
 //! Measured on a tmpfs, hot, in GB/s: 4 KiB in 11, out 4; 1 MiB in 20, out 15 (memcpy: 110 and 58). A short copy takes
-//! 0.3 to 0.5 us in and 1.3 to 2 us out, the question for the length included. The pipe takes about twice the time. The
+//! 0.4 to 0.9 us in and 1.6 to 3.7 us out on a busy machine, the question for the length included. The pipe takes about twice the time. The
 //! alternative, a handler for SIGBUS, belongs to the program.
 //!
 //! # Safety

@@ -127,8 +127,8 @@ impl Region {
     /// Makes every copy a plain one, at the speed of memcpy, and trusts all who may write the object that they never shorten
     /// it: if one does, the next access beyond the new end is a SIGBUS, which ends this process.
     ///
-    /// Without it a copy from a file or a POSIX shared memory object is a system call: 0.3 to 0.5 us more and a fifth to a half
-    /// of memcpy's speed in, 1.3 to 2 us and a quarter of it out (hot; measured on one machine). Nothing changes for regions
+    /// Without it a copy from a file or a POSIX shared memory object is a system call: 0.4 to 0.9 us more and a fifth to a half
+    /// of memcpy's speed in, 1.6 to 3.7 us and a quarter of it out (hot, on a busy machine). Nothing changes for regions
     /// that cannot be shortened.
     #[must_use]
     pub fn trusting_its_length(mut self) -> Self {
