@@ -17,14 +17,16 @@ pub(crate) struct Case {
     pub(crate) wait: Wait,
 }
 
-/// All rows, those of one link together.
-pub(crate) fn cases(options: &Options) -> Vec<Case> {
+/// All rows, those of one link together. Where both processes share a core nobody spins: the other one could not run.
+pub(crate) fn cases(options: &Options, has_cores: bool) -> Vec<Case> {
     let transports = if options.only.is_empty() { Transport::ALL } else { &options.only };
     let workloads = workloads(options);
     let mut cases: Vec<Case> = Vec::new();
     for &transport in transports {
-        for &wait in transport.waits() {
-            for &workload in &workloads {
+        let waits = if has_cores { transport.waits() } else { &[Wait::Block] };
+        for &wait in waits {
+            // How one waits matters to a ping-pong; a stream hardly waits, and does it in the usual way.
+            for &workload in workloads.iter().filter(|workload| **workload == Workload::Rtt || wait == waits[0]) {
                 add(&mut cases, options, (transport, wait, workload));
             }
         }
@@ -42,10 +44,6 @@ fn workloads(options: &Options) -> Vec<Workload> {
 }
 
 fn add(cases: &mut Vec<Case>, options: &Options, (transport, wait, workload): (Transport, Wait, Workload)) {
-    // How one waits matters to a ping-pong; a stream hardly waits, and takes the first way.
-    if workload != Workload::Rtt && wait != transport.waits()[0] {
-        return;
-    }
     let usual = sizes(workload, options.quick);
     let sizes = if options.sizes_bytes.is_empty() { usual } else { &options.sizes_bytes };
     for &size_bytes in sizes {
@@ -91,7 +89,7 @@ mod tests {
     #[test]
     fn each_row_is_planned_once() {
         let options = Options { sizes_bytes: vec![64, 64, 128], ..Options::default() };
-        let cases = cases(&options);
+        let cases = cases(&options, true);
         assert!(cases.iter().all(|case| cases.iter().filter(|other| *other == case).count() == 1));
         assert!(cases.iter().any(|case| case.size_bytes == 128 && case.workload == Workload::Cpu));
     }
@@ -99,12 +97,12 @@ mod tests {
     #[test]
     fn a_file_is_streamed_only() {
         let options = Options { input: Some("/etc/hostname".into()), ..Options::default() };
-        assert!(cases(&options).iter().all(|case| case.workload != Workload::Rtt));
+        assert!(cases(&options, true).iter().all(|case| case.workload != Workload::Rtt));
     }
 
     #[test]
     fn quick_keeps_a_row_of_each_workload_and_transport() {
-        let cases = cases(&Options { quick: true, ..Options::default() });
+        let cases = cases(&Options { quick: true, ..Options::default() }, true);
         for transport in Transport::ALL {
             for workload in [Workload::Rtt, Workload::Stream, Workload::Cpu] {
                 assert!(cases.iter().any(|case| case.transport == *transport && case.workload == workload));

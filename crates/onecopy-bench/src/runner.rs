@@ -47,13 +47,13 @@ pub enum Error {
 /// baselines could be measured. A row that failed is no error: [`Report::is_good`] tells.
 pub fn run(options: &Options) -> Result<Report, Error> {
     options.check()?;
-    let cases = plan::cases(options);
-    let allowed = affinity::allowed();
+    let cores = affinity::pair(&affinity::allowed());
+    let cases = plan::cases(options, cores.is_some());
     let setting = Setting {
         interrupt: Interrupt::watch().map_err(|errno| Error::Failed(format!("signalfd: {errno}")))?,
         janitor: Rc::default(),
         tuning: Tuning::new(options.quick),
-        cores: affinity::pair(&allowed),
+        cores,
         input: options.input.clone(),
         corrupt: std::env::var_os(CORRUPT).is_some_and(|value| value == "1"),
     };

@@ -35,6 +35,14 @@ pub enum Transport {
     PosixMq,
     /// Row 11: a System V message queue.
     SysvMq,
+    /// Row 12: a ring in POSIX shared memory.
+    PosixShm,
+    /// Row 13: a ring in System V shared memory.
+    SysvShm,
+    /// Row 14: a ring in a mapped file.
+    FileMapping,
+    /// Row 15: a ring in a memfd.
+    AnonymousMapping,
 }
 
 impl Transport {
@@ -51,6 +59,10 @@ impl Transport {
         Self::Sctp,
         Self::PosixMq,
         Self::SysvMq,
+        Self::PosixShm,
+        Self::SysvShm,
+        Self::FileMapping,
+        Self::AnonymousMapping,
     ];
 
     /// The mechanism behind it.
@@ -68,6 +80,10 @@ impl Transport {
             Self::Sctp => Mechanism::Sctp,
             Self::PosixMq => Mechanism::PosixMq,
             Self::SysvMq => Mechanism::SysvMq,
+            Self::PosixShm => Mechanism::PosixShm,
+            Self::SysvShm => Mechanism::SysvShm,
+            Self::FileMapping => Mechanism::FileMapping,
+            Self::AnonymousMapping => Mechanism::AnonymousMapping,
         }
     }
 
@@ -101,9 +117,14 @@ impl Transport {
         matches!(self, Self::UnixDgram | Self::UnixSeqpacket | Self::Sctp | Self::PosixMq | Self::SysvMq)
     }
 
-    /// The ways of waiting that this transport offers.
+    /// The ways of waiting that this transport offers, the usual one first.
     pub(crate) fn waits(self) -> &'static [Wait] {
-        &[Wait::Block]
+        match self {
+            Self::PosixShm | Self::SysvShm | Self::FileMapping | Self::AnonymousMapping => {
+                &[Wait::Adaptive, Wait::Spin, Wait::Block]
+            }
+            _ => &[Wait::Block],
+        }
     }
 }
 

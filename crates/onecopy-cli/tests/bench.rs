@@ -29,6 +29,10 @@ const TRANSPORTS: &[&str] = &[
     "sctp",
     "posix-mq",
     "sysv-mq",
+    "posix-shm",
+    "sysv-shm",
+    "file-mapping",
+    "anonymous-mapping",
 ];
 
 /// `onecopy bench` with these arguments and the budget of a test.
@@ -250,7 +254,7 @@ fn an_interrupt_ends_it_with_130_and_leaves_nothing() {
 #[test]
 fn nothing_outlives_the_process_that_measures() {
     let _watchdog = watchdog(Duration::from_secs(100));
-    for transport in ["fifo", "posix-mq", "sysv-mq"] {
+    for transport in ["fifo", "posix-mq", "sysv-mq", "posix-shm", "sysv-shm"] {
         // Killed while it creates, while it connects, while it measures.
         for count in 1..=4 {
             let mut running = bench_for("60", &["--only", transport, "--workload", "layer", "--size", "4K"]).start();

@@ -6,6 +6,7 @@
 mod messages;
 mod plain;
 mod queues;
+mod regions;
 mod shared;
 mod streams;
 
@@ -14,6 +15,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::rc::Rc;
 
+use onecopy::memory::ring::RING_BYTES;
 use onecopy::message::fragment::{FragmentReceiver, FragmentSender};
 use onecopy::{Error, Receiver, Result, Sender};
 
@@ -48,6 +50,10 @@ pub(crate) fn prepare(transport: Transport, link: &mut Link, janitor: &Rc<Janito
         Transport::Pty => Prepared::with_directory(link, janitor),
         Transport::PosixMq => queues::prepare_posix(link, janitor),
         Transport::SysvMq => queues::prepare_sysv(link, janitor),
+        Transport::PosixShm => regions::prepare_posix(link, janitor),
+        Transport::SysvShm => regions::prepare_sysv(link, janitor),
+        Transport::FileMapping => regions::prepare_files(link, janitor),
+        Transport::AnonymousMapping => regions::prepare_anonymous(RING_BYTES),
         Transport::UnixStream
         | Transport::UnixDgram
         | Transport::UnixSeqpacket
@@ -68,7 +74,7 @@ pub(crate) fn host(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Resu
         Transport::UnixSeqpacket => messages::host_seqpacket(&join.link, layer),
         Transport::Udp => messages::host_udp(layer),
         Transport::Sctp => messages::host_sctp(layer),
-        Transport::Pipe | Transport::Fifo | Transport::PosixMq | Transport::SysvMq => {
+        _ => {
             let join = join.clone();
             Ok((String::new(), Box::new(move || open(transport, &join, fds))))
         }
@@ -86,7 +92,7 @@ pub(crate) fn guest(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Res
         Transport::UnixSeqpacket => messages::guest_seqpacket(&join.link, layer),
         Transport::Udp => messages::guest_udp(announced, layer),
         Transport::Sctp => messages::guest_sctp(announced, layer),
-        Transport::Pipe | Transport::Fifo | Transport::PosixMq | Transport::SysvMq => open(transport, join, fds),
+        _ => open(transport, join, fds),
     }
 }
 
@@ -98,7 +104,16 @@ fn open(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Result<Ends> {
         Transport::Fifo => streams::fifos(link, side, layer),
         Transport::PosixMq => queues::posix(link, side, layer),
         Transport::SysvMq => queues::sysv(link, side, layer),
-        _ => Err(missing("anything to open")),
+        Transport::PosixShm | Transport::SysvShm | Transport::FileMapping | Transport::AnonymousMapping => {
+            regions::rings(transport, join, fds)
+        }
+        Transport::Pty
+        | Transport::UnixStream
+        | Transport::UnixDgram
+        | Transport::UnixSeqpacket
+        | Transport::Tcp
+        | Transport::Udp
+        | Transport::Sctp => Err(missing("anything to open")),
     }
 }
 
