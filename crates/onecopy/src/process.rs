@@ -114,7 +114,13 @@ impl Identity {
         self.0 >> PID_BITS & ((1 << NAMESPACE_BITS) - 1)
     }
 
-    fn has_started_at(self, start_ticks: u64) -> bool {
+    /// Whether the pid of one means anything to the other.
+    pub(crate) fn shares_namespace_with(self, other: Self) -> bool {
+        self.namespace() == other.namespace()
+    }
+
+    /// Whether this is the process with its pid that has started then.
+    pub(crate) fn has_started_at(self, start_ticks: u64) -> bool {
         self == Self::new(self.pid(), self.namespace(), start_ticks)
     }
 }
@@ -143,7 +149,7 @@ impl Watch {
     /// Whether `other` has exited for certain. A process of another pid namespace, and one whose start time this process may
     /// not see (/proc mounted with hidepid), count as living for as long as nothing contradicts.
     pub(crate) fn is_gone(&mut self, other: Identity) -> bool {
-        if other.namespace() != self.own.namespace() {
+        if !other.shares_namespace_with(self.own) {
             return false;
         }
         match &self.known {

@@ -8,7 +8,7 @@
 //! | 15 | [`anonymous`] | a descriptor, inherited or passed | no: sealed | nothing |
 //! | 16, 17 | [`remote`] | a process and an address there | a page can vanish: an exact partial count | nothing |
 //!
-//! [`ring`] sends messages through any of rows 12 to 15.
+//! [`ring`] sends messages through any of rows 12 to 15, [`attach`] sends them by rows 16 and 17.
 //!
 //! Rows 12 to 15 give a [`Region`]: a mapping that others can write at any time. So a region hands out copies and never a
 //! reference to its bytes; the one exception is a [`Frozen`](anonymous::Frozen) mapping, whose bytes the kernel keeps from
@@ -16,6 +16,7 @@
 
 mod allocate;
 pub mod anonymous;
+pub mod attach;
 mod copy;
 pub mod file_mapping;
 mod guarded;
@@ -24,6 +25,8 @@ pub mod posix_shm;
 mod region;
 pub mod remote;
 pub mod ring;
+mod role;
 pub mod sysv_shm;
+mod wait;
 
 pub use region::Region;

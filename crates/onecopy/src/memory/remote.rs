@@ -143,6 +143,12 @@ impl RemoteProcess {
         self.handle.start_ticks()
     }
 
+    /// Whether the process has exited; what it was asked last stays true, so no is an old answer.
+    #[must_use]
+    pub fn has_exited(&self) -> bool {
+        self.handle.has_exited().unwrap_or(false)
+    }
+
     /// Reads from `address` on into `buffer`: as much as is readable there without a gap.
     ///
     /// # Errors

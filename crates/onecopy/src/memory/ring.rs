@@ -60,9 +60,7 @@
 mod create;
 mod layout;
 mod receiver;
-mod role;
 mod sender;
-mod wait;
 
 pub use layout::{MIN_RING_BYTES, PIECE_BYTES, RING_BYTES};
 pub use receiver::{DEFAULT_LIMIT_BYTES, RingReceiver};

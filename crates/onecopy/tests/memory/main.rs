@@ -10,6 +10,7 @@ mod posix_shm;
 mod remote;
 mod ring;
 mod sysv_shm;
+mod transfer;
 
 use std::io::Write as _;
 use std::os::fd::OwnedFd;

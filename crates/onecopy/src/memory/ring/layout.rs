@@ -16,10 +16,12 @@
 
 use std::mem::offset_of;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::memory::Region;
 use crate::memory::copy::{copy_in, copy_out};
+use crate::memory::role::Roles;
+use crate::memory::wait::Sleepers;
 use crate::{Error, Result};
 
 /// The region that most rings should have, in bytes: 256 KiB for what is under way, and what the ring needs for itself.
@@ -61,36 +63,11 @@ pub(super) struct Header {
     pub(super) sleepers: Sleepers,
 }
 
-/// Written when somebody attaches, closes or ends; read by whoever waits.
-#[repr(C, align(128))]
-pub(super) struct Roles {
-    pub(super) sender: Role,
-    pub(super) receiver: Role,
-    /// The last generation of senders whose end a receiver was told.
-    pub(super) ended: AtomicU64,
-}
-
-/// One side of the ring.
-#[repr(C)]
-pub(super) struct Role {
-    /// The [`Identity`](crate::process::Identity) of the process that has it, or 0.
-    pub(super) owner: AtomicU64,
-    /// The generation, counted from 1 with each process that takes the role, and in the lowest bit whether it has closed.
-    pub(super) status: AtomicU64,
-}
-
 /// How far one side is. Both count up for ever; what they count wraps in its place.
 #[repr(C, align(128))]
 pub(super) struct Progress {
     pub(super) slots: AtomicU64,
     pub(super) bulk: AtomicU64,
-}
-
-/// The words that the two sides sleep on, see [`wait`](super::wait).
-#[repr(C, align(128))]
-pub(super) struct Sleepers {
-    pub(super) sender: AtomicU32,
-    pub(super) receiver: AtomicU32,
 }
 
 pub(super) const READY: u64 = 1 << 63;

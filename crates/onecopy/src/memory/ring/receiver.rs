@@ -7,9 +7,9 @@ use super::create;
 use super::layout::{
     BULK, FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, Record, Ring, SLOTS, Sizes, whole_lines,
 };
-use super::role::{self, Status};
-use super::wait::{Wait, is_asleep, wait, wake, wake_sleeper};
 use crate::memory::Region;
+use crate::memory::role::{self, Status};
+use crate::memory::wait::{Wait, is_asleep, wait, wake, wake_sleeper};
 use crate::process::{Identity, Watch};
 use crate::{Deadline, Error, Receiver, Result, WaitStrategy};
 
@@ -85,7 +85,7 @@ impl RingReceiver {
         let mut watch = Watch::new(own);
         let ring = create::open(region, &mut watch, deadline)?;
         let header = ring.header();
-        let generation = role::claim(&ring, &header.roles.receiver, "receiver", &mut watch)?;
+        let generation = role::claim(&header.roles.receiver, "receiver", ring.object(), &mut watch)?;
         let (slots, bulk) =
             (header.received.slots.load(Ordering::Acquire), header.received.bulk.load(Ordering::Acquire));
         Ok(Self {

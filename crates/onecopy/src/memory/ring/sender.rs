@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::layout::{
     BULK, FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, Record, Ring, SLOTS, whole_lines,
 };
-use super::role::{self, Status};
-use super::wait::{Wait, wait, wake};
 use super::{create, layout};
 use crate::memory::Region;
+use crate::memory::role::{self, Status};
+use crate::memory::wait::{Wait, wait, wake};
 use crate::process::{Identity, Watch};
 use crate::{Deadline, Error, Result, Sender, WaitStrategy};
 
@@ -61,7 +61,7 @@ impl RingSender {
         let mut watch = Watch::new(own);
         let ring = create::open(region, &mut watch, deadline)?;
         let roles = &ring.header().roles;
-        let generation = role::claim(&ring, &roles.sender, "sender", &mut watch)?;
+        let generation = role::claim(&roles.sender, "sender", ring.object(), &mut watch)?;
         let receiver = Status::load(&roles.receiver);
         let gone = receiver.is_closed() || role::gone_owner(&roles.receiver, &mut watch).is_some();
         let absent = if gone { receiver.generation() } else { 0 };

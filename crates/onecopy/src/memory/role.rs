@@ -1,4 +1,4 @@
-//! The two roles of a ring: one process has each, and a dead one's can be taken over.
+//! The two roles in a region that carries messages: one process has each, and a dead one's can be taken over.
 //!
 //! The word `owner` of a role:
 //!
@@ -10,11 +10,28 @@
 //!
 //! The word `status` counts the owners and says whether the last one has closed; the owner alone writes it.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::layout::{Ring, Role};
 use crate::process::{Identity, Watch};
 use crate::{Error, Result};
+
+/// Written when somebody attaches, closes or ends; read by whoever waits.
+#[repr(C, align(128))]
+pub(super) struct Roles {
+    pub(super) sender: Role,
+    pub(super) receiver: Role,
+    /// The last generation of senders whose end a receiver was told.
+    pub(super) ended: AtomicU64,
+}
+
+/// One side.
+#[repr(C)]
+pub(super) struct Role {
+    /// The [`Identity`](crate::process::Identity) of the process that has it, or 0.
+    pub(super) owner: AtomicU64,
+    /// The generation, counted from 1 with each process that takes the role, and in the lowest bit whether it has closed.
+    pub(super) status: AtomicU64,
+}
 
 /// A generation of a role: the number of its owner, and whether it has closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,13 +58,13 @@ impl Status {
 }
 
 /// Takes a role and returns the generation that begins with that.
-pub(super) fn claim(ring: &Ring, role: &Role, name: &'static str, watch: &mut Watch) -> Result<u64> {
+pub(super) fn claim(role: &Role, name: &'static str, object: &str, watch: &mut Watch) -> Result<u64> {
     loop {
         let current = role.owner.load(Ordering::Acquire);
         if let Some(owner) = Identity::from_bits(current)
             && !watch.is_gone(owner)
         {
-            return Err(Error::Occupied { object: ring.object().into(), role: name, pid: owner.pid() });
+            return Err(Error::Occupied { object: object.into(), role: name, pid: owner.pid() });
         }
         let own = watch.own().to_bits();
         // Acquire pairs with the Release of `give_up`: its progress is seen. What a killed process wrote is seen as well,

@@ -28,6 +28,13 @@ use rustix::thread::futex;
 
 use crate::{Deadline, Error, Result, WaitStrategy};
 
+/// The words that the two sides sleep on.
+#[repr(C, align(128))]
+pub(super) struct Sleepers {
+    pub(super) sender: AtomicU32,
+    pub(super) receiver: AtomicU32,
+}
+
 const AWAKE: u32 = 0;
 const ASLEEP: u32 = 1;
 
@@ -40,7 +47,7 @@ const EAGER_ROUNDS: u32 = 2000;
 const ROUNDS_PER_LOOK: u32 = 256;
 
 /// What a side waits for.
-pub(in crate::memory) trait Wait {
+pub(super) trait Wait {
     type Event;
 
     /// Looks for it.
@@ -57,7 +64,7 @@ pub(in crate::memory) trait Wait {
 }
 
 /// Waits until `side` has what it waits for.
-pub(in crate::memory) fn wait<W: Wait>(side: &mut W, strategy: WaitStrategy, deadline: Deadline) -> Result<W::Event> {
+pub(super) fn wait<W: Wait>(side: &mut W, strategy: WaitStrategy, deadline: Deadline) -> Result<W::Event> {
     if let Some(event) = side.poll()? {
         return Ok(event);
     }
@@ -113,7 +120,7 @@ fn sleep<W: Wait>(side: &mut W, until: Deadline) -> Result<Option<W::Event>> {
         match futex::wait(side.word(), futex::Flags::empty(), ASLEEP, timeout.as_ref()) {
             // EAGAIN: the word had changed. EINTR: a signal; the caller looks at the clock.
             Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => event = side.poll(),
-            Err(errno) => event = Err(Error::os("futex", "a ring's sleeper word", errno)),
+            Err(errno) => event = Err(Error::os("futex", "the word to sleep on", errno)),
         }
     }
     // Relaxed: a wake-up call for nobody does no harm.
@@ -123,7 +130,7 @@ fn sleep<W: Wait>(side: &mut W, until: Deadline) -> Result<Option<W::Event>> {
 
 /// Wakes the side that sleeps on `word`, if one does. The caller has stored what it shall see, with SeqCst.
 #[inline]
-pub(in crate::memory) fn wake(word: &AtomicU32) {
+pub(super) fn wake(word: &AtomicU32) {
     if is_asleep(word) {
         wake_sleeper(word);
     }
@@ -131,12 +138,12 @@ pub(in crate::memory) fn wake(word: &AtomicU32) {
 
 /// Whether the side of `word` sleeps or is about to.
 #[inline]
-pub(in crate::memory) fn is_asleep(word: &AtomicU32) -> bool {
+pub(super) fn is_asleep(word: &AtomicU32) -> bool {
     word.load(Ordering::SeqCst) == ASLEEP
 }
 
 #[cold]
-pub(in crate::memory) fn wake_sleeper(word: &AtomicU32) {
+pub(super) fn wake_sleeper(word: &AtomicU32) {
     if word.swap(AWAKE, Ordering::SeqCst) == ASLEEP {
         // The only errors are of a bad address, which cannot occur.
         let _ = futex::wake(word, futex::Flags::empty(), 1);
