@@ -28,6 +28,9 @@ const MORE: u8 = 1;
 /// How much is read ahead, so that small messages share a system call. Measured with 64-byte messages over a pipe: the
 /// default capacity of a pipe and the usual limit of a socket's segment are no larger.
 const READ_AHEAD_BYTES: usize = 64 * 1024;
+/// From this length of the last message on, the next one is read straight into the caller's buffer together with its header:
+/// below, one read that brings many messages is worth more than the copy that it costs.
+const STRAIGHT_BYTES: usize = 2048;
 /// A stash above this is given back to the allocator once its message was delivered.
 const KEPT_STASH_BYTES: usize = 1 << 20;
 
@@ -195,7 +198,7 @@ pub struct Part {
 #[derive(Debug)]
 pub struct FramedReceiver<R> {
     stream: R,
-    ahead: Box<[u8]>,
+    ahead: Vec<u8>,
     ahead_start: usize,
     ahead_end: usize,
     /// The frame whose payload is being read.
@@ -208,6 +211,8 @@ pub struct FramedReceiver<R> {
     limit_bytes: usize,
     /// The payload bytes of the current message so far, to be thrown away because they exceed the limit.
     discarding: Option<usize>,
+    /// The length of the latest frame: a guess at the next one's.
+    expected: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -221,7 +226,7 @@ impl<R: ByteReader> FramedReceiver<R> {
     pub fn new(stream: R) -> Self {
         Self {
             stream,
-            ahead: vec![0; READ_AHEAD_BYTES].into(),
+            ahead: vec![0; READ_AHEAD_BYTES],
             ahead_start: 0,
             ahead_end: 0,
             frame: None,
@@ -230,6 +235,7 @@ impl<R: ByteReader> FramedReceiver<R> {
             stash_complete: false,
             limit_bytes: DEFAULT_LIMIT_BYTES,
             discarding: None,
+            expected: 0,
         }
     }
 
@@ -285,8 +291,52 @@ impl<R: ByteReader> FramedReceiver<R> {
             .map_err(|_| self.cut_off("in the middle of a header"))?;
         let frame = self.check(header)?;
         self.ahead_start += HEADER_BYTES;
+        self.expected = frame.left;
         self.frame = Some(frame);
         Ok(Some(frame))
+    }
+
+    /// Where the next message is likely to be as long as the last one: reads its header and that much of it with one call, the
+    /// payload straight into `buffer`, and returns how much of it is there. What came too much is read ahead.
+    fn read_straight(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<usize> {
+        let expected = self.expected.min(buffer.len()).min(self.limit_bytes);
+        if expected < STRAIGHT_BYTES || self.frame.is_some() || self.ahead_end > self.ahead_start {
+            return Ok(0);
+        }
+        let mut header = [0; HEADER_BYTES];
+        let mut buffers =
+            [IoSliceMut::new(&mut header), IoSliceMut::new(&mut buffer[..expected]), IoSliceMut::new(&mut self.ahead)];
+        let count = self.stream.read_vectored_by(&mut buffers, deadline)?;
+        let payload = count.saturating_sub(HEADER_BYTES).min(expected);
+        self.ahead_start = 0;
+        self.ahead_end = count.saturating_sub(HEADER_BYTES + expected);
+        let Some(frame) =
+            Header::read_from_bytes(&header[..count.min(HEADER_BYTES)]).ok().and_then(|h| self.check(h).ok())
+        else {
+            // The end, less than a header, or none at all: `next_frame` says so.
+            self.put_back(&buffer[..payload]);
+            self.put_back(&header[..count.min(HEADER_BYTES)]);
+            return Ok(0);
+        };
+        let filled = payload.min(frame.left);
+        self.put_back(&buffer[filled..payload]);
+        self.expected = frame.left;
+        let left = frame.left - filled;
+        let last = left == 0 && frame.last;
+        self.frame = (left > 0 || filled == 0).then_some(Frame { left, ..frame });
+        self.inside = filled > 0 && !last;
+        Ok(filled)
+    }
+
+    /// Puts bytes before those that were read ahead, where nothing was taken from yet.
+    fn put_back(&mut self, bytes: &[u8]) {
+        let end = self.ahead_end + bytes.len();
+        if end > self.ahead.len() {
+            self.ahead.resize(end, 0);
+        }
+        self.ahead.copy_within(..self.ahead_end, bytes.len());
+        self.ahead[..bytes.len()].copy_from_slice(bytes);
+        self.ahead_end = end;
     }
 
     fn check(&self, header: Header) -> Result<Frame> {
@@ -404,7 +454,10 @@ impl<R: ByteReader> FramedReceiver<R> {
 
     /// Receives straight into the caller's buffer; what cannot be finished there goes to the stash.
     fn recv_direct(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
-        let mut filled = 0;
+        let mut filled = self.read_straight(buffer, deadline)?;
+        if filled > 0 && !self.inside {
+            return Ok(Some(filled));
+        }
         loop {
             let Some(frame) =
                 self.next_frame(deadline).inspect_err(|_| self.stash.extend_from_slice(&buffer[..filled]))?
@@ -412,11 +465,12 @@ impl<R: ByteReader> FramedReceiver<R> {
                 return Ok(None);
             };
             let fits = filled + frame.left <= buffer.len().min(self.limit_bytes);
-            if !fits && filled == 0 && frame.last && frame.left <= self.limit_bytes {
-                return Err(self.too_small(frame.left, buffer.len()));
-            }
             if !fits {
                 self.stash.extend_from_slice(&buffer[..filled]);
+                let total = filled + frame.left;
+                if frame.last && total <= self.limit_bytes {
+                    return Err(self.too_small(total, buffer.len()));
+                }
                 self.inside = true;
                 return self.recv_stashed(buffer, deadline);
             }
@@ -542,6 +596,48 @@ mod tests {
         sender.send_part_by(b"begin", false, Deadline::Never).unwrap();
         drop(sender);
         assert!(receiver.recv().unwrap_err().is_peer_gone());
+    }
+
+    #[test]
+    fn lengths_that_were_guessed_wrong_lose_and_double_nothing() {
+        let (mut sender, mut receiver) = over_pipe();
+        let lens = [5000, 5000, 3000, 9000, 0, 5000, 1, 2, 20_000, 4096, 4096, 4097, 2048, 2047, 5000, 5000];
+        let mut buffer = vec![0; 9000];
+        for window in [1, 2, 3] {
+            for chunk in lens.chunks(window) {
+                chunk.iter().for_each(|len| sender.send(&pattern(*len)).unwrap());
+                for len in chunk {
+                    match receiver.recv_into(&mut buffer) {
+                        Ok(received) => assert_eq!(buffer[..received.unwrap()], pattern(*len), "of {chunk:?}"),
+                        Err(Error::BufferTooSmall { message_bytes: 20_000, .. }) => {
+                            assert_eq!(receiver.recv().unwrap().unwrap(), pattern(20_000));
+                        }
+                        Err(error) => panic!("{error} for {len} of {chunk:?}"),
+                    }
+                }
+            }
+        }
+        drop(sender);
+        assert_eq!(receiver.recv_into(&mut buffer).unwrap(), None);
+    }
+
+    #[test]
+    fn a_long_message_that_comes_late_is_kept_over_a_deadline() {
+        let (mut sender, mut receiver) = over_pipe();
+        let mut buffer = vec![0; 8000];
+        sender.send(&pattern(6000)).unwrap();
+        assert_eq!(receiver.recv_into(&mut buffer).unwrap(), Some(6000));
+        sender.send_part_by(&pattern(6000)[..2500], false, Deadline::Never).unwrap();
+        assert!(receiver.try_recv_into(&mut buffer).unwrap_err().is_out_of_time());
+        sender.send_part_by(&pattern(6000)[2500..], true, Deadline::Never).unwrap();
+        assert_eq!(receiver.recv_into(&mut buffer).unwrap(), Some(6000));
+        assert_eq!(buffer[..6000], pattern(6000));
+        receiver.set_limit_bytes(5000);
+        sender.send(&pattern(6000)).unwrap();
+        sender.send(b"next").unwrap();
+        let error = receiver.recv_into(&mut buffer).unwrap_err();
+        assert!(matches!(error, Error::TooLong { message_bytes: 6000, limit_bytes: 5000, .. }), "{error}");
+        assert_eq!(receiver.recv_into(&mut buffer).unwrap(), Some(4));
     }
 
     #[test]
