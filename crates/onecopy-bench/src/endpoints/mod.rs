@@ -105,7 +105,7 @@ fn open(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Result<Ends> {
         Transport::PosixMq => queues::posix(link, side, layer),
         Transport::SysvMq => queues::sysv(link, side, layer),
         Transport::PosixShm | Transport::SysvShm | Transport::FileMapping | Transport::AnonymousMapping => {
-            regions::rings(transport, join, fds)
+            regions::ends(transport, join, fds)
         }
         Transport::Pty
         | Transport::UnixStream

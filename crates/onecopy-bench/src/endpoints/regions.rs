@@ -1,6 +1,7 @@
 //! Shared memory: a ring in a region for each direction, mapped by each side on its own.
 
 use std::collections::hash_map::RandomState;
+use std::fs::File;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -13,10 +14,12 @@ use onecopy::memory::posix_shm::PosixShm;
 use onecopy::memory::ring::{RING_BYTES, RingReceiver, RingSender};
 use onecopy::memory::sysv_shm::SysvShm;
 use onecopy::{Deadline, PosixName, Result, SysvName, WaitStrategy};
+use rustix::fs::Mode;
+use rustix::shm;
 
 use super::queues::id;
-use super::{Ends, Prepared, Way, missing};
-use crate::control::{Join, Link};
+use super::{Ends, Prepared, Way, missing, os, plain};
+use crate::control::{Join, Layer, Link};
 use crate::janitor::{Janitor, Leftover};
 use crate::options::Wait;
 use crate::transport::Transport;
@@ -74,8 +77,38 @@ pub(super) fn prepare_anonymous(bytes: usize) -> Result<Prepared> {
     Ok(Prepared::inherited(both()?, both()?))
 }
 
-/// The rings of either side.
-pub(super) fn rings(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Result<Ends> {
+/// Either side of both rings.
+pub(super) fn ends(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Result<Ends> {
+    match join.layer {
+        Layer::Ours => rings(transport, join, fds),
+        Layer::Plain => plain_rings(transport, join, &fds),
+    }
+}
+
+fn plain_rings(transport: Transport, join: &Join, fds: &[OwnedFd]) -> Result<Ends> {
+    let [send, receive] = join.side.ways();
+    let ring = |way| plain_mapping(transport, &join.link, way, fds).map(|memory| plain::Ring::new(memory, join.wait));
+    Ok(Ends { sender: Box::new(ring(send)?), receiver: Box::new(ring(receive)?) })
+}
+
+/// The memory for one direction, by the calls that a plain program makes.
+fn plain_mapping(transport: Transport, link: &Link, way: Way, fds: &[OwnedFd]) -> Result<plain::Mapping> {
+    match transport {
+        Transport::PosixShm => {
+            let name = posix_name(link, way)?;
+            let fd = shm::open(name.as_os_str(), shm::OFlags::RDWR, Mode::empty());
+            plain::Mapping::map(fd.map_err(|errno| os("shm_open", "plain memory", errno))?)
+        }
+        Transport::SysvShm => plain::Mapping::attach(id(link, way)?),
+        Transport::FileMapping => {
+            let file = File::options().read(true).write(true).open(file(link, way));
+            plain::Mapping::map(file.map_err(|error| os("open", "plain memory", error))?)
+        }
+        _ => plain::Mapping::map(fds.get(way as usize).ok_or_else(|| missing("a memfd"))?),
+    }
+}
+
+fn rings(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Result<Ends> {
     let [send, receive] = join.side.ways();
     let mut fds: Vec<_> = fds.into_iter().map(Some).collect();
     let mut sender = RingSender::attach(region(transport, &join.link, send, &mut fds)?, Deadline::Never)?;

@@ -12,6 +12,8 @@ use onecopy::stream::unix::{UnixListener, UnixStream};
 use onecopy::stream::{ByteReader, ByteWriter, fifo};
 use onecopy::{Deadline, HostPort, Result, UnixName};
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
 use super::{Accept, Ends, Prepared, Way, missing, os, plain, shared};
 use crate::control::{Layer, Link, Side};
 use crate::janitor::Janitor;
@@ -104,6 +106,8 @@ fn shared_ends<T: ByteReader + ByteWriter + AsFd + 'static>(both: T, layer: Laye
         });
     }
     let own = || both.as_fd().try_clone_to_owned().map_err(|error| os("fcntl(F_DUPFD_CLOEXEC)", "pty", error));
+    let flags = fcntl_getfl(&both).map_err(|errno| os("fcntl(F_GETFL)", "pty", errno))?;
+    fcntl_setfl(&both, flags - OFlags::NONBLOCK).map_err(|errno| os("fcntl(F_SETFL)", "pty", errno))?;
     Ok(Ends { sender: Box::new(plain::Stream(own()?)), receiver: Box::new(plain::Stream(own()?)) })
 }
 

@@ -4,6 +4,7 @@
 //! descriptors block.
 
 mod posix_queue;
+mod ring;
 mod sysv_queue;
 
 use std::os::fd::AsFd;
@@ -13,6 +14,7 @@ use rustix::io::{read, write};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 pub(super) use posix_queue::PosixQueue;
+pub(super) use ring::{Mapping, Ring};
 pub(super) use sysv_queue::SysvQueue;
 
 use super::os;
