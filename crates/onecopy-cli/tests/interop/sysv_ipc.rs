@@ -10,10 +10,11 @@ fn run(mut python: std::process::Command, script: &str, arguments: &[&str]) -> V
     output.stdout
 }
 
-/// A key that nothing else uses, below what Python takes.
+/// A key that nothing else uses, of eight hexadecimal digits, and positive in an i32.
 pub(crate) fn key() -> u32 {
     let name = unique("key");
-    name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)) >> 1 | 1
+    name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)) >> 3
+        | 0x1000_0000
 }
 
 #[test]
