@@ -4,6 +4,8 @@ use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
+use onecopy::Deadline;
+
 use crate::failure::{Failure, plain};
 use crate::io::{CHUNK_BYTES, read_full, read_some};
 
@@ -12,13 +14,15 @@ use crate::io::{CHUNK_BYTES, read_full, read_some};
 pub(crate) struct Input {
     file: File,
     name: String,
-    /// What was read beyond the line that was asked for.
+    deadline: Deadline,
+    /// What was read beyond the last line, from `start` on.
     ahead: Vec<u8>,
+    start: usize,
 }
 
 impl Input {
-    /// The file at `path`, or stdin.
-    pub(crate) fn open(path: Option<&Path>) -> Result<Self, Failure> {
+    /// The file at `path`, or stdin, which is waited for until `deadline`.
+    pub(crate) fn open(path: Option<&Path>, deadline: Deadline) -> Result<Self, Failure> {
         let (file, name) = match path {
             Some(path) => (File::open(path), path.display().to_string()),
             None => (std::io::stdin().as_fd().try_clone_to_owned().map(File::from), "stdin".to_owned()),
@@ -28,7 +32,7 @@ impl Input {
         if is_directory {
             return Err(Failure::failed(format!("cannot read {name}: it is a directory")));
         }
-        Ok(Self { file, name, ahead: Vec::new() })
+        Ok(Self { file, name, deadline, ahead: Vec::new(), start: 0 })
     }
 
     /// How many bytes come, where that is known: a regular file has a length.
@@ -52,12 +56,12 @@ impl Input {
 
     /// Reads what is there; 0 is the end.
     pub(crate) fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
-        read_some(&self.file, buffer).map_err(|error| self.failed(&error))
+        read_some(&self.file, buffer, self.deadline).map_err(|error| self.failed(&error))
     }
 
     /// Reads until `buffer` is full; a short count is the end.
     pub(crate) fn read_full(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
-        read_full(&self.file, buffer).map_err(|error| self.failed(&error))
+        read_full(&self.file, buffer, self.deadline).map_err(|error| self.failed(&error))
     }
 
     /// All of it, which may be at most `limit` bytes long; `None` when it is longer.
@@ -81,27 +85,34 @@ impl Input {
 
     /// The next line without its end, at most `limit` bytes long: `None` is the end of the input. A last line without an end
     /// counts.
-    pub(crate) fn read_line(&mut self, limit: usize) -> Result<Option<Vec<u8>>, Failure> {
-        let mut searched = 0;
+    pub(crate) fn read_line(&mut self, limit: usize) -> Result<Option<&[u8]>, Failure> {
+        let mut searched = self.start;
         loop {
-            if let Some(end) = self.ahead[searched..].iter().position(|byte| *byte == b'\n') {
-                let rest = self.ahead.split_off(searched + end + 1);
-                let mut line = std::mem::replace(&mut self.ahead, rest);
-                line.pop();
-                return if line.len() > limit { Err(self.long_line(limit)) } else { Ok(Some(line)) };
+            if let Some(length) = self.ahead[searched..].iter().position(|byte| *byte == b'\n') {
+                let line = self.start..searched + length;
+                self.start = line.end + 1;
+                return if line.len() > limit { Err(self.long_line(limit)) } else { Ok(Some(&self.ahead[line])) };
             }
-            searched = self.ahead.len();
-            if searched > limit {
+            if self.ahead.len() - self.start > limit {
                 return Err(self.long_line(limit));
             }
-            self.ahead.resize(searched + CHUNK_BYTES, 0);
-            let count = read_some(&self.file, &mut self.ahead[searched..]);
-            self.ahead.truncate(searched + *count.as_ref().unwrap_or(&0));
-            if count.map_err(|error| self.failed(&error))? == 0 {
-                let line = std::mem::take(&mut self.ahead);
-                return if line.is_empty() { Ok(None) } else { Ok(Some(line)) };
+            searched = self.ahead.len() - self.start;
+            if self.read_ahead()? == 0 {
+                self.start = self.ahead.len();
+                return Ok((!self.ahead.is_empty()).then_some(&self.ahead));
             }
         }
+    }
+
+    /// Reads more behind what is there, which moves to the front.
+    fn read_ahead(&mut self) -> Result<usize, Failure> {
+        self.ahead.drain(..self.start);
+        self.start = 0;
+        let filled = self.ahead.len();
+        self.ahead.resize(filled + CHUNK_BYTES, 0);
+        let count = read_some(&self.file, &mut self.ahead[filled..], self.deadline);
+        self.ahead.truncate(filled + count.as_ref().unwrap_or(&0));
+        count.map_err(|error| self.failed(&error))
     }
 
     fn long_line(&self, limit: usize) -> Failure {
@@ -109,6 +120,48 @@ impl Input {
     }
 
     fn failed(&self, error: &std::io::Error) -> Failure {
-        Failure::failed(format!("cannot read {}: {}", self.name, plain(error)))
+        match error.kind() {
+            std::io::ErrorKind::TimedOut => Failure::TimedOut(format!("read of {} timed out", self.name)),
+            _ => Failure::failed(format!("cannot read {}: {}", self.name, plain(error))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(name: &str, text: &[u8]) -> Input {
+        let path = std::env::temp_dir().join(format!("onecopy-input-{name}-{}", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        let input = Input::open(Some(&path), Deadline::Never).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        input
+    }
+
+    #[test]
+    fn lines_come_whole_however_they_lie_in_the_chunks() {
+        let long = vec![b'x'; CHUNK_BYTES + 7];
+        let text = [&b"\none\n"[..], &long, b"\n\nlast"].concat();
+        let mut input = input("lines", &text);
+        for line in [&b""[..], b"one", &long, b"", b"last"] {
+            assert!(input.read_line(1 << 20).unwrap() == Some(line));
+        }
+        assert_eq!(input.read_line(1 << 20).unwrap(), None);
+        assert_eq!(input.read_line(1 << 20).unwrap(), None);
+    }
+
+    #[test]
+    fn a_line_may_be_as_long_as_the_limit() {
+        let mut input = input("limit", b"1234\n12345\n");
+        assert_eq!(input.read_line(4).unwrap(), Some(&b"1234"[..]));
+        assert!(input.read_line(4).is_err());
+    }
+
+    #[test]
+    fn all_of_it_within_the_limit() {
+        let text = vec![b'x'; CHUNK_BYTES * 2 + 1];
+        assert!(input("all", &text).read_all(text.len()).unwrap().as_ref() == Some(&text));
+        assert!(input("more", &text).read_all(text.len() - 1).unwrap().is_none());
     }
 }

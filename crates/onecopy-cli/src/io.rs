@@ -3,28 +3,33 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Result, Write as _};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use onecopy::Deadline;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 /// How much is read and written at once. Measured with 1 GiB through a UNIX socket: smaller ones cost throughput, larger
 /// ones fall out of the cache.
 pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Reads what is there, waiting for the first byte; 0 is the end.
-pub(crate) fn read_some(mut file: &File, buffer: &mut [u8]) -> Result<usize> {
+/// Reads what is there, waiting until `deadline` for the first byte; 0 is the end, and [`ErrorKind::TimedOut`] that none came.
+pub(crate) fn read_some(mut file: &File, buffer: &mut [u8], deadline: Deadline) -> Result<usize> {
     loop {
+        if deadline != Deadline::Never {
+            wait(file, PollFlags::IN, deadline)?;
+        }
         match file.read(buffer) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => wait(file, PollFlags::IN)?,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => wait(file, PollFlags::IN, deadline)?,
             result => return result,
         }
     }
 }
 
 /// Reads until `buffer` is full or the input ends; a short count is the end.
-pub(crate) fn read_full(file: &File, buffer: &mut [u8]) -> Result<usize> {
+pub(crate) fn read_full(file: &File, buffer: &mut [u8], deadline: Deadline) -> Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
-        match read_some(file, &mut buffer[filled..])? {
+        match read_some(file, &mut buffer[filled..], deadline)? {
             0 => break,
             count => filled += count,
         }
@@ -39,16 +44,18 @@ pub(crate) fn write_all(mut file: &File, mut bytes: &[u8]) -> Result<()> {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(count) => bytes = &bytes[count..],
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => wait(file, PollFlags::OUT)?,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => wait(file, PollFlags::OUT, Deadline::Never)?,
             Err(error) => return Err(error),
         }
     }
     Ok(())
 }
 
-fn wait(file: &File, events: PollFlags) -> Result<()> {
-    match poll(&mut [PollFd::new(file, events)], None) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+fn wait(file: &File, events: PollFlags, deadline: Deadline) -> Result<()> {
+    let timeout = deadline.remaining().and_then(|left| Timespec::try_from(left).ok());
+    match poll(&mut [PollFd::new(file, events)], timeout.as_ref()) {
+        Ok(0) => Err(ErrorKind::TimedOut.into()),
+        Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
 }

@@ -21,8 +21,7 @@ const EXAMPLES: &str = "\
 Examples:
   onecopy recv mq:/greetings                           the next message of a queue
   onecopy recv unix:/run/user/1000/pour -o disk.img    listen, and write what one sender pours in
-  onecopy recv sysv-mq:0x4d2 --type -3 --lines --count 0 --timeout 5s
-                                                       messages of types up to 3, one a line, for 5 s
+  onecopy recv sysv-mq:0x4d2 --type -3 --lines         the next of types up to 3, as a line
   onecopy recv mq:/jobs --frame -o big.iso             one message of any size from its fragments
   onecopy recv unix-dgram:/tmp/log --count 0 --lines   every datagram, until interrupted";
 

@@ -79,7 +79,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .listen(arguments.listen)
         .create(!arguments.no_create)
         .tell(arguments.verbose);
-    let mut input = Input::open(arguments.input.as_deref())?;
+    let mut input = Input::open(arguments.input.as_deref(), arguments.timeout.map_or(Deadline::Never, |_| deadline))?;
     let mut transfer = Transfer { input: &mut input, deadline };
     match (shape, arguments.frame, arguments.lines) {
         (Shape::Bytes, false, _) => transfer.bytes(opening.writer()?),
@@ -132,7 +132,7 @@ impl Transfer<'_> {
         let mut progress = self.progress();
         let mut sent = 0;
         while let Some(line) = self.input.read_line(limit)? {
-            sender.send_by(&line, self.deadline).map_err(|error| Failure::from(error).after(sent, "messages"))?;
+            sender.send_by(line, self.deadline).map_err(|error| Failure::from(error).after(sent, "messages"))?;
             sent += 1;
             progress.advance(line.len() + 1);
         }

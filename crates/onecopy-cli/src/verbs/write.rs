@@ -1,6 +1,6 @@
 //! `onecopy write`: stdin into shared memory, or another process's.
 
-use onecopy::Address;
+use onecopy::{Address, Deadline};
 
 use crate::endpoint;
 use crate::failure::Failure;
@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.create.is_some() && matches!(address, Address::Memory(_) | Address::Descriptor(_)) {
         return Err(Failure::usage(format!("--create does not fit {address}: it exists, or cannot be made by name")));
     }
-    let input = Input::open(None)?;
+    let input = Input::open(None, Deadline::Never)?;
     let memory = Memory::open(address, Access::Write { create: arguments.create })?;
     let room = memory::rest(&memory, address, arguments.offset)?;
     if let Some(len) = input.len().filter(|len| *len > room) {

@@ -160,3 +160,35 @@ fn an_inherited_pipe_is_an_address() {
     let hostname = std::fs::read("/etc/hostname").unwrap();
     assert_eq!(crate::support::program("sh", ["-c", &script]).end().succeeds(), hostname);
 }
+
+#[test]
+fn inherited_sockets_are_addresses_by_their_type() {
+    let test = "inherited_sockets_are_addresses_by_their_type";
+    let Some(mut python) = crate::support::python(test, &[]) else { return };
+    let script = "import socket, subprocess, sys\n\
+                  for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET):\n    \
+                      one, other = socket.socketpair(socket.AF_UNIX, kind)\n    \
+                      def run(verb, fd, **more):\n        \
+                          return subprocess.run([sys.argv[1], verb, f'fd:{fd.fileno()}', '--timeout', '30s'],\n            \
+                              pass_fds=[fd.fileno()], check=True, **more)\n    \
+                      run('send', one, input=b'over ' + kind.name.encode())\n    \
+                      one.shutdown(socket.SHUT_WR)\n    \
+                      print(run('recv', other, capture_output=True).stdout)\n    \
+                      assert one.getblocking() and other.getblocking()\n";
+    let output = python.args(["-c", script, env!("CARGO_BIN_EXE_onecopy")]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = "b'over SOCK_STREAM'\nb'over SOCK_DGRAM'\nb'over SOCK_SEQPACKET'\n";
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), lines);
+}
+
+#[test]
+fn sctp_works_where_the_kernel_has_it_and_says_so_elsewhere() {
+    let _watchdog = watchdog(LIMIT);
+    let tried = onecopy(["recv", "sctp:127.0.0.1:0", "--timeout", "1ms"]).end();
+    if tried.status.code() == Some(124) {
+        transfer("sctp", &pattern(8192, 7), &[]);
+        transfer("sctp", &pattern(1 << 20, 8), &["--frame"]);
+        return;
+    }
+    tried.fails_with(1, &["sctp:127.0.0.1:0", "no SCTP"]);
+}

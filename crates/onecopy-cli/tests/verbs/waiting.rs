@@ -107,3 +107,25 @@ fn a_name_that_is_taken_is_refused() {
     let address = first.listening_address();
     onecopy(["recv", &address]).end().fails_with(1, &[&address, "Address already in use"]);
 }
+
+#[test]
+fn a_ring_has_one_receiver_and_one_sender() {
+    let region = Object::new("shm");
+    let receiver = onecopy(["recv", &region.address]).start();
+    receiver.wait_until_asleep();
+    onecopy(["recv", &region.address]).end().fails_with(1, &[&region.address, &receiver.pid().to_string()]);
+}
+
+#[test]
+fn a_silent_input_times_out() {
+    for more in [&[][..], &["--lines"], &["--frame"]] {
+        let queue = Object::new("mq");
+        let start = Instant::now();
+        let arguments = ["send", &queue.address, "--timeout", "100ms"];
+        let mut sender = onecopy(arguments.iter().chain(more)).silent_input().start();
+        let stdin = sender.stdin.take();
+        sender.end().fails(124, "read of stdin timed out");
+        assert!(start.elapsed() >= Duration::from_millis(100));
+        drop(stdin);
+    }
+}

@@ -3,38 +3,94 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::fs::{FileType, fstat};
-use rustix::net::{SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use super::{BoxedReader, BoxedWriter, Shape};
+use super::{BoxedReader, BoxedReceiver, BoxedSender, BoxedWriter, Shape};
 use crate::address::DescriptorName;
+use crate::message::unix_dgram::UnixDatagram;
+use crate::message::unix_seqpacket::UnixSeqpacket;
 use crate::stream::pipe::{PipeReader, PipeWriter};
+use crate::stream::tcp::TcpStream;
+use crate::stream::unix::UnixStream;
 use crate::sys::inherited;
 use crate::{Error, Result};
+
+/// What the kernel says of a descriptor.
+enum Kind {
+    /// A pipe or a terminal.
+    Stream,
+    /// A socket, by its family and its type.
+    Socket(AddressFamily, SocketType),
+    /// A file, of which a memfd is memory.
+    File,
+    /// Anything else.
+    Other,
+}
+
+fn kind(fd: &OwnedFd, object: &str) -> Result<Kind> {
+    let stat = fstat(fd).map_err(|errno| Error::os("fstat", object, errno))?;
+    Ok(match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Fifo | FileType::CharacterDevice => Kind::Stream,
+        FileType::Socket => {
+            let error = |errno| Error::os("getsockopt", object, errno);
+            Kind::Socket(sockopt::socket_domain(fd).map_err(error)?, sockopt::socket_type(fd).map_err(error)?)
+        }
+        FileType::RegularFile => Kind::File,
+        _ => Kind::Other,
+    })
+}
 
 /// How data moves over the descriptor.
 pub(super) fn shape(name: DescriptorName) -> Result<Shape> {
     let (fd, object) = duplicate(name)?;
-    let stat = fstat(&fd).map_err(|errno| Error::os("fstat", &object, errno))?;
-    Ok(match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Fifo | FileType::CharacterDevice => Shape::Bytes,
-        FileType::Socket => match sockopt::socket_type(&fd).map_err(|errno| Error::os("getsockopt", &object, errno))? {
-            SocketType::STREAM => Shape::Bytes,
-            _ => Shape::Messages,
-        },
-        FileType::RegularFile => Shape::Memory,
-        _ => Shape::None,
+    Ok(match kind(&fd, &object)? {
+        Kind::Stream | Kind::Socket(_, SocketType::STREAM) => Shape::Bytes,
+        Kind::Socket(..) => Shape::Messages,
+        Kind::File => Shape::Memory,
+        Kind::Other => Shape::None,
     })
 }
 
 pub(super) fn writer(name: DescriptorName) -> Result<BoxedWriter> {
     let (fd, object) = duplicate(name)?;
-    Ok(Box::new(PipeWriter::from_fd(fd, object)?))
+    Ok(match kind(&fd, &object)? {
+        Kind::Socket(AddressFamily::UNIX, SocketType::STREAM) => Box::new(UnixStream::from_fd(fd, object)),
+        Kind::Socket(_, SocketType::STREAM) => Box::new(TcpStream::from_fd(fd, object)?),
+        _ => Box::new(PipeWriter::from_fd(fd, object)?),
+    })
 }
 
 pub(super) fn reader(name: DescriptorName) -> Result<BoxedReader> {
     let (fd, object) = duplicate(name)?;
-    Ok(Box::new(PipeReader::from_fd(fd, object)?))
+    Ok(match kind(&fd, &object)? {
+        Kind::Socket(AddressFamily::UNIX, SocketType::STREAM) => Box::new(UnixStream::from_fd(fd, object)),
+        Kind::Socket(_, SocketType::STREAM) => Box::new(TcpStream::from_fd(fd, object)?),
+        _ => Box::new(PipeReader::from_fd(fd, object)?),
+    })
+}
+
+pub(super) fn sender(name: DescriptorName) -> Result<BoxedSender> {
+    let (fd, object) = duplicate(name)?;
+    Ok(match kind(&fd, &object)? {
+        Kind::Socket(AddressFamily::UNIX, SocketType::DGRAM) => Box::new(UnixDatagram::from_fd(fd, object)?),
+        Kind::Socket(AddressFamily::UNIX, SocketType::SEQPACKET) => Box::new(UnixSeqpacket::from_fd(fd, object)?),
+        _ => return Err(strange_socket(object)),
+    })
+}
+
+pub(super) fn receiver(name: DescriptorName) -> Result<BoxedReceiver> {
+    let (fd, object) = duplicate(name)?;
+    Ok(match kind(&fd, &object)? {
+        Kind::Socket(AddressFamily::UNIX, SocketType::DGRAM) => Box::new(UnixDatagram::from_fd(fd, object)?),
+        Kind::Socket(AddressFamily::UNIX, SocketType::SEQPACKET) => Box::new(UnixSeqpacket::from_fd(fd, object)?),
+        _ => return Err(strange_socket(object)),
+    })
+}
+
+fn strange_socket(object: String) -> Error {
+    let reason = "of sockets that keep boundaries, only UNIX ones are taken over by their descriptor".into();
+    Error::Invalid { object, reason }
 }
 
 /// A descriptor of our own for it, and its address for messages.

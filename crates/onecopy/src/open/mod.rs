@@ -180,7 +180,11 @@ pub fn open_sender(address: &Address, options: &OpenOptions) -> Result<BoxedSend
         _ => match shape(address)? {
             Shape::Bytes => Ok(Box::new(FramedSender::new(open_writer(address, options)?))),
             Shape::Memory => Ok(Box::new(memory::ring_sender(address, options)?)),
-            Shape::Messages | Shape::Remote | Shape::None => Err(no_transfer(address)),
+            Shape::Messages => match address {
+                Address::Descriptor(name) => descriptor::sender(*name),
+                _ => Err(no_transfer(address)),
+            },
+            Shape::Remote | Shape::None => Err(no_transfer(address)),
         },
     }
 }
@@ -201,7 +205,11 @@ pub fn open_receiver(address: &Address, options: &OpenOptions) -> Result<BoxedRe
         _ => match shape(address)? {
             Shape::Bytes => Ok(Box::new(FramedReceiver::new(open_reader(address, options)?))),
             Shape::Memory => Ok(Box::new(memory::ring_receiver(address, options)?)),
-            Shape::Messages | Shape::Remote | Shape::None => Err(no_transfer(address)),
+            Shape::Messages => match address {
+                Address::Descriptor(name) => descriptor::receiver(*name),
+                _ => Err(no_transfer(address)),
+            },
+            Shape::Remote | Shape::None => Err(no_transfer(address)),
         },
     }
 }
