@@ -28,16 +28,23 @@ pub(crate) fn onecopy<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -
 pub(crate) fn program<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIterator<Item = S>) -> Run {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    Run { command, bytes: None }
+    Run { command, bytes: None, scratch: None }
 }
 
 /// A program before it runs.
 pub(crate) struct Run {
     command: Command,
     bytes: Option<Vec<u8>>,
+    scratch: Option<Scratch>,
 }
 
 impl Run {
+    /// Keeps a directory until it has ended.
+    pub(crate) fn keeping(mut self, scratch: Scratch) -> Self {
+        self.scratch = Some(scratch);
+        self
+    }
+
     /// Gives it these bytes as its stdin.
     pub(crate) fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.command.stdin(Stdio::piped());
@@ -73,7 +80,7 @@ impl Run {
         });
         let stdout = child.stdout.take().map(Collected::from);
         let stderr = child.stderr.take().map(Collected::from);
-        Running { stdin: child.stdin.take(), child, feeder, stdout, stderr }
+        Running { stdin: child.stdin.take(), child, feeder, stdout, stderr, _scratch: self.scratch }
     }
 
     /// Runs it to its end.
@@ -120,6 +127,7 @@ pub(crate) struct Running {
     feeder: Option<JoinHandle<()>>,
     stdout: Option<Collected>,
     stderr: Option<Collected>,
+    _scratch: Option<Scratch>,
 }
 
 impl Running {

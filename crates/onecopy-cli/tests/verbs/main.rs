@@ -8,6 +8,7 @@ mod files;
 mod mechanisms;
 mod memory;
 mod objects;
+mod permissions;
 mod round_trip;
 mod soak;
 mod usage;

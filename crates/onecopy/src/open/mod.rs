@@ -320,7 +320,17 @@ pub fn posix_queue(name: &PosixName, access: Access, options: &OpenOptions) -> R
 ///
 /// Those of [`SysvQueue::open`] and [`SysvQueue::create`].
 pub fn sysv_queue(name: &SysvName, options: &OpenOptions) -> Result<SysvQueue> {
-    if options.create { SysvQueue::open_or_create(name, options.mode) } else { SysvQueue::open(name) }
+    loop {
+        // Not msgget(2) with IPC_CREAT, which refuses a queue that exists to whoever lacks one of the rights in the mode.
+        match SysvQueue::open(name) {
+            Err(error) if options.create && error.raw_os_error() == Some(libc::ENOENT) => {}
+            result => return result,
+        }
+        match SysvQueue::create(name, options.mode) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+            result => return result,
+        }
+    }
 }
 
 fn no_stream(address: &Address) -> Error {
