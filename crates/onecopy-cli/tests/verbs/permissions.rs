@@ -3,7 +3,7 @@
 use std::os::unix::process::CommandExt as _;
 
 use crate::mechanisms::Object;
-use crate::support::{Ended, Run, Scratch, onecopy};
+use crate::support::{Ended, Run, Scratch, onecopy, program};
 
 /// A user without a name and without rights.
 const NOBODY: u32 = 4321;
@@ -19,11 +19,12 @@ fn unprivileged(arguments: &[&str]) -> Run {
     if !is_root() {
         return run;
     }
-    // The binary may lie where only root gets to.
+    // The binary may lie where only root gets to. Another process copies it: were it open for writing here, the child of
+    // another test could inherit that descriptor, and nobody could run the copy meanwhile (ETXTBSY).
     let scratch = Scratch::new();
     let copy = scratch.path("onecopy");
-    std::fs::copy(env!("CARGO_BIN_EXE_onecopy"), &copy).unwrap();
-    crate::support::program(&copy, arguments).keeping(scratch).with(|command| {
+    program("cp", [env!("CARGO_BIN_EXE_onecopy").as_ref(), copy.as_os_str()]).end().succeeds();
+    program(&copy, arguments).keeping(scratch).with(|command| {
         command.uid(NOBODY).gid(NOBODY);
     })
 }
