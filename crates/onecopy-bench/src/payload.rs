@@ -206,14 +206,15 @@ impl Arena {
         Ok(Outgoing { slots, check, content: &self.content, memory: &mut self.memory })
     }
 
-    /// Room for the messages of one run.
-    pub(crate) fn incoming(&mut self, slots: Slots, check: Check) -> Result<Incoming<'_>, String> {
+    /// Room for the messages of one run, and the check of what arrives.
+    pub(crate) fn incoming(&mut self, slots: Slots, check: Check) -> Result<(Room<'_>, Checker<'_>), String> {
         if self.sampled != Some(slots) {
             self.samples = self.content.samples(&slots).map_err(unreadable)?;
             self.sampled = Some(slots);
         }
         self.reserve(slots);
-        Ok(Incoming { slots, check, content: &self.content, memory: &mut self.memory, samples: &self.samples })
+        let checker = Checker { slots, check, content: &self.content, samples: &self.samples };
+        Ok((Room { slots, memory: &mut self.memory }, checker))
     }
 
     /// Makes room, every page of it touched, so that no timed run meets a page fault.
@@ -251,25 +252,32 @@ impl Outgoing<'_> {
     }
 }
 
-/// The buffers of one run in the receiver's memory, and the check of what arrives in them.
+/// The buffers of one run in the receiver's memory.
 #[derive(Debug)]
-pub(crate) struct Incoming<'a> {
+pub(crate) struct Room<'a> {
+    slots: Slots,
+    memory: &'a mut [u8],
+}
+
+impl Room<'_> {
+    /// The buffer for message number `sequence`.
+    pub(crate) fn buffer(&mut self, sequence: u64) -> &mut [u8] {
+        &mut self.memory[self.slots.range(self.slots.of(sequence))]
+    }
+}
+
+/// The check of what arrives in one run.
+#[derive(Debug)]
+pub(crate) struct Checker<'a> {
     slots: Slots,
     check: Check,
     content: &'a Content,
-    memory: &'a mut [u8],
     samples: &'a [u64],
 }
 
-impl Incoming<'_> {
-    /// The buffer for message number `place`, when none is lost.
-    pub(crate) fn buffer(&mut self, place: u64) -> &mut [u8] {
-        &mut self.memory[self.slots.range(self.slots.of(place))]
-    }
-
-    /// Compares the buffer for message number `place` with message number `sequence`, as thoroughly as the run asks for.
-    pub(crate) fn verify(&self, place: u64, sequence: u64) -> Result<(), String> {
-        let message = &self.memory[self.slots.range(self.slots.of(place))];
+impl Checker<'_> {
+    /// Compares `message` with message number `sequence`, as thoroughly as the run asks for.
+    pub(crate) fn verify(&self, sequence: u64, message: &[u8]) -> Result<(), String> {
         match self.check {
             Check::Full => check_full(self.content, sequence, message),
             Check::Sampled => self.check_samples(sequence, message),
@@ -361,14 +369,14 @@ mod tests {
             let slots = Slots { size_bytes: size, count: 3 };
             let (mut ours, mut theirs) = (Arena::new(Content::Pattern), Arena::new(Content::Pattern));
             let mut outgoing = ours.outgoing(slots, Check::Sampled).unwrap();
-            let mut incoming = theirs.incoming(slots, Check::Sampled).unwrap();
-            incoming.buffer(11).copy_from_slice(outgoing.message(11).unwrap());
-            incoming.verify(11, 11).unwrap();
-            assert!(incoming.verify(11, 12).is_err());
+            let (_, checker) = theirs.incoming(slots, Check::Sampled).unwrap();
+            let mut message = outgoing.message(11).unwrap().to_vec();
+            checker.verify(11, &message).unwrap();
+            assert!(checker.verify(12, &message).is_err());
             for at in sample_offsets(size).chain([0, size - 1]) {
-                incoming.buffer(11)[at] ^= 0x80;
-                assert!(incoming.verify(11, 11).is_err(), "byte {at} of {size}");
-                incoming.buffer(11)[at] ^= 0x80;
+                message[at] ^= 0x80;
+                assert!(checker.verify(11, &message).is_err(), "byte {at} of {size}");
+                message[at] ^= 0x80;
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use rustix::process::{PTracer, Pid, Signal, getppid, set_parent_process_death_signal, set_ptracer};
 
 use crate::control::{Control, Join, Meeting, Motion, Order, Reply, Run, Side};
 use crate::endpoints::{self, Accept, Ends};
@@ -34,6 +34,8 @@ pub fn run_peer_if_asked() {
 fn die_with(parent: Option<Pid>) -> std::io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     interrupt::block()?;
+    // The workers attach to each other, which Yama allows to parents alone unless this is said; without Yama it is EINVAL.
+    let _ = set_ptracer(PTracer::Any);
     if getppid() == parent { Ok(()) } else { Err(std::io::Error::other("the measuring process is gone")) }
 }
 
@@ -159,7 +161,7 @@ impl Worker {
             (Motion::RoundTrip, Side::Guest, _) => rtt::ping(ends, arena, run, corrupt, &mut go),
             (Motion::RoundTrip, Side::Host, _) => rtt::pong(ends, arena, run, &mut go),
             (Motion::OneWay, Side::Guest, false) => stream::send(&mut *ends.sender, arena, run, corrupt, &mut go),
-            (Motion::OneWay, Side::Host, false) => stream::receive(&mut *ends.receiver, arena, run, &mut go),
+            (Motion::OneWay, Side::Host, false) => stream::receive(&mut ends.intake, arena, run, &mut go),
             (Motion::OneWay, Side::Guest, true) => lossy::send(ends, arena, run, corrupt, &mut go),
             (Motion::OneWay, Side::Host, true) => lossy::receive(ends, arena, run, &mut go),
         }

@@ -43,6 +43,10 @@ pub enum Transport {
     FileMapping,
     /// Row 15: a ring in a memfd.
     AnonymousMapping,
+    /// Row 16: the receiver reads the sender's memory.
+    CmaRead,
+    /// Row 17: the sender writes the receiver's memory.
+    CmaWrite,
 }
 
 impl Transport {
@@ -63,6 +67,8 @@ impl Transport {
         Self::SysvShm,
         Self::FileMapping,
         Self::AnonymousMapping,
+        Self::CmaRead,
+        Self::CmaWrite,
     ];
 
     /// The mechanism behind it.
@@ -84,6 +90,8 @@ impl Transport {
             Self::SysvShm => Mechanism::SysvShm,
             Self::FileMapping => Mechanism::FileMapping,
             Self::AnonymousMapping => Mechanism::AnonymousMapping,
+            Self::CmaRead => Mechanism::CmaRead,
+            Self::CmaWrite => Mechanism::CmaWrite,
         }
     }
 
@@ -120,9 +128,12 @@ impl Transport {
     /// The ways of waiting that this transport offers, the usual one first.
     pub(crate) fn waits(self) -> &'static [Wait] {
         match self {
-            Self::PosixShm | Self::SysvShm | Self::FileMapping | Self::AnonymousMapping => {
-                &[Wait::Adaptive, Wait::Spin, Wait::Block]
-            }
+            Self::PosixShm
+            | Self::SysvShm
+            | Self::FileMapping
+            | Self::AnonymousMapping
+            | Self::CmaRead
+            | Self::CmaWrite => &[Wait::Adaptive, Wait::Spin, Wait::Block],
             _ => &[Wait::Block],
         }
     }

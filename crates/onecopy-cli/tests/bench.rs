@@ -33,6 +33,8 @@ const TRANSPORTS: &[&str] = &[
     "sysv-shm",
     "file-mapping",
     "anonymous-mapping",
+    "cma-read",
+    "cma-write",
 ];
 
 /// `onecopy bench` with these arguments and the budget of a test.

@@ -27,10 +27,8 @@ where
     R: Receiver + AsFd + 'static,
 {
     match layer {
-        Layer::Ours => Ends { sender: Box::new(sender), receiver: Box::new(receiver) },
-        Layer::Plain => {
-            Ends { sender: Box::new(plain::Datagrams(sender)), receiver: Box::new(plain::Datagrams(receiver)) }
-        }
+        Layer::Ours => Ends::new(sender, receiver),
+        Layer::Plain => Ends::new(plain::Datagrams(sender), plain::Datagrams(receiver)),
     }
 }
 

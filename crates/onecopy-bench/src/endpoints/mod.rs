@@ -7,6 +7,7 @@ mod messages;
 mod plain;
 mod queues;
 mod regions;
+mod remote;
 mod shared;
 mod streams;
 
@@ -15,9 +16,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::rc::Rc;
 
+use onecopy::memory::attach::{self, PushReceiver};
 use onecopy::memory::ring::RING_BYTES;
 use onecopy::message::fragment::{FragmentReceiver, FragmentSender};
-use onecopy::{Error, Receiver, Result, Sender};
+use onecopy::{Deadline, Error, Receiver, Result, Sender};
 
 use crate::control::{Join, Link, Side};
 use crate::janitor::{Guard, Janitor, Leftover};
@@ -26,16 +28,42 @@ use crate::transport::Transport;
 /// Both directions of one side.
 pub(crate) struct Ends {
     pub(crate) sender: Box<dyn Sender>,
-    pub(crate) receiver: Box<dyn Receiver>,
+    pub(crate) intake: Intake,
+}
+
+/// How messages come in.
+pub(crate) enum Intake {
+    /// Into a buffer of the caller's.
+    Buffer(Box<dyn Receiver>),
+    /// Into a window that the library owns, where the caller looks at them.
+    Window(PushReceiver),
+}
+
+impl Intake {
+    /// The next message, in `buffer` or in the window.
+    pub(crate) fn receive<'a>(&'a mut self, buffer: &'a mut [u8], deadline: Deadline) -> Result<Option<&'a [u8]>> {
+        match self {
+            Self::Buffer(receiver) => {
+                receiver.recv_into_by(buffer, deadline).map(|received| received.map(|len| &buffer[..len]))
+            }
+            Self::Window(receiver) => receiver.recv_borrowed_by(deadline),
+        }
+    }
 }
 
 impl Ends {
+    fn new(sender: impl Sender + 'static, receiver: impl Receiver + 'static) -> Self {
+        Self { sender: Box::new(sender), intake: Intake::Buffer(Box::new(receiver)) }
+    }
+
     /// The same ends, for messages of any size.
     pub(crate) fn fragmented(self) -> Self {
-        Self {
-            sender: Box::new(FragmentSender::new(self.sender)),
-            receiver: Box::new(FragmentReceiver::new(self.receiver)),
-        }
+        let intake = match self.intake {
+            Intake::Buffer(receiver) => Intake::Buffer(Box::new(FragmentReceiver::new(receiver))),
+            // A window has no longest message.
+            window => window,
+        };
+        Self { sender: Box::new(FragmentSender::new(self.sender)), intake }
     }
 }
 
@@ -54,6 +82,7 @@ pub(crate) fn prepare(transport: Transport, link: &mut Link, janitor: &Rc<Janito
         Transport::SysvShm => regions::prepare_sysv(link, janitor),
         Transport::FileMapping => regions::prepare_files(link, janitor),
         Transport::AnonymousMapping => regions::prepare_anonymous(RING_BYTES),
+        Transport::CmaRead | Transport::CmaWrite => regions::prepare_anonymous(attach::CONTROL_BYTES),
         Transport::UnixStream
         | Transport::UnixDgram
         | Transport::UnixSeqpacket
@@ -107,6 +136,7 @@ fn open(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Result<Ends> {
         Transport::PosixShm | Transport::SysvShm | Transport::FileMapping | Transport::AnonymousMapping => {
             regions::ends(transport, join, fds)
         }
+        Transport::CmaRead | Transport::CmaWrite => remote::ends(transport, join, fds),
         Transport::Pty
         | Transport::UnixStream
         | Transport::UnixDgram

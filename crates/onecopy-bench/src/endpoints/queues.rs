@@ -25,13 +25,8 @@ pub(super) fn posix(link: &Link, side: Side, layer: Layer) -> Result<Ends> {
     let [send, receive] = side.ways();
     let (send, receive) = (posix_name(link, send)?, posix_name(link, receive)?);
     Ok(match layer {
-        Layer::Ours => {
-            Ends { sender: Box::new(PosixQueue::open(&send)?), receiver: Box::new(PosixQueue::open(&receive)?) }
-        }
-        Layer::Plain => Ends {
-            sender: Box::new(plain::PosixQueue::open(&send)?),
-            receiver: Box::new(plain::PosixQueue::open(&receive)?),
-        },
+        Layer::Ours => Ends::new(PosixQueue::open(&send)?, PosixQueue::open(&receive)?),
+        Layer::Plain => Ends::new(plain::PosixQueue::open(&send)?, plain::PosixQueue::open(&receive)?),
     })
 }
 
@@ -55,10 +50,8 @@ pub(super) fn sysv(link: &Link, side: Side, layer: Layer) -> Result<Ends> {
     let (send, receive) = (id(link, send)?, id(link, receive)?);
     let open = |id| SysvQueue::open(&SysvName::id(id)?);
     Ok(match layer {
-        Layer::Ours => Ends { sender: Box::new(open(send)?), receiver: Box::new(open(receive)?) },
-        Layer::Plain => {
-            Ends { sender: Box::new(plain::SysvQueue::new(send)), receiver: Box::new(plain::SysvQueue::new(receive)) }
-        }
+        Layer::Ours => Ends::new(open(send)?, open(receive)?),
+        Layer::Plain => Ends::new(plain::SysvQueue::new(send), plain::SysvQueue::new(receive)),
     })
 }
 

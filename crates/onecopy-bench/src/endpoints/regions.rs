@@ -88,23 +88,24 @@ pub(super) fn ends(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Resu
 fn plain_rings(transport: Transport, join: &Join, fds: &[OwnedFd]) -> Result<Ends> {
     let [send, receive] = join.side.ways();
     let ring = |way| plain_mapping(transport, &join.link, way, fds).map(|memory| plain::Ring::new(memory, join.wait));
-    Ok(Ends { sender: Box::new(ring(send)?), receiver: Box::new(ring(receive)?) })
+    Ok(Ends::new(ring(send)?, ring(receive)?))
 }
 
 /// The memory for one direction, by the calls that a plain program makes.
 fn plain_mapping(transport: Transport, link: &Link, way: Way, fds: &[OwnedFd]) -> Result<plain::Mapping> {
+    let bytes = plain::RING_MAPPING_BYTES;
     match transport {
         Transport::PosixShm => {
             let name = posix_name(link, way)?;
             let fd = shm::open(name.as_os_str(), shm::OFlags::RDWR, Mode::empty());
-            plain::Mapping::map(fd.map_err(|errno| os("shm_open", "plain memory", errno))?)
+            plain::Mapping::map(fd.map_err(|errno| os("shm_open", "plain memory", errno))?, bytes)
         }
-        Transport::SysvShm => plain::Mapping::attach(id(link, way)?),
+        Transport::SysvShm => plain::Mapping::attach(id(link, way)?, bytes),
         Transport::FileMapping => {
             let file = File::options().read(true).write(true).open(file(link, way));
-            plain::Mapping::map(file.map_err(|error| os("open", "plain memory", error))?)
+            plain::Mapping::map(file.map_err(|error| os("open", "plain memory", error))?, bytes)
         }
-        _ => plain::Mapping::map(fds.get(way as usize).ok_or_else(|| missing("a memfd"))?),
+        _ => plain::Mapping::map(fds.get(way as usize).ok_or_else(|| missing("a memfd"))?, bytes),
     }
 }
 
@@ -115,7 +116,7 @@ fn rings(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Result<Ends> {
     let mut receiver = RingReceiver::attach(region(transport, &join.link, receive, &mut fds)?, Deadline::Never)?;
     sender.set_wait_strategy(strategy(join.wait));
     receiver.set_wait_strategy(strategy(join.wait));
-    Ok(Ends { sender: Box::new(sender), receiver: Box::new(receiver) })
+    Ok(Ends::new(sender, receiver))
 }
 
 /// The memory for one direction. Nobody shortens it, so its length can be trusted.

@@ -72,5 +72,5 @@ pub(super) fn halves<T: ByteReader + ByteWriter>(both: T) -> (impl ByteReader, i
 /// Both directions of an object that has both.
 pub(super) fn ends<T: Sender + Receiver + 'static>(both: T) -> Ends {
     let both = Rc::new(RefCell::new(both));
-    Ends { sender: Box::new(Shared(Rc::clone(&both))), receiver: Box::new(Shared(both)) }
+    Ends::new(Shared(Rc::clone(&both)), Shared(both))
 }

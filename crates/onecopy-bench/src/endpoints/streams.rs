@@ -28,10 +28,8 @@ where
     W: ByteWriter + AsFd + 'static,
 {
     match layer {
-        Layer::Ours => {
-            Ends { sender: Box::new(FramedSender::new(writer)), receiver: Box::new(FramedReceiver::new(reader)) }
-        }
-        Layer::Plain => Ends { sender: Box::new(plain::Stream(writer)), receiver: Box::new(plain::Stream(reader)) },
+        Layer::Ours => Ends::new(FramedSender::new(writer), FramedReceiver::new(reader)),
+        Layer::Plain => Ends::new(plain::Stream(writer), plain::Stream(reader)),
     }
 }
 
@@ -100,15 +98,12 @@ pub(super) fn guest_pty(link: &Link, layer: Layer) -> Result<Ends> {
 fn shared_ends<T: ByteReader + ByteWriter + AsFd + 'static>(both: T, layer: Layer) -> Result<Ends> {
     if layer == Layer::Ours {
         let (reader, writer) = shared::halves(both);
-        return Ok(Ends {
-            sender: Box::new(FramedSender::new(writer)),
-            receiver: Box::new(FramedReceiver::new(reader)),
-        });
+        return Ok(Ends::new(FramedSender::new(writer), FramedReceiver::new(reader)));
     }
     let own = || both.as_fd().try_clone_to_owned().map_err(|error| os("fcntl(F_DUPFD_CLOEXEC)", "pty", error));
     let flags = fcntl_getfl(&both).map_err(|errno| os("fcntl(F_GETFL)", "pty", errno))?;
     fcntl_setfl(&both, flags - OFlags::NONBLOCK).map_err(|errno| os("fcntl(F_SETFL)", "pty", errno))?;
-    Ok(Ends { sender: Box::new(plain::Stream(own()?)), receiver: Box::new(plain::Stream(own()?)) })
+    Ok(Ends::new(plain::Stream(own()?), plain::Stream(own()?)))
 }
 
 pub(super) fn host_unix(link: &Link, layer: Layer) -> Result<(String, Accept)> {

@@ -6,11 +6,11 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use onecopy::{Deadline, Receiver};
+use onecopy::Deadline;
 
 use super::{Go, Outcome, Stopwatch, flip, text, whole};
 use crate::control::Run;
-use crate::endpoints::Ends;
+use crate::endpoints::{Ends, Intake};
 use crate::payload::{Arena, sequence};
 
 /// How long the sender waits for an acknowledgement before it takes what is under way for lost.
@@ -42,7 +42,7 @@ pub(crate) fn send(ends: &mut Ends, arena: &mut Arena, run: &Run, corrupt: bool,
     let watch = Stopwatch::start();
     for sequence in run.sequences() {
         while sequence - acknowledged >= window(run.size_bytes) {
-            acknowledged = acknowledgement(&mut *ends.receiver)?.unwrap_or(sequence).clamp(acknowledged, sequence);
+            acknowledged = acknowledgement(&mut ends.intake)?.unwrap_or(sequence).clamp(acknowledged, sequence);
         }
         let message = outgoing.message(sequence)?;
         if corrupt && run.is_first_checked(sequence) {
@@ -52,15 +52,15 @@ pub(crate) fn send(ends: &mut Ends, arena: &mut Arena, run: &Run, corrupt: bool,
     }
     let sample = watch.stop(run.messages, 0, None);
     while acknowledged < run.sequences().end {
-        acknowledged = acknowledgement(&mut *ends.receiver)?.unwrap_or(u64::MAX).max(acknowledged);
+        acknowledged = acknowledgement(&mut ends.intake)?.unwrap_or(u64::MAX).max(acknowledged);
     }
     Ok(sample)
 }
 
 /// The number of the message up to which all arrived or were lost; `None` when no acknowledgement came in time.
-fn acknowledgement(receiver: &mut dyn Receiver) -> Result<Option<u64>, String> {
+fn acknowledgement(intake: &mut Intake) -> Result<Option<u64>, String> {
     let mut buffer = [0; ACKNOWLEDGEMENT_BYTES];
-    match receiver.recv_into_by(&mut buffer, Deadline::after(LOST_AFTER)) {
+    match intake.receive(&mut buffer, Deadline::after(LOST_AFTER)) {
         Ok(_) => Ok(Some(u64::from_le_bytes(buffer))),
         Err(error) if error.is_out_of_time() => Ok(None),
         Err(error) => Err(text(error)),
@@ -69,22 +69,22 @@ fn acknowledgement(receiver: &mut dyn Receiver) -> Result<Option<u64>, String> {
 
 /// The receiver.
 pub(crate) fn receive(ends: &mut Ends, arena: &mut Arena, run: &Run, go: Go<'_>) -> Outcome {
-    let mut incoming = arena.incoming(run.slots(), run.check)?;
+    let (mut room, checker) = arena.incoming(run.slots(), run.check)?;
     let Range { start, end } = run.sequences();
     let (mut next, mut arrived, mut unacknowledged, mut mismatch) = (start, 0, 0, None);
     go()?;
     let watch = Stopwatch::start();
     while next < end {
-        match ends.receiver.recv_into_by(incoming.buffer(next), Deadline::after(ENDED_AFTER)) {
+        let message = match ends.intake.receive(room.buffer(next), Deadline::after(ENDED_AFTER)) {
             Err(error) if error.is_out_of_time() => break,
             received => whole(received, run.size_bytes)?,
-        }
-        let found = sequence(incoming.buffer(next));
+        };
+        let found = sequence(message);
         if found < start {
             // A straggler of an earlier run, which counted it as lost.
             continue;
         }
-        let checked = incoming.verify(next, found).and(check_range(found, next, end));
+        let checked = checker.verify(found, message).and(check_range(found, next, end));
         if let Err(what) = checked {
             mismatch.get_or_insert(what);
         }

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use super::{Outcome, Stopwatch};
 use crate::clock;
 use crate::control::{Check, Memcpy};
-use crate::payload::{Arena, Content, Incoming, Outgoing, Slots};
+use crate::payload::{Arena, Content, Outgoing, Room, Slots};
 
 /// How much is copied between two looks at the clock.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -15,7 +15,7 @@ pub(crate) fn measure(from: &mut Arena, into: &mut Arena, order: &Memcpy) -> Out
     let slots = Slots::new(order.size_bytes, order.cold);
     let batch = (BATCH_BYTES / order.size_bytes).max(1) as u64;
     let mut source = from.outgoing(slots, Check::Sampled)?;
-    let mut target = into.incoming(slots, Check::Sampled)?;
+    let (mut target, _) = into.incoming(slots, Check::Sampled)?;
     let mut copied = 0;
     copy(&mut source, &mut target, 0..batch);
     let watch = Stopwatch::start();
@@ -27,7 +27,7 @@ pub(crate) fn measure(from: &mut Arena, into: &mut Arena, order: &Memcpy) -> Out
     Ok(watch.stop(copied, 0, None))
 }
 
-fn copy(source: &mut Outgoing<'_>, target: &mut Incoming<'_>, numbers: std::ops::Range<u64>) {
+fn copy(source: &mut Outgoing<'_>, target: &mut Room<'_>, numbers: std::ops::Range<u64>) {
     for number in numbers {
         target.buffer(number).copy_from_slice(black_box(source.buffer(number)));
         black_box(&mut *target);

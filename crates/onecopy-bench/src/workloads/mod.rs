@@ -58,11 +58,13 @@ impl Run {
     }
 }
 
-/// What came into a buffer of the expected length.
-fn whole(received: onecopy::Result<Option<usize>>, size_bytes: usize) -> Result<(), String> {
+/// A message that came and has the expected length.
+fn whole(received: onecopy::Result<Option<&[u8]>>, size_bytes: usize) -> Result<&[u8], String> {
     match received {
-        Ok(Some(len)) if len == size_bytes => Ok(()),
-        Ok(Some(len)) => Err(format!("a message of {len} bytes came in the place of one of {size_bytes} bytes")),
+        Ok(Some(message)) if message.len() == size_bytes => Ok(message),
+        Ok(Some(message)) => {
+            Err(format!("a message of {} bytes came in the place of one of {size_bytes} bytes", message.len()))
+        }
         Ok(None) => Err("the other side ended too early".into()),
         Err(error) => Err(text(error)),
     }

@@ -1,5 +1,7 @@
 //! The workload rtt: ping-pong. The guest sends, the host sends back what it received.
 
+use onecopy::Deadline;
+
 use super::{Go, Outcome, Stopwatch, flip, text, whole};
 use crate::control::{Check, Run};
 use crate::endpoints::Ends;
@@ -9,7 +11,7 @@ use crate::{clock, stats};
 /// The side that measures. What comes back is compared with what went out.
 pub(crate) fn ping(ends: &mut Ends, arena: &mut Arena, run: &Run, corrupt: bool, go: Go<'_>) -> Outcome {
     let mut outgoing = arena.outgoing(Slots::new(run.size_bytes, false), run.check)?;
-    let mut answer = vec![0; run.size_bytes];
+    let mut buffer = vec![0; run.size_bytes];
     let mut mismatch = None;
     let mut latencies = stats::histogram();
     let clock_cost_ns = clock::cost_ns();
@@ -22,15 +24,15 @@ pub(crate) fn ping(ends: &mut Ends, arena: &mut Arena, run: &Run, corrupt: bool,
             flip(message);
         }
         ends.sender.send(message).map_err(text)?;
-        whole(ends.receiver.recv_into(&mut answer), run.size_bytes)?;
+        let answer = whole(ends.intake.receive(&mut buffer, Deadline::Never), run.size_bytes)?;
         let unchanged = match run.check {
-            Check::Full => answer == *message,
+            Check::Full => answer == message,
             Check::Sampled => true,
         };
         if !unchanged {
             mismatch.get_or_insert_with(|| format!("message {sequence} came back changed"));
         } else if run.check == Check::Sampled
-            && let Err(what) = check_stamps(sequence, &answer)
+            && let Err(what) = check_stamps(sequence, answer)
         {
             mismatch.get_or_insert(what);
         }
@@ -45,18 +47,18 @@ pub(crate) fn ping(ends: &mut Ends, arena: &mut Arena, run: &Run, corrupt: bool,
 
 /// The side that answers.
 pub(crate) fn pong(ends: &mut Ends, arena: &Arena, run: &Run, go: Go<'_>) -> Outcome {
-    let mut message = vec![0; run.size_bytes];
+    let mut buffer = vec![0; run.size_bytes];
     let mut mismatch = None;
     go()?;
     let watch = Stopwatch::start();
     for sequence in run.sequences() {
-        whole(ends.receiver.recv_into(&mut message), run.size_bytes)?;
+        let message = whole(ends.intake.receive(&mut buffer, Deadline::Never), run.size_bytes)?;
         if run.check == Check::Full
-            && let Err(what) = check_full(arena.content(), sequence, &message)
+            && let Err(what) = check_full(arena.content(), sequence, message)
         {
             mismatch.get_or_insert(what);
         }
-        ends.sender.send(&message).map_err(text)?;
+        ends.sender.send(message).map_err(text)?;
     }
     Ok(watch.stop(run.messages, 0, mismatch))
 }

@@ -1,10 +1,11 @@
 //! The workload stream: one way, back to back. The payload begins in private memory of the sender and ends in private
 //! memory of the receiver.
 
-use onecopy::{Deadline, Receiver, Sender};
+use onecopy::{Deadline, Sender};
 
 use super::{Go, Outcome, Stopwatch, flip, text, whole};
 use crate::control::Run;
+use crate::endpoints::Intake;
 use crate::payload::Arena;
 
 /// The sender.
@@ -24,14 +25,14 @@ pub(crate) fn send(sender: &mut dyn Sender, arena: &mut Arena, run: &Run, corrup
 }
 
 /// The receiver.
-pub(crate) fn receive(receiver: &mut dyn Receiver, arena: &mut Arena, run: &Run, go: Go<'_>) -> Outcome {
-    let mut incoming = arena.incoming(run.slots(), run.check)?;
+pub(crate) fn receive(intake: &mut Intake, arena: &mut Arena, run: &Run, go: Go<'_>) -> Outcome {
+    let (mut room, checker) = arena.incoming(run.slots(), run.check)?;
     let mut mismatch = None;
     go()?;
     let watch = Stopwatch::start();
     for sequence in run.sequences() {
-        whole(receiver.recv_into(incoming.buffer(sequence)), run.size_bytes)?;
-        if let Err(what) = incoming.verify(sequence, sequence) {
+        let message = whole(intake.receive(room.buffer(sequence), Deadline::Never), run.size_bytes)?;
+        if let Err(what) = checker.verify(sequence, message) {
             mismatch.get_or_insert(what);
         }
     }

@@ -3,6 +3,9 @@
 //! Sizes are agreed on beforehand, so there is no header, and the buffer of the receiver says how long a message is. All
 //! descriptors block.
 
+mod attach;
+mod counter;
+mod mapping;
 mod posix_queue;
 mod ring;
 mod sysv_queue;
@@ -13,8 +16,10 @@ use onecopy::{Deadline, Receiver, Result, Sender};
 use rustix::io::{read, write};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
+pub(super) use attach::{Board, PullReceiver, PullSender, PushReceiver, PushSender};
+pub(super) use mapping::Mapping;
 pub(super) use posix_queue::PosixQueue;
-pub(super) use ring::{Mapping, Ring};
+pub(super) use ring::{RING_MAPPING_BYTES, Ring};
 pub(super) use sysv_queue::SysvQueue;
 
 use super::os;
