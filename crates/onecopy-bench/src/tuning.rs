@@ -20,7 +20,7 @@ pub(crate) struct Tuning {
 
 impl Tuning {
     pub(crate) fn new(quick: bool) -> Self {
-        let (runs, run_ms) = if quick { (3, 70) } else { (5, 250) };
+        let (runs, run_ms) = if quick { (3, 50) } else { (5, 250) };
         let run_time = match seconds(SECONDS) {
             Some(budget) => budget / runs,
             None => Duration::from_millis(run_ms),

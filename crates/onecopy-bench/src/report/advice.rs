@@ -1,8 +1,11 @@
 //! Two or three sentences: what to use.
 
+use onecopy::mechanism::Kind;
+
 use super::{Report, Row};
 use crate::options::{Wait, Workload};
 use crate::report::table::{bytes, duration, rate};
+use crate::transport::Transport;
 
 /// Above this a message is large.
 const LARGE_BYTES: usize = 64 * 1024;
@@ -31,7 +34,8 @@ impl Report {
             format!("; {} is the slowest, with {}", worst.mechanism, of(worst))
         };
         Some(format!(
-            "Small messages: {} has the shortest round trip of {} when both sides sleep while they wait, {}{beside}.",
+            "Small messages: {} has the shortest round trip of {} when both sides sleep while they wait, {}{beside}; most of \
+             it is two wake-ups.",
             best.mechanism,
             bytes(size),
             of(best)
@@ -56,11 +60,6 @@ impl Report {
         let rows: Vec<_> = self.good(Workload::Stream).filter(large).filter(|row| row.cold == Some(true)).collect();
         let (worst, best, size) = extremes(&rows, |row| row.bytes_per_s)?;
         let of = |row: &Row| rate(row.bytes_per_s.unwrap_or_default());
-        let copies = match best.copies {
-            Some(1) => ", with one copy".into(),
-            Some(copies) => format!(", with {copies} copies"),
-            None => String::new(),
-        };
         let ratio = best.ratio_to_memcpy.map_or_else(String::new, |ratio| format!(", {ratio:.2} of memcpy"));
         let beside = if best.mechanism == worst.mechanism {
             String::new()
@@ -68,10 +67,11 @@ impl Report {
             format!("; {} moves {}", worst.mechanism, of(worst))
         };
         Some(format!(
-            "Large messages: {} moves messages of {} fastest, {}{ratio}{copies}{beside}.",
+            "Large messages: {} moves messages of {} fastest, {}{ratio}, since {}{beside}.",
             best.mechanism,
             bytes(size),
-            of(best)
+            of(best),
+            reason(best)
         ))
     }
 
@@ -90,6 +90,18 @@ impl Report {
             worst.mechanism,
             of(worst)
         ))
+    }
+}
+
+/// Why a mechanism is fast.
+fn reason(row: &Row) -> &'static str {
+    let kinds = row.mechanism.parse().map_or(&[][..], |transport: Transport| transport.mechanism().info().kinds);
+    if kinds.contains(&Kind::Attach) {
+        "the kernel copies once, straight from one process to the other"
+    } else if kinds.contains(&Kind::Memory) {
+        "both sides copy at the same time, through shared memory and without system calls"
+    } else {
+        "it copies most with each of its system calls"
     }
 }
 
