@@ -114,6 +114,11 @@ impl Identity {
         self.0 >> PID_BITS & ((1 << NAMESPACE_BITS) - 1)
     }
 
+    /// Whether this is still the process that asked for it, and not a child made by fork that has a copy.
+    pub(crate) fn is_current(self) -> bool {
+        self.pid() == std::process::id()
+    }
+
     /// Whether the pid of one means anything to the other.
     pub(crate) fn shares_namespace_with(self, other: Self) -> bool {
         self.namespace() == other.namespace()
@@ -218,6 +223,7 @@ mod tests {
     fn an_identity_is_one_process_and_not_its_successor() {
         let own = Identity::current().unwrap();
         assert_eq!(own.pid(), std::process::id());
+        assert!(own.is_current() && !Identity::new(own.pid() ^ 1, own.namespace(), 0).is_current());
         assert_eq!(Identity::from_bits(own.to_bits()), Some(own));
         assert_eq!(Identity::from_bits(u64::MAX << PID_BITS), None);
         let start = start_ticks(own.pid()).unwrap();

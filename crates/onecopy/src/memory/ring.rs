@@ -61,6 +61,8 @@ mod create;
 mod layout;
 mod receiver;
 mod sender;
+#[cfg(test)]
+mod tests;
 
 pub use layout::{MIN_RING_BYTES, PIECE_BYTES, RING_BYTES};
 pub use receiver::{DEFAULT_LIMIT_BYTES, RingReceiver};

@@ -80,7 +80,7 @@ pub(super) fn claim(role: &Role, name: &'static str, object: &str, watch: &mut W
 /// Closes a role. The caller wakes the other side.
 pub(super) fn give_up(role: &Role, generation: u64, own: Identity) {
     // A child made by fork drops its copies too, but never took the role.
-    if own.pid() != std::process::id() {
+    if !own.is_current() {
         return;
     }
     role.status.store(generation << 1 | Status::CLOSED, Ordering::SeqCst);

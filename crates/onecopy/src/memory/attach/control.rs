@@ -207,6 +207,11 @@ impl Link {
         self.0.object()
     }
 
+    #[cfg(test)]
+    pub(super) fn region(&self) -> Arc<Region> {
+        Arc::clone(&self.0)
+    }
+
     pub(super) fn control(&self) -> &Control {
         // SAFETY: `open` has checked that the region is writable and longer than this; a mapping begins at a page, so it is
         // aligned; atomics tolerate what peers write; the reference lives no longer than `self`, which keeps the mapping.

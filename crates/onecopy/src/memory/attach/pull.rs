@@ -139,6 +139,10 @@ impl Sender for PullSender {
             },
         }
     }
+
+    fn object(&self) -> &str {
+        self.side.object()
+    }
 }
 
 impl PullReceiver {
@@ -260,5 +264,9 @@ impl Receiver for PullReceiver {
                 return Err(Error::out_of_time("receive", self.side.object(), deadline));
             }
         }
+    }
+
+    fn object(&self) -> &str {
+        self.side.object()
     }
 }

@@ -101,6 +101,8 @@ impl PushSender {
                 control.mail.bytes.store(0, Ordering::Relaxed);
                 turn.change(control, turn.next(Phase::Asked));
             }
+            // A wish for a window of 0 bytes is such an order of a sender before this one, and stays.
+            Some(Phase::Asked) if control.mail.bytes.load(Ordering::Relaxed) == 0 => {}
             Some(Phase::Refused | Phase::Asked) => {
                 turn.change(control, turn.with(Phase::Idle));
             }
@@ -227,6 +229,10 @@ impl Sender for PushSender {
             }
         }
     }
+
+    fn object(&self) -> &str {
+        self.side.object()
+    }
 }
 
 impl PushReceiver {
@@ -321,6 +327,10 @@ impl PushReceiver {
             self.free(asked);
             return Ok(());
         }
+        // A sender that has given up waiting may be writing into the old window by now: then that stays.
+        if !asked.change(self.side.control(), asked.next(Phase::Closed)) {
+            return Ok(());
+        }
         if bytes == 0 {
             // Its predecessor was killed while it wrote here.
             self.retire_window();
@@ -344,7 +354,8 @@ impl PushReceiver {
         }
     }
 
-    /// Makes a new window known. Nobody writes into the old one: the sender waits for this one, or there is none.
+    /// Makes a new window known in place of the old one, into which nobody writes: the turn is CLOSED, or that of a receiver or
+    /// a sender that is gone.
     fn offer(&mut self, bytes: usize) -> Result<()> {
         let window = Window::new(bytes, self.side.object())?;
         let control = self.side.control();
@@ -381,10 +392,18 @@ impl Receiver for PushReceiver {
         self.free(turn);
         Ok(Some(bytes))
     }
+
+    fn object(&self) -> &str {
+        self.side.object()
+    }
 }
 
 impl Drop for PushReceiver {
     fn drop(&mut self) {
+        // A child made by fork has a copy, and what it is told of the window is its parent's.
+        if !self.side.is_own() {
+            return;
+        }
         // A sender that is writing now cannot be stopped; one that is not finds no window any more.
         let control = self.side.control();
         let turn = Turn::load(control);
@@ -393,5 +412,62 @@ impl Drop for PushReceiver {
             Turn::load(control).next(Phase::Closed).store(control);
             self.retire_window();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::anonymous::AnonymousMapping;
+
+    fn receiver() -> PushReceiver {
+        let mapping = AnonymousMapping::create("push", crate::memory::attach::CONTROL_BYTES).unwrap();
+        PushReceiver::attach(mapping.into_region()).unwrap()
+    }
+
+    #[test]
+    fn a_window_into_which_a_sender_writes_after_all_is_not_taken_away() {
+        let mut receiver = receiver();
+        let control = receiver.side.link.clone();
+        let control = control.control();
+        let place = Place::find(control).unwrap().unwrap();
+        let asked = place.turn.next(Phase::Asked);
+        assert!(place.turn.change(control, asked));
+        // The receiver has seen the wish. Before it answers, the sender runs out of time and then sends a short message.
+        assert!(asked.change(control, asked.with(Phase::Idle)));
+        let writing = asked.next(Phase::Busy);
+        assert!(asked.with(Phase::Idle).change(control, writing));
+        receiver.exchange_window(asked, 8 << 20).unwrap();
+        assert_eq!(Turn::load(control), writing);
+        assert_eq!(receiver.window.as_ref().map(Window::address), Some(place.address));
+        writing.with(Phase::Idle).store(control);
+        assert!(Place::find(control).unwrap().unwrap().is_same_window(&place));
+    }
+
+    #[test]
+    fn a_wish_that_still_stands_is_fulfilled() {
+        let mut receiver = receiver();
+        let link = receiver.side.link.clone();
+        let place = Place::find(link.control()).unwrap().unwrap();
+        let asked = place.turn.next(Phase::Asked);
+        assert!(place.turn.change(link.control(), asked));
+        receiver.exchange_window(asked, 8 << 20).unwrap();
+        let larger = Place::find(link.control()).unwrap().unwrap();
+        assert!(larger.bytes >= 8 << 20 && larger.address != place.address);
+    }
+
+    #[test]
+    fn the_order_to_retire_a_window_outlives_the_sender_that_gave_it() {
+        let mut receiver = receiver();
+        let link = receiver.side.link.clone();
+        let place = Place::find(link.control()).unwrap().unwrap();
+        place.turn.next(Phase::Busy).store(link.control());
+        for _ in 0..2 {
+            drop(PushSender::attach(receiver.side.link.region()).unwrap());
+        }
+        // The end of the last sender is told after its order was carried out.
+        assert!(receiver.next_message(Deadline::Now).unwrap().is_none());
+        let fresh = Place::find(link.control()).unwrap().unwrap();
+        assert_ne!((fresh.address, fresh.nonce), (place.address, place.nonce));
     }
 }

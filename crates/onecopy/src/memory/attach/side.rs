@@ -100,6 +100,11 @@ impl Side {
         wait(&mut Waiting { side: self, look }, strategy, deadline)
     }
 
+    /// Whether this is the process that attached, and not a child made by fork that has a copy.
+    pub(super) fn is_own(&self) -> bool {
+        self.watch.own().is_current()
+    }
+
     /// This process, as the other side has to know it.
     pub(super) fn own_bits(&self) -> u64 {
         self.watch.own().to_bits()

@@ -231,12 +231,18 @@ impl RingReceiver {
     /// Gives the next slot back to the sender, and the bulk before `bulk`.
     #[inline]
     fn release(&mut self, bulk: u64) {
+        let gives_bulk = bulk != self.bulk;
         self.bulk = bulk;
         self.slots = self.slots.wrapping_add(1);
-        let header = self.ring.header();
-        header.received.bulk.store(self.bulk, Ordering::Release);
+        let received = &self.ring.header().received;
+        // The slot first: if this process is killed between the two, its successor finds the next record, whose bytes lie
+        // behind some that nobody gave back. The other way round it would find one whose bytes may be overwritten already.
         // SeqCst, not just Release: the sender may be about to sleep, see `wait`.
-        header.received.slots.store(self.slots, Ordering::SeqCst);
+        received.slots.store(self.slots, Ordering::SeqCst);
+        if gives_bulk {
+            received.bulk.store(self.bulk, Ordering::SeqCst);
+        }
+        let header = self.ring.header();
         if is_asleep(&header.sleepers.sender) && self.has_much_room() {
             wake_sleeper(&header.sleepers.sender);
         }
@@ -372,6 +378,10 @@ impl Receiver for RingReceiver {
                 Err(error)
             }
         }
+    }
+
+    fn object(&self) -> &str {
+        self.ring.object()
     }
 }
 

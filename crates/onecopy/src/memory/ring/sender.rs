@@ -221,10 +221,18 @@ impl Sender for RingSender {
             Some(rest) => self.send_rest(rest, deadline),
         }
     }
+
+    fn object(&self) -> &str {
+        self.ring.object()
+    }
 }
 
 impl Drop for RingSender {
     fn drop(&mut self) {
+        // A child made by fork has a copy, of the rest of a message too: that is its parent's to send.
+        if !self.watch.own().is_current() {
+            return;
+        }
         // As much of an accepted message as there is room for: the receiver is told if that was not all.
         let _ = self.flush_by(Deadline::Now);
         let header = self.ring.header();
