@@ -29,7 +29,9 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fcntl_getfl, fstat, memfd_create};
+use rustix::fs::{
+    MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fcntl_getfl, fstat, fstatfs, memfd_create,
+};
 use rustix::io::Errno;
 
 use super::allocate::{Use, allocate, check_len, check_memory};
@@ -39,6 +41,9 @@ use crate::{Error, Result};
 
 /// The longest name of a memfd, in bytes. The name is shown in `/proc/PID/maps` and need not be unique.
 pub const NAME_BYTES: usize = 249;
+
+/// `HUGETLBFS_MAGIC` of linux/magic.h.
+const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
 
 /// What nobody may do any more with a new memfd.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -309,13 +314,27 @@ fn shrink_sealed(fd: BorrowedFd<'_>, object: &str) -> Result<SealFlags> {
         _ => Error::os("fcntl(F_GET_SEALS)", object, errno),
     })?;
     if seals.contains(SealFlags::SHRINK) {
-        return Ok(seals);
+        return check_pages(fd, object).map(|()| seals);
     }
     let reason = format!(
         "not sealed against shrinking, so its other holders could end this process by SIGBUS: F_SEAL_SHRINK is missing, \
          its seals are {}",
         list(seals)
     );
+    Err(Error::Invalid { object: object.to_owned(), reason })
+}
+
+/// Refuses huge pages of hugetlbfs. Their number is limited, and a peer that punches a hole gives them back: the next access is
+/// a SIGBUS in spite of the seal. (Transparent huge pages are as good as any.)
+fn check_pages(fd: BorrowedFd<'_>, object: &str) -> Result<()> {
+    let fs = fstatfs(fd).map_err(|errno| Error::os("fstatfs", object, errno))?;
+    if fs.f_type != HUGETLBFS_MAGIC {
+        return Ok(());
+    }
+    let reason =
+        "made with MFD_HUGETLB, so its other holders could end this process by SIGBUS, whatever its seals: make it \
+                  without"
+            .to_owned();
     Err(Error::Invalid { object: object.to_owned(), reason })
 }
 

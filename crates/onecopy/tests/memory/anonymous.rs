@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use onecopy::memory::anonymous::{AnonymousMapping, Frozen, Sealing};
 
-use crate::support::{Peer, pattern, role, watchdog};
+use crate::support::{Peer, pattern, role, skip, watchdog};
 use crate::{inheriting, mapped_at, park, tell, told, wait_for_line};
 
 const LEN: usize = 1 << 20;
@@ -82,6 +82,18 @@ fn the_size_is_sealed_and_every_page_allocated() {
     file.set_len(20_000).unwrap();
     assert_eq!(growable.region().len(), 10_000, "the mapping stays as it was");
     assert_eq!(AnonymousMapping::from_fd(file.into()).unwrap().region().len(), 20_000);
+}
+
+#[test]
+fn huge_pages_that_a_peer_can_give_back_are_refused() {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+    let Ok(huge) = memfd_create("huge", MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB) else {
+        return skip("huge_pages_that_a_peer_can_give_back_are_refused", "this kernel has no hugetlbfs");
+    };
+    ftruncate(&huge, 1 << 30).unwrap();
+    fcntl_add_seals(&huge, SealFlags::SHRINK).unwrap();
+    let error = AnonymousMapping::from_fd(huge).unwrap_err().to_string();
+    assert!(error.contains("MFD_HUGETLB") && error.contains("SIGBUS"), "{error}");
 }
 
 #[test]
