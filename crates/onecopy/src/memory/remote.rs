@@ -107,7 +107,8 @@ impl RemoteProcess {
     /// waited for.
     pub fn open(pid: u32) -> Result<Self> {
         let handle = ProcessHandle::open(pid).map_err(|error| open_error(pid, error))?;
-        let own = std::path::Path::new(&format!("/proc/self/task/{pid}")).exists();
+        // The first for where /proc counts as another pid namespace does.
+        let own = pid == std::process::id() || std::path::Path::new(&format!("/proc/self/task/{pid}")).exists();
         Ok(Self { handle, own })
     }
 
