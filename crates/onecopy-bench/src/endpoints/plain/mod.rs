@@ -1,7 +1,6 @@
 //! What a program without this library would write: a plain loop over the same system calls, for the workload layer.
 //!
-//! Sizes are agreed on beforehand, so there is no header, and the buffer of the receiver says how long a message is. All
-//! descriptors block.
+//! Sizes are agreed on beforehand, so the buffer of the receiver says how long a message is. All descriptors block.
 
 mod attach;
 mod counter;
@@ -10,10 +9,11 @@ mod posix_queue;
 mod ring;
 mod sysv_queue;
 
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::AsFd;
 
 use onecopy::{Deadline, Receiver, Result, Sender};
-use rustix::io::{read, write};
+use rustix::io::{readv, writev};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 pub(super) use attach::{Board, PullReceiver, PullSender, PushReceiver, PushSender};
@@ -24,14 +24,22 @@ pub(super) use sysv_queue::SysvQueue;
 
 use super::os;
 
-/// write(2) and read(2) on a descriptor, until the whole message went.
+/// The length that a plain stream puts before each message: as many bytes as the header of a frame has.
+type Prefix = [u8; 8];
+
+/// writev(2) and readv(2) on a descriptor, until the whole message went: its length, then its bytes. A byte stream has no
+/// boundaries, so without the prefix this would be another job; a plain program knows the length beforehand and reads both at
+/// once, straight into its buffer.
 pub(super) struct Stream<F>(pub(super) F);
 
 impl<F: AsFd> Sender for Stream<F> {
     fn send_by(&mut self, message: &[u8], _deadline: Deadline) -> Result<()> {
-        let mut sent = 0;
-        while sent < message.len() {
-            sent += write(&self.0, &message[sent..]).map_err(|errno| os("write", "a plain stream", errno))?;
+        let prefix: Prefix = (message.len() as u64).to_le_bytes();
+        let mut slices = [IoSlice::new(&prefix), IoSlice::new(message)];
+        let mut rest = &mut slices[..];
+        while !rest.is_empty() {
+            let sent = writev(&self.0, rest).map_err(|errno| os("writev", "a plain stream", errno))?;
+            IoSlice::advance_slices(&mut rest, sent);
         }
         Ok(())
     }
@@ -39,14 +47,21 @@ impl<F: AsFd> Sender for Stream<F> {
 
 impl<F: AsFd> Receiver for Stream<F> {
     fn recv_into_by(&mut self, buffer: &mut [u8], _deadline: Deadline) -> Result<Option<usize>> {
-        let mut received = 0;
-        while received < buffer.len() {
-            match read(&self.0, &mut buffer[received..]).map_err(|errno| os("read", "a plain stream", errno))? {
+        let len = buffer.len();
+        let mut prefix: Prefix = [0; 8];
+        let mut slices = [IoSliceMut::new(&mut prefix), IoSliceMut::new(buffer)];
+        let mut rest = &mut slices[..];
+        while !rest.is_empty() {
+            match readv(&self.0, rest).map_err(|errno| os("readv", "a plain stream", errno))? {
                 0 => return Ok(None),
-                count => received += count,
+                received => IoSliceMut::advance_slices(&mut rest, received),
             }
         }
-        Ok(Some(received))
+        if prefix != (len as u64).to_le_bytes() {
+            let detail = format!("a message of another length than {len} bytes: {prefix:02x?}");
+            return Err(onecopy::Error::Corrupt { object: "a plain stream".into(), detail });
+        }
+        Ok(Some(len))
     }
 }
 
