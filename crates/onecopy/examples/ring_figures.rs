@@ -1,7 +1,7 @@
 //! The figures by which the constants of the ring were chosen: `cargo run --release --example ring_figures`.
 //!
 //! Two processes, each pinned to a core of its own, with the baselines of the same run. `onecopy bench` is the tool for
-//! users; this one is for whoever changes the ring.
+//! users; this one is for whoever changes the ring. With sizes as arguments it measures the streams of these sizes only.
 
 use std::hint::black_box;
 use std::process::{Child, Command, Stdio};
@@ -28,25 +28,36 @@ fn main() {
     }
     pin(0);
     println!("cache-line round trip: {:?}", (0..ATTEMPTS).map(|_| cache_line_round_trip()).min().unwrap());
+    let sizes: Vec<usize> = std::env::args().skip(1).map(|size| size.parse().expect("a size in bytes")).collect();
+    if sizes.is_empty() {
+        round_trips();
+    }
+    for size in if sizes.is_empty() { SIZES.to_vec() } else { sizes } {
+        streams(size);
+    }
+}
+
+fn round_trips() {
     for strategy in [WaitStrategy::Spin, WaitStrategy::Adaptive, WaitStrategy::Block] {
         for size in [8, 56, 64, 1024] {
             let time = (0..ATTEMPTS).map(|_| round_trip(size, strategy)).min().unwrap();
             println!("rtt {size:5} B {strategy:?}: {time:?}");
         }
     }
-    for size in SIZES {
-        for cold in [false, true] {
-            let memcpy = best(|| memcpy(size, cold));
-            let ring = best(|| stream(size, cold));
-            let temperature = if cold { "cold" } else { "hot " };
-            println!(
-                "stream {temperature} {size:9} B: ring {:9.1} ns {:6.2} GB/s, memcpy {:6.2} GB/s, ratio {:.2}",
-                ring * 1e9,
-                size as f64 / ring / 1e9,
-                size as f64 / memcpy / 1e9,
-                memcpy / ring
-            );
-        }
+}
+
+fn streams(size: usize) {
+    for cold in [false, true] {
+        let memcpy = best(|| memcpy(size, cold));
+        let ring = best(|| stream(size, cold));
+        println!(
+            "stream {} {size:9} B: ring {:9.1} ns {:6.2} GB/s, memcpy {:6.2} GB/s, ratio {:.2}",
+            if cold { "cold" } else { "hot " },
+            ring * 1e9,
+            size as f64 / ring / 1e9,
+            size as f64 / memcpy / 1e9,
+            memcpy / ring
+        );
     }
 }
 

@@ -56,6 +56,12 @@ pub(super) trait Wait {
     /// Fails when the other side is gone.
     fn check_peer(&mut self) -> Result<()>;
 
+    /// Whether every nanosecond counts. A core that looks without pause takes time away from the other side where the two are
+    /// threads of one core.
+    fn is_urgent(&self) -> bool {
+        true
+    }
+
     /// The word to sleep on.
     fn word(&self) -> &AtomicU32;
 
@@ -94,7 +100,7 @@ pub(super) fn wait<W: Wait>(side: &mut W, strategy: WaitStrategy, deadline: Dead
 
 fn spin<W: Wait>(side: &mut W, until: Deadline) -> Result<Option<W::Event>> {
     let end = until.remaining().and_then(|left| Instant::now().checked_add(left));
-    let mut rounds = 0_u32;
+    let mut rounds = if side.is_urgent() { 0 } else { EAGER_ROUNDS };
     loop {
         for _ in 0..ROUNDS_PER_LOOK {
             if let Some(event) = side.poll()? {

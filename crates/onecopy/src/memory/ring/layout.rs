@@ -29,8 +29,9 @@ use crate::{Error, Result};
 pub const RING_BYTES: usize = BULK_OFFSET + 16 * PIECE_BYTES;
 /// The smallest region that holds a ring, in bytes.
 pub const MIN_RING_BYTES: usize = BULK_OFFSET + 4 * SMALL_PIECE_BYTES;
-/// How many bytes of a long message are published at a time, in bytes. Measured on a 64 MiB stream: shorter pieces cost more
-/// for their records than the earlier start of the receiver gains, longer ones leave the receiver idle at the begin.
+/// How many bytes of a long message are published at a time. Measured by `examples/ring_figures.rs` on streams of hot 64 KiB
+/// messages: where the two cores are far apart (a cache-line round trip of 500 ns) 8 KiB reach 20, 16 KiB 30 and 32 KiB 35
+/// GB/s, where they are near (110 ns) all reach 59; the longer the piece, the later the receiver of a single message starts.
 pub const PIECE_BYTES: usize = 16 * 1024;
 /// The same in a region in which there would be room for less than eight of them.
 const SMALL_PIECE_BYTES: usize = 4096;

@@ -1,7 +1,7 @@
 //! The receiving side.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use super::create;
 use super::layout::{
@@ -158,6 +158,9 @@ impl RingReceiver {
     }
 
     fn wait_for_event(&mut self, inside: Option<Message>, deadline: Deadline) -> Result<Event> {
+        // For what was given back without it, see `release`.
+        fence(Ordering::SeqCst);
+        self.wake_sender();
         let strategy = self.strategy;
         wait(&mut Arrival { receiver: self, inside }, strategy, deadline)
     }
@@ -196,11 +199,16 @@ impl RingReceiver {
         if record.has(BULK) {
             let position = self.position(record)?;
             self.ring.take_bulk(position, target);
-            self.release(position.wrapping_add(whole_lines(record.bytes())));
+            self.release(position.wrapping_add(whole_lines(record.bytes())), record.has(LAST));
         } else {
             let names_total = record.has(FIRST) && !record.has(LAST);
             self.ring.slot(self.slots).take(usize::from(names_total), target);
-            self.release(self.bulk);
+            if names_total {
+                // Its place is given back together with the next one's.
+                self.slots = self.slots.wrapping_add(1);
+            } else {
+                self.release(self.bulk, true);
+            }
         }
         Ok(())
     }
@@ -211,7 +219,7 @@ impl RingReceiver {
             true => self.position(record)?.wrapping_add(whole_lines(record.bytes())),
             false => self.bulk,
         };
-        self.release(end);
+        self.release(end, true);
         Ok(())
     }
 
@@ -229,22 +237,31 @@ impl RingReceiver {
     }
 
     /// Gives the next slot back to the sender, and the bulk before `bulk`.
+    ///
+    /// After the last record of a message the store is SeqCst, since the sender may be about to sleep (see `wait`). For the
+    /// others that would be a waste: it stalls until all bytes of the piece have left the core. The next release, or the
+    /// fence before this side waits for a record, makes up for it.
     #[inline]
-    fn release(&mut self, bulk: u64) {
+    fn release(&mut self, bulk: u64, last: bool) {
         let gives_bulk = bulk != self.bulk;
         self.bulk = bulk;
         self.slots = self.slots.wrapping_add(1);
         let received = &self.ring.header().received;
+        let order = if last { Ordering::SeqCst } else { Ordering::Release };
         // The slot first: if this process is killed between the two, its successor finds the next record, whose bytes lie
         // behind some that nobody gave back. The other way round it would find one whose bytes may be overwritten already.
-        // SeqCst, not just Release: the sender may be about to sleep, see `wait`.
-        received.slots.store(self.slots, Ordering::SeqCst);
+        received.slots.store(self.slots, order);
         if gives_bulk {
-            received.bulk.store(self.bulk, Ordering::SeqCst);
+            received.bulk.store(self.bulk, order);
         }
-        let header = self.ring.header();
-        if is_asleep(&header.sleepers.sender) && self.has_much_room() {
-            wake_sleeper(&header.sleepers.sender);
+        self.wake_sender();
+    }
+
+    #[inline]
+    fn wake_sender(&self) {
+        let word = &self.ring.header().sleepers.sender;
+        if is_asleep(word) && self.has_much_room() {
+            wake_sleeper(word);
         }
     }
 
@@ -472,6 +489,11 @@ impl Wait for Arrival<'_> {
             object: receiver.ring.object().into(),
             detail: format!("its sender, process {}, has exited without closing", owner.pid()),
         })
+    }
+
+    fn is_urgent(&self) -> bool {
+        // Between the pieces of a message there is no hurry: the ring has room for what comes meanwhile.
+        self.inside.is_none()
     }
 
     fn word(&self) -> &AtomicU32 {

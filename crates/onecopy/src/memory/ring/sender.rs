@@ -1,7 +1,7 @@
 //! The sending side.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use super::layout::{
     BULK, FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, Record, Ring, SLOTS, whole_lines,
@@ -122,61 +122,85 @@ impl RingSender {
         Ok(())
     }
 
-    /// Whether there is room for a record, and for `bulk_bytes` in the bulk, as far as this side knows.
+    /// Whether there is room for `slots` records, and for `bulk_bytes` in the bulk, as far as this side knows.
     #[inline]
-    fn has_room(&self, bulk_bytes: u64) -> bool {
-        self.slots.wrapping_sub(self.slots_taken) < SLOTS
+    fn has_room(&self, slots: u64, bulk_bytes: u64) -> bool {
+        self.slots.wrapping_sub(self.slots_taken) + slots <= SLOTS
             && self.bulk.wrapping_sub(self.bulk_taken) + bulk_bytes <= self.ring.sizes.bulk_bytes
     }
 
     #[inline]
-    fn wait_for_room(&mut self, bulk_bytes: u64, deadline: Deadline) -> Result<()> {
-        if self.has_room(bulk_bytes) {
+    fn wait_for_room(&mut self, slots: u64, bulk_bytes: u64, deadline: Deadline) -> Result<()> {
+        if self.has_room(slots, bulk_bytes) {
             return Ok(());
         }
+        // For what was published without it, see `announce`.
+        fence(Ordering::SeqCst);
+        wake(&self.ring.header().sleepers.receiver);
         let strategy = self.strategy;
-        wait(&mut Room { sender: self, bulk_bytes }, strategy, deadline)
+        wait(&mut Room { sender: self, slots, bulk_bytes }, strategy, deadline)
     }
 
-    /// Publishes the record of the slot that was filled.
+    /// Publishes the record of the slot that was filled. The last one of a message is stored with SeqCst, since the receiver may
+    /// be about to sleep (see `wait`). For the others that would be a waste: it stalls until all bytes of the piece have left
+    /// the core. [`RingSender::announce`] comes after them in any case.
     #[inline]
     fn publish(&mut self, flags: u8, bytes: usize) {
         let record = Record::new(self.slots, self.generation as u8, flags, bytes);
-        let header = self.ring.header();
-        // SeqCst, not just Release: the receiver may be about to sleep, see `wait`.
-        self.ring.slot(self.slots).record.store(record.to_bits(), Ordering::SeqCst);
+        let order = if flags & LAST != 0 { Ordering::SeqCst } else { Ordering::Release };
+        self.ring.slot(self.slots).record.store(record.to_bits(), order);
         self.slots = self.slots.wrapping_add(1);
-        // For a successor. The bulk first: if this process is killed between the two, the record is found by its lap.
+    }
+
+    /// Says where this side is, and wakes the receiver if it sleeps.
+    ///
+    /// After a record that was not the last of its message this may miss a receiver that announces its sleep at the same
+    /// moment. The next call does not, and there is one: after the next record, or before this side waits for room.
+    #[inline]
+    fn announce(&self) {
+        let header = self.ring.header();
+        // For a successor. The bulk first: if this process is killed between the two, the records are found by their lap.
         header.sent.bulk.store(self.bulk, Ordering::Release);
         header.sent.slots.store(self.slots, Ordering::Release);
         wake(&header.sleepers.receiver);
     }
 
+    /// Sends a message that fits one slot or two. Two are published together: the second one's cache line is under way while
+    /// the first one's is, and a message is either there or not.
+    #[inline]
+    fn send_inline(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
+        if let Some((head, tail)) = message.split_at_checked(INLINE_FIRST_BYTES)
+            && message.len() > INLINE_BYTES
+        {
+            self.wait_for_room(2, 0, deadline)?;
+            let slot = self.ring.slot(self.slots);
+            slot.words[0].store(message.len() as u64, Ordering::Relaxed);
+            slot.put(1, head);
+            self.ring.slot(self.slots.wrapping_add(1)).put(0, tail);
+            self.publish(FIRST, head.len());
+            self.publish(LAST, tail.len());
+        } else {
+            self.wait_for_room(1, 0, deadline)?;
+            self.ring.slot(self.slots).put(0, message);
+            self.publish(FIRST | LAST, message.len());
+        }
+        self.announce();
+        Ok(())
+    }
+
     /// Sends the piece of a message of `total` bytes that begins with `rest`, and returns its length.
     fn send_piece(&mut self, rest: &[u8], first: bool, total: u64, deadline: Deadline) -> Result<usize> {
-        let flags = if first { FIRST } else { 0 };
-        let ends = |bytes: usize| if bytes == rest.len() { LAST } else { 0 };
-        if total <= INLINE_MESSAGE_BYTES as u64 {
-            self.wait_for_room(0, deadline)?;
-            let slot = self.ring.slot(self.slots);
-            let names_total = first && total > INLINE_BYTES as u64;
-            let bytes = rest.len().min(if names_total { INLINE_FIRST_BYTES } else { INLINE_BYTES });
-            if names_total {
-                slot.words[0].store(total, Ordering::Relaxed);
-            }
-            slot.put(usize::from(names_total), &rest[..bytes]);
-            self.publish(flags | ends(bytes), bytes);
-            return Ok(bytes);
-        }
         let piece_bytes = self.ring.sizes.piece_bytes;
         let bytes = rest.len().min(piece_bytes - (self.bulk % piece_bytes as u64) as usize);
-        self.wait_for_room(whole_lines(bytes), deadline)?;
+        self.wait_for_room(1, whole_lines(bytes), deadline)?;
         self.ring.put_bulk(self.bulk, &rest[..bytes]);
         let slot = self.ring.slot(self.slots);
         slot.words[0].store(total, Ordering::Relaxed);
         slot.words[1].store(self.bulk, Ordering::Relaxed);
         self.bulk = self.bulk.wrapping_add(whole_lines(bytes));
-        self.publish(flags | BULK | ends(bytes), bytes);
+        let flags = BULK | if first { FIRST } else { 0 } | if bytes == rest.len() { LAST } else { 0 };
+        self.publish(flags, bytes);
+        self.announce();
         Ok(bytes)
     }
 
@@ -199,6 +223,9 @@ impl RingSender {
 impl Sender for RingSender {
     fn send_by(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
         self.flush_by(deadline)?;
+        if message.len() <= INLINE_MESSAGE_BYTES {
+            return self.send_inline(message, deadline);
+        }
         let total = message.len() as u64;
         let mut sent = self.send_piece(message, true, total, deadline)?;
         while sent < message.len() {
@@ -244,6 +271,7 @@ impl Drop for RingSender {
 /// A sender that waits for room.
 struct Room<'a> {
     sender: &'a mut RingSender,
+    slots: u64,
     bulk_bytes: u64,
 }
 
@@ -252,7 +280,7 @@ impl Wait for Room<'_> {
 
     fn poll(&mut self) -> Result<Option<()>> {
         self.sender.look_at_receiver()?;
-        if self.sender.has_room(self.bulk_bytes) {
+        if self.sender.has_room(self.slots, self.bulk_bytes) {
             return Ok(Some(()));
         }
         let receiver = Status::load(&self.sender.ring.header().roles.receiver);
@@ -273,6 +301,10 @@ impl Wait for Room<'_> {
             }),
             _ => Ok(()),
         }
+    }
+
+    fn is_urgent(&self) -> bool {
+        false
     }
 
     fn word(&self) -> &AtomicU32 {
