@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 
 use onecopy::{Deadline, Receiver, Result, Sender};
 use rustix::io::{readv, writev};
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, recvmsg, send};
 
 pub(super) use attach::{Board, PullReceiver, PullSender, PushReceiver, PushSender};
 pub(super) use mapping::Mapping;
@@ -65,7 +65,7 @@ impl<F: AsFd> Receiver for Stream<F> {
     }
 }
 
-/// send(2) and recv(2) on a socket that keeps boundaries.
+/// send(2) and recvmsg(2) on a socket that keeps boundaries: recv(2) would not say that a message was cut.
 pub(super) struct Datagrams<F>(pub(super) F);
 
 impl<F: AsFd> Sender for Datagrams<F> {
@@ -79,8 +79,14 @@ impl<F: AsFd> Receiver for Datagrams<F> {
         if deadline != Deadline::Never {
             wait_readable(&self.0, deadline)?;
         }
-        let received = recv(&self.0, &mut *buffer, RecvFlags::empty());
-        received.map(|(_, len)| Some(len)).map_err(|errno| os("recv", "a plain socket", errno))
+        let mut control = RecvAncillaryBuffer::new(&mut []);
+        let received = recvmsg(&self.0, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::empty())
+            .map_err(|errno| os("recvmsg", "a plain socket", errno))?;
+        if received.flags.contains(ReturnFlags::TRUNC) {
+            let detail = format!("a message of more than {} bytes", buffer.len());
+            return Err(onecopy::Error::Corrupt { object: "a plain socket".into(), detail });
+        }
+        Ok(Some(received.bytes))
     }
 }
 
