@@ -42,3 +42,8 @@ pub use error::{Error, Result};
 pub use mechanism::Mechanism;
 pub use transport::{Receiver, Sender};
 pub use wait_strategy::WaitStrategy;
+
+/// The examples of the README run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
