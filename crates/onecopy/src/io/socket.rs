@@ -12,7 +12,8 @@ use rustix::net::{
 };
 
 use crate::io::wait::retry;
-use crate::{Deadline, Error, Result};
+use crate::sys::recvmsg::Received;
+use crate::{Deadline, Error, Result, sys};
 
 /// How many connections may wait to be accepted; the kernel lowers it to `/proc/sys/net/core/somaxconn`.
 pub(crate) const BACKLOG: i32 = 4096;
@@ -133,6 +134,23 @@ impl Socket {
         let flags = flags | recv_flags(deadline) | RecvFlags::CMSG_CLOEXEC;
         retry(self.as_fd(), PollFlags::IN, deadline, ("receive", "recvmsg", &self.object), || {
             recvmsg(&self.fd, buffers, control, flags)
+        })
+    }
+
+    /// recvmsg(2) on a UNIX socket, waiting for data until `deadline`: with credentials and descriptors, as far as `control`
+    /// has room for them. Returns how many bytes were stored, or, with MSG_TRUNC among `flags`, how many there were.
+    pub(crate) fn recv_control_by(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        control: &mut [u64],
+        with_name: bool,
+        flags: i32,
+        received: &mut Received,
+        deadline: Deadline,
+    ) -> Result<usize> {
+        let flags = flags | recv_flags(deadline).bits().cast_signed();
+        retry(self.as_fd(), PollFlags::IN, deadline, ("receive", "recvmsg", &self.object), || {
+            sys::recvmsg::recvmsg(self.as_fd(), buffers, control, with_name, flags, received)
         })
     }
 

@@ -8,16 +8,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_send_buffer_size, socket_send_buffer_size};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage};
 
 use super::inbox::{Inbox, too_small};
 use crate::io::socket::Socket;
-use crate::io::wait::retry;
 use crate::stream::unix::{Credentials, MAX_DESCRIPTORS};
-use crate::sys::recvmsg::{Received, control_words, recvmsg};
+use crate::sys::recvmsg::{Received, control_words};
 use crate::{Deadline, Error, Result, UnixName};
 
 /// The longest message that this library sends in one piece, in bytes, however large the send buffer is.
@@ -269,11 +267,7 @@ impl Call<'_> {
         received: &mut Received,
         deadline: Deadline,
     ) -> Result<usize> {
-        let flags = self.flags | if deadline == Deadline::Never { 0 } else { libc::MSG_DONTWAIT };
-        let fd = self.socket.as_fd();
-        retry(fd, PollFlags::IN, deadline, ("receive", "recvmsg", self.socket.object()), || {
-            recvmsg(fd, slices, control, self.with_name, flags, received)
-        })
+        self.socket.recv_control_by(slices, control, self.with_name, self.flags, received, deadline)
     }
 }
 

@@ -10,21 +10,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SocketFlags, SocketType, socketpair,
-};
+use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SocketFlags, SocketType, socketpair};
 
 use super::duplex::duplex_stream;
 use crate::io::socket::Socket;
 use crate::io::unix_name::{SocketFile, bind_socket, connect_socket};
+use crate::sys::recvmsg::{Received, control_words};
 use crate::{Deadline, Error, Result, UnixName};
 
 /// The most descriptors that travel in one message (`SCM_MAX_FD`).
 pub const MAX_DESCRIPTORS: usize = 253;
 /// Room for what other control messages an inherited socket may have been set to receive: credentials, a security label.
 const OTHER_CONTROL_BYTES: usize = 512;
-const CONTROL_BYTES: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS)) + OTHER_CONTROL_BYTES;
+const CONTROL_WORDS: usize = control_words(MAX_DESCRIPTORS * size_of::<i32>()) + control_words(OTHER_CONTROL_BYTES);
 
 /// A name that processes connect to.
 ///
@@ -186,7 +184,7 @@ impl UnixStream {
     /// when there was no room.
     pub fn send_with_fds_by(&self, bytes: &[u8], fds: &[BorrowedFd<'_>], deadline: Deadline) -> Result<usize> {
         self.check_passing(bytes, fds.len())?;
-        let mut space = [MaybeUninit::uninit(); CONTROL_BYTES];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
             return Err(self.invalid(format!("{} descriptors do not fit the control message", fds.len())));
@@ -212,20 +210,13 @@ impl UnixStream {
     /// them are lost, so that the connection is of no more use. [`Error::WouldBlock`] and [`Error::TimedOut`] when nothing
     /// came.
     pub fn recv_with_fds_by(&self, buffer: &mut [u8], deadline: Deadline) -> Result<(usize, Vec<OwnedFd>)> {
-        let mut space = [MaybeUninit::uninit(); CONTROL_BYTES];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let message =
-            self.socket.recv_by(&mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::empty(), deadline)?;
-        let mut fds = Vec::new();
-        for part in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(passed) = part {
-                fds.extend(passed);
-            }
+        let mut received = Received::default();
+        let buffers = &mut [IoSliceMut::new(buffer)];
+        let bytes = self.socket.recv_control_by(buffers, &mut [0; CONTROL_WORDS], false, 0, &mut received, deadline)?;
+        if received.flags & libc::MSG_CTRUNC != 0 {
+            return Err(self.truncated(bytes, received.fds.len()));
         }
-        if message.flags.contains(ReturnFlags::CTRUNC) {
-            return Err(self.truncated(message.bytes, fds.len()));
-        }
-        Ok((message.bytes, fds))
+        Ok((bytes, received.fds))
     }
 
     /// [`UnixStream::recv_with_fds_by`] without a limit of time.

@@ -323,6 +323,18 @@ fn at_most_253_descriptors_travel_with_at_least_one_byte() {
 }
 
 #[test]
+fn descriptors_arrive_beside_the_credentials_that_an_earlier_owner_of_the_socket_asked_for() {
+    let (one, other) = UnixStream::pair().unwrap();
+    rustix::net::sockopt::set_socket_passcred(&other, true).unwrap();
+    let (_reader, writer) = pipe();
+    for count in [0, 1, MAX_DESCRIPTORS] {
+        one.send_with_fds(b"x", &vec![writer.as_fd(); count]).unwrap();
+        let (bytes, received) = other.recv_with_fds(&mut [0; 8]).unwrap();
+        assert_eq!((bytes, received.len()), (1, count));
+    }
+}
+
+#[test]
 fn bytes_of_two_messages_with_descriptors_are_not_joined() {
     let (one, other) = UnixStream::pair().unwrap();
     let (_reader, writer) = pipe();
