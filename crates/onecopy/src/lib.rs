@@ -30,6 +30,7 @@ pub mod memory;
 pub mod message;
 pub mod open;
 mod process;
+mod stash;
 pub mod stream;
 mod suggest;
 mod sys;

@@ -115,6 +115,9 @@ impl Fragment {
             let expected = header.payload_bytes.get();
             return Err(format!("a fragment with {} of its {expected} bytes", payload.len()));
         }
+        if payload.is_empty() && matches!(kind, Kind::Part { last: false, .. }) {
+            return Err("a fragment without bytes that does not end its message".into());
+        }
         let origin = Origin { pid: header.pid.get(), start_ticks: header.start_ticks.get(), place: header.place.get() };
         let (sender, number, offset) = (header.sender.get(), header.number.get(), header.offset.get());
         if number.checked_add(1).is_none() || offset.checked_add(payload.len() as u64).is_none() {
@@ -173,6 +176,8 @@ mod tests {
 
     #[test]
     fn a_cut_fragment_and_foreign_messages_are_refused() {
+        let endless = Fragment { kind: Kind::Part { first: true, last: false }, ..fragment() };
+        assert!(Fragment::parse(endless.header(0).as_bytes()).unwrap_err().contains("without bytes"));
         let frame = fragment().header(5).as_bytes().to_vec();
         assert!(Fragment::parse(&frame).unwrap_err().contains("0 of its 5 bytes"));
         for foreign in [&b""[..], b"hello", &[0; 64], &[0xff; 200]] {

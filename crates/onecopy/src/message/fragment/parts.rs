@@ -6,6 +6,10 @@ use super::header::{Fragment, HEADER_BYTES, Kind};
 use super::origin::{Watched, place};
 use crate::{Deadline, Error, Receiver, Result};
 
+/// How many fragments of other messages are passed over before a look at the clock: a stream of them, which never makes the
+/// receiver wait, must not outlast the deadline.
+const MANY: u32 = 1024;
+
 /// A fragment that can be read, or the rest of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ready {
@@ -79,9 +83,14 @@ impl<R: Receiver> Parts<R> {
 
     /// The fragment that comes next, waiting for it; `None` is the end of a sender, or of the mechanism.
     pub(super) fn ready(&mut self, deadline: Deadline) -> Result<Option<Ready>> {
+        let mut useless = 0_u32;
         loop {
             if let Some((bytes, last)) = self.unread {
                 return Ok(Some(Ready { bytes, last }));
+            }
+            useless = useless.wrapping_add(1);
+            if useless.is_multiple_of(MANY) && deadline.has_passed() {
+                return Err(Error::out_of_time("receive", self.inner.object(), deadline));
             }
             let fragment = match self.held.take() {
                 Some(fragment) => fragment,

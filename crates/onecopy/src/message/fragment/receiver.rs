@@ -2,12 +2,11 @@
 
 use super::Part;
 use super::parts::Parts;
+use crate::stash::Stash;
 use crate::{Deadline, Error, Receiver, Result};
 
 /// The longest message that [`FragmentReceiver`] takes unless [`FragmentReceiver::set_limit_bytes`] says otherwise.
 pub const DEFAULT_LIMIT_BYTES: usize = 1 << 30;
-/// A stash above this is given back to the allocator once its message was delivered.
-const KEPT_STASH_BYTES: usize = 1 << 20;
 
 /// Receives messages that a [`FragmentSender`](super::FragmentSender) sends.
 ///
@@ -23,10 +22,8 @@ const KEPT_STASH_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct FragmentReceiver<R> {
     parts: Parts<R>,
-    /// The begin of a message, from `stash_start` on, that did not fit the caller's buffer or whose end did not come in time.
-    stash: Vec<u8>,
-    stash_start: usize,
-    stash_complete: bool,
+    /// The begin of a message that did not fit the caller's buffer or whose end did not come in time.
+    stash: Stash,
     limit_bytes: usize,
     /// The bytes so far of the current message, to be thrown away because they exceed the limit.
     discarding: Option<usize>,
@@ -35,14 +32,7 @@ pub struct FragmentReceiver<R> {
 impl<R: Receiver> FragmentReceiver<R> {
     /// Messages from `inner`.
     pub fn new(inner: R) -> Self {
-        Self {
-            parts: Parts::new(inner),
-            stash: Vec::new(),
-            stash_start: 0,
-            stash_complete: false,
-            limit_bytes: DEFAULT_LIMIT_BYTES,
-            discarding: None,
-        }
+        Self { parts: Parts::new(inner), stash: Stash::default(), limit_bytes: DEFAULT_LIMIT_BYTES, discarding: None }
     }
 
     /// Sets the longest message that is taken. A longer one is [`Error::TooLong`], and the one after it is received.
@@ -72,8 +62,8 @@ impl<R: Receiver> FragmentReceiver<R> {
     pub fn recv_part_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<Part>> {
         assert!(!buffer.is_empty(), "a part needs room for at least one byte");
         self.finish_discarding(deadline)?;
-        if self.stash_complete || self.stash_start < self.stash.len() {
-            return Ok(Some(self.deliver_part_of_stash(buffer)));
+        if let Some(part) = self.stash.deliver_part(buffer) {
+            return Ok(Some(part));
         }
         let Some(ready) = self.parts.ready(deadline)? else { return Ok(None) };
         let bytes = ready.bytes.min(buffer.len());
@@ -92,50 +82,30 @@ impl<R: Receiver> FragmentReceiver<R> {
         self.parts.inner()
     }
 
-    fn deliver_part_of_stash(&mut self, buffer: &mut [u8]) -> Part {
-        let stashed = &self.stash[self.stash_start..];
-        let bytes = stashed.len().min(buffer.len());
-        buffer[..bytes].copy_from_slice(&stashed[..bytes]);
-        self.stash_start += bytes;
-        let emptied = self.stash_start == self.stash.len();
-        let last = emptied && self.stash_complete;
-        if emptied {
-            self.clear_stash();
-        }
-        Part { bytes, last }
-    }
-
-    fn clear_stash(&mut self) {
-        self.stash.clear();
-        self.stash_start = 0;
-        self.stash_complete = false;
-        if self.stash.capacity() > KEPT_STASH_BYTES {
-            self.stash = Vec::new();
-        }
-    }
-
     /// Collects the rest of the current message, or the next one, in the stash, up to the limit; false is the end.
     fn complete_stash(&mut self, deadline: Deadline) -> Result<bool> {
-        while !self.stash_complete {
+        while !self.stash.is_complete() {
             let ready = match self.parts.ready(deadline) {
                 Ok(Some(ready)) => ready,
                 Ok(None) => return Ok(false),
                 Err(error) => {
                     if !self.parts.is_inside() {
-                        self.clear_stash();
+                        self.stash.clear();
                     }
                     return Err(error);
                 }
             };
-            let stashed = self.stash.len() - self.stash_start;
+            let stashed = self.stash.len();
             if stashed + ready.bytes > self.limit_bytes {
                 self.discarding = Some(stashed);
-                self.clear_stash();
+                self.stash.clear();
                 self.finish_discarding(deadline)?;
             }
-            self.stash.extend_from_slice(self.parts.payload());
+            self.stash.push(self.parts.payload());
             self.parts.consume(ready.bytes);
-            self.stash_complete = ready.last;
+            if ready.last {
+                self.stash.end();
+            }
         }
         Ok(true)
     }
@@ -158,6 +128,10 @@ impl<R: Receiver> FragmentReceiver<R> {
             if ready.last {
                 break;
             }
+            // A message that has no end must not outlast the deadline, however fast its fragments come.
+            if deadline.has_passed() {
+                return Err(Error::out_of_time("receive", self.object(), deadline));
+            }
         }
         self.discarding = None;
         Err(Error::TooLong {
@@ -177,13 +151,13 @@ impl<R: Receiver> FragmentReceiver<R> {
                 Ok(None) => return Ok(None),
                 Err(error) => {
                     if self.parts.is_inside() {
-                        self.stash.extend_from_slice(&buffer[..filled]);
+                        self.stash.push(&buffer[..filled]);
                     }
                     return Err(error);
                 }
             };
             if filled + ready.bytes > buffer.len().min(self.limit_bytes) {
-                self.stash.extend_from_slice(&buffer[..filled]);
+                self.stash.push(&buffer[..filled]);
                 return self.recv_stashed(buffer, deadline);
             }
             buffer[filled..filled + ready.bytes].copy_from_slice(self.parts.payload());
@@ -199,18 +173,11 @@ impl<R: Receiver> FragmentReceiver<R> {
         if !self.complete_stash(deadline)? {
             return Ok(None);
         }
-        let message = &self.stash[self.stash_start..];
-        let (message_bytes, buffer_bytes) = (message.len(), buffer.len());
-        let Some(target) = buffer.get_mut(..message_bytes) else {
-            return Err(Error::BufferTooSmall { object: self.object().into(), message_bytes, buffer_bytes });
-        };
-        target.copy_from_slice(message);
-        self.clear_stash();
-        Ok(Some(message_bytes))
+        self.stash.deliver(buffer, self.parts.inner().object()).map(Some)
     }
 
     fn has_begun(&self) -> bool {
-        self.stash_complete || !self.stash.is_empty() || self.parts.is_inside()
+        self.stash.holds_some() || self.parts.is_inside()
     }
 }
 
@@ -229,9 +196,6 @@ impl<R: Receiver> Receiver for FragmentReceiver<R> {
         if !self.complete_stash(deadline)? {
             return Ok(None);
         }
-        let mut message = std::mem::take(&mut self.stash);
-        message.drain(..self.stash_start);
-        self.clear_stash();
-        Ok(Some(message))
+        Ok(Some(self.stash.take()))
     }
 }

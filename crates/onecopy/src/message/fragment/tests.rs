@@ -433,3 +433,24 @@ proptest! {
         prop_assert_eq!(fake.len(), 0);
     }
 }
+
+/// A mechanism that always has the same message.
+struct Endless(Vec<u8>);
+
+impl Receiver for Endless {
+    fn recv_into_by(&mut self, buffer: &mut [u8], _deadline: Deadline) -> Result<Option<usize>> {
+        buffer[..self.0.len()].copy_from_slice(&self.0);
+        Ok(Some(self.0.len()))
+    }
+}
+
+#[test]
+fn duplicates_without_end_do_not_outlast_the_deadline() {
+    let fake = Fake::new(200);
+    fake.sender().send(b"once").unwrap();
+    let mut receiver = FragmentReceiver::new(Endless(fake.lose(0)));
+    assert_eq!(receiver.recv().unwrap().unwrap(), b"once");
+    for deadline in [Deadline::Now, Deadline::after(Duration::from_millis(10))] {
+        assert!(receiver.recv_by(deadline).unwrap_err().is_out_of_time());
+    }
+}
