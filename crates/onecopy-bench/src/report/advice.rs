@@ -7,7 +7,9 @@ use crate::options::{Wait, Workload};
 use crate::report::table::{bytes, duration, rate};
 use crate::transport::Transport;
 
-/// Above this a message is large.
+/// Up to this a message is small.
+const SMALL_BYTES: usize = 1024;
+/// From this on a message is large.
 const LARGE_BYTES: usize = 64 * 1024;
 
 impl Report {
@@ -24,8 +26,14 @@ impl Report {
         self.rows.iter().filter(move |row| row.is_of(workload) && row.is_measured() && row.verified == Some(true))
     }
 
+    /// The round trips of small messages, with both sides waiting in one way.
+    fn small(&self, wait: Wait) -> Vec<&Row> {
+        let small = |row: &&Row| row.size_bytes <= Some(SMALL_BYTES) && row.waits_by(wait);
+        self.good(Workload::Rtt).filter(small).collect()
+    }
+
     fn for_small(&self) -> Option<String> {
-        let rows: Vec<_> = self.good(Workload::Rtt).filter(|row| row.waits_by(Wait::Block)).collect();
+        let rows = self.small(Wait::Block);
         let (best, worst, size) = extremes(&rows, |row| row.latency_ns.map(|latency| latency.p50 as f64))?;
         let of = |row: &Row| duration(row.latency_ns.map_or(0, |latency| latency.p50) as f64);
         let beside = if best.mechanism == worst.mechanism {
@@ -43,7 +51,7 @@ impl Report {
     }
 
     fn for_small_while_spinning(&self) -> Option<String> {
-        let rows: Vec<_> = self.good(Workload::Rtt).filter(|row| row.waits_by(Wait::Spin)).collect();
+        let rows = self.small(Wait::Spin);
         let (best, _, _) = extremes(&rows, |row| row.latency_ns.map(|latency| latency.p50 as f64))?;
         let ratio = best
             .ratio_to_cache_line
