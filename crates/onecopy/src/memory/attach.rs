@@ -21,8 +21,12 @@
 //!
 //! Each side, by having the permission to attach, could read or write anything in the other anyway. Beyond that, who can write
 //! the region is trusted not to point a side at a process that it means harm to: a receiver that pulls may be made to read
-//! another process of its user's, into its own buffer. A sender that pushes is not misled so easily: it writes only where it
-//! found the window's number, which the receiver drew at random, at the begin of the window.
+//! another process of its user's, into its own buffer. A sender that pushes writes only where it found the window's number,
+//! which the receiver drew at random, at the begin of the window; that keeps accidents away, and not somebody who writes another
+//! number into the region. It looks for the number once: a receiver must not execute another program while it has its place.
+//!
+//! Who may write the object behind the region is trusted not to shorten it (`shm:` and `mmap:`; the others cannot be
+//! shortened): an access to memory that is gone is a SIGBUS, which ends the process.
 
 mod control;
 mod pull;
