@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::PollFlags;
-use rustix::io::{Errno, ioctl_fionbio};
+use rustix::io::Errno;
 use rustix::net::sockopt::socket_error;
 use rustix::net::{connect, getpeername, getsockname};
 
 use crate::address::HostPort;
 use crate::io::inet::resolve;
+use crate::io::socket::set_nonblocking;
 use crate::io::wait::{Backoff, wait_for};
 use crate::{Deadline, Error, Result};
 
@@ -71,7 +72,7 @@ fn share(deadline: Deadline, parts: usize) -> Deadline {
 
 fn connect_once(socket: &OwnedFd, address: SocketAddr, object: &str, deadline: Deadline) -> Result<()> {
     let failed = |errno| Error::os("connect", object, errno);
-    nonblocking(socket, true, object)?;
+    set_nonblocking(socket, true, object)?;
     match connect(socket, &address) {
         Ok(()) => {}
         // An interrupted connect goes on by itself, as a non-blocking one does (connect(2)).
@@ -84,7 +85,7 @@ fn connect_once(socket: &OwnedFd, address: SocketAddr, object: &str, deadline: D
     if is_connected_to_itself(socket) {
         return Err(failed(Errno::CONNREFUSED));
     }
-    nonblocking(socket, false, object)
+    set_nonblocking(socket, false, object)
 }
 
 /// Whether nobody listened and the kernel happened to choose the peer's port for this side too: TCP then connects the socket to
@@ -102,10 +103,6 @@ fn is_refused(error: &Error) -> bool {
 
 fn explain(error: Error) -> Error {
     if is_refused(&error) { error.with_remedy("nobody listens there") } else { error }
-}
-
-fn nonblocking(socket: &OwnedFd, value: bool, object: &str) -> Result<()> {
-    ioctl_fionbio(socket, value).map_err(|errno| Error::os("ioctl(FIONBIO)", object, errno))
 }
 
 #[cfg(test)]

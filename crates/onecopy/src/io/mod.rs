@@ -4,6 +4,7 @@ pub(crate) mod descriptor;
 pub(crate) mod directory_lock;
 pub(crate) mod inet;
 pub(crate) mod inet_connect;
+pub(crate) mod mode;
 pub(crate) mod published_link;
 pub(crate) mod socket;
 pub(crate) mod unix_name;

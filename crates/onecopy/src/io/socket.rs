@@ -33,7 +33,7 @@ impl Socket {
     /// may take the connection that poll(2) reported, and accept(2) knows no MSG_DONTWAIT.
     pub(crate) fn listener(fd: OwnedFd, object: impl Into<String>) -> Result<Self> {
         let object = object.into();
-        rustix::io::ioctl_fionbio(&fd, true).map_err(|errno| Error::os("ioctl(FIONBIO)", &object, errno))?;
+        set_nonblocking(&fd, true, &object)?;
         Ok(Self { fd, object })
     }
 
@@ -170,6 +170,11 @@ impl Socket {
     pub(crate) fn error(&self, call: &'static str, errno: Errno) -> Error {
         Error::os(call, &self.object, errno)
     }
+}
+
+/// Sets or clears O_NONBLOCK of the open file description.
+pub(crate) fn set_nonblocking(fd: &OwnedFd, value: bool, object: &str) -> Result<()> {
+    rustix::io::ioctl_fionbio(fd, value).map_err(|errno| Error::os("ioctl(FIONBIO)", object, errno))
 }
 
 pub(crate) fn send_flags(deadline: Deadline) -> SendFlags {

@@ -1,16 +1,16 @@
 //! The names of UNIX sockets: [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html). Bind, replace what a dead process
 //! left, connect, wait for the other side.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Stat, lstat, stat, unlink};
-use rustix::io::{Errno, ioctl_fionbio};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
 
 use crate::io::directory_lock::DirectoryLock;
-use crate::io::socket::BACKLOG;
+use crate::io::socket::{BACKLOG, set_nonblocking};
 use crate::io::wait::Backoff;
 use crate::{Deadline, Error, Result, UnixName};
 
@@ -148,7 +148,7 @@ pub(crate) fn connect_socket(kind: SocketType, name: &UnixName, object: &str, de
 /// As [`connect_socket`], for a socket that has a name of its own.
 pub(crate) fn connect_to(socket: &OwnedFd, name: &UnixName, object: &str, deadline: Deadline) -> Result<()> {
     let address = socket_address(name, object)?;
-    nonblocking(socket, true, object)?;
+    set_nonblocking(socket, true, object)?;
     let mut backoff = Backoff::new();
     loop {
         match connect(socket, &address) {
@@ -165,7 +165,7 @@ pub(crate) fn connect_to(socket: &OwnedFd, name: &UnixName, object: &str, deadli
             Err(errno) => return Err(connect_error(object, errno)),
         }
     }
-    nonblocking(socket, false, object)
+    set_nonblocking(socket, false, object)
 }
 
 /// Refuses to wait for what no bind can bring: a file that is no socket has the path.
@@ -194,10 +194,6 @@ fn connect_error(object: &str, errno: Errno) -> Error {
 pub(crate) fn new_socket(kind: SocketType, object: &str) -> Result<OwnedFd> {
     socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
         .map_err(|errno| Error::os("socket", object, errno))
-}
-
-fn nonblocking(socket: &OwnedFd, value: bool, object: &str) -> Result<()> {
-    ioctl_fionbio(socket.as_fd(), value).map_err(|errno| Error::os("ioctl(FIONBIO)", object, errno))
 }
 
 fn is_socket(found: &Stat) -> bool {

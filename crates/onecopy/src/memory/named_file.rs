@@ -17,6 +17,7 @@ use rustix::io::Errno;
 
 use super::allocate::{Use, allocate, check_len};
 use super::region::{Access, Region};
+use crate::io::mode::permissions;
 use crate::{Deadline, Error, Result};
 
 /// How long an empty file may take to get its length before it counts as abandoned.
@@ -282,12 +283,4 @@ fn pause(deadline: Deadline) -> bool {
     }
     std::thread::sleep(deadline.remaining().map_or(PAUSE, |left| left.min(PAUSE)));
     true
-}
-
-fn permissions(mode: u32, object: &str) -> Result<Mode> {
-    if mode & !0o777 == 0 {
-        return Ok(Mode::from_raw_mode(mode));
-    }
-    let reason = format!("mode {mode:o} has more than the nine permission bits (0 to 777)");
-    Err(Error::Invalid { object: object.to_owned(), reason })
 }

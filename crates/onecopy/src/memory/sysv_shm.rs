@@ -11,6 +11,7 @@ use std::io;
 
 use super::allocate::{check_len, check_memory};
 use super::region::{Access, Region};
+use crate::io::mode::permissions;
 use crate::sys::sysv::Ident;
 use crate::sys::sysv_shm::{ANY_SIZE, Attachment, get, remove, set_mode, stat};
 use crate::{Error, Result, SysvName};
@@ -227,13 +228,7 @@ fn find(name: &SysvName, object: &str) -> Result<i32> {
 fn check_wish(len: usize, mode: u32, object: &str) -> Result<u16> {
     check_len(len, object)?;
     check_memory(len, object)?;
-    match u16::try_from(mode) {
-        Ok(mode @ 0..=0o777) => Ok(mode),
-        _ => {
-            let reason = format!("mode {mode:o} has more than the nine permission bits (0 to 777)");
-            Err(Error::Invalid { object: object.to_owned(), reason })
-        }
-    }
+    Ok(permissions(mode, object)?.bits() as u16)
 }
 
 /// shmget(2) with its numbers: the limits in force, or the segment that is in the way.

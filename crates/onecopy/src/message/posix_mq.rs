@@ -15,8 +15,10 @@ use rustix::fs::{Mode, OFlags, fchmod};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
+use crate::io::mode::permissions;
 use crate::io::wait::retry;
 use crate::sys::mq::{self, Wait};
+use crate::sys::sysctl::sysctl;
 use crate::{Deadline, Error, PosixName, Receiver, Result, Sender};
 
 /// The highest priority: one less than `MQ_PRIO_MAX`.
@@ -41,8 +43,8 @@ impl QueueAttributes {
     #[must_use]
     pub fn system_default() -> Self {
         Self {
-            max_messages: sysctl("msg_default", 10).min(sysctl("msg_max", 10)),
-            message_bytes: sysctl("msgsize_default", 8192).min(sysctl("msgsize_max", 8192)),
+            max_messages: sysctl("fs/mqueue/msg_default", 10).min(sysctl("fs/mqueue/msg_max", 10)),
+            message_bytes: sysctl("fs/mqueue/msgsize_default", 8192).min(sysctl("fs/mqueue/msgsize_max", 8192)),
         }
     }
 
@@ -56,11 +58,6 @@ impl Default for QueueAttributes {
     fn default() -> Self {
         Self::system_default()
     }
-}
-
-fn sysctl(name: &str, fallback: usize) -> usize {
-    let text = std::fs::read_to_string(format!("/proc/sys/fs/mqueue/{name}"));
-    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(fallback)
 }
 
 /// What a queue is opened for: the mode of a queue may allow one and not the other.
@@ -118,11 +115,12 @@ impl PosixQueue {
     ///
     /// # Errors
     ///
-    /// EEXIST when there is a queue of this name; EINVAL for attributes of 0 or beyond `/proc/sys/fs/mqueue/msg_max` and
+    /// EEXIST when there is a queue of this name; [`Error::Invalid`] for a mode beyond 0777; EINVAL for attributes of 0 or beyond `/proc/sys/fs/mqueue/msg_max` and
     /// `msgsize_max`; EMFILE beyond RLIMIT_MSGQUEUE; ENOSPC beyond `/proc/sys/fs/mqueue/queues_max`. The messages give the
     /// numbers.
     pub fn create(name: &PosixName, attributes: &QueueAttributes, mode: u32) -> Result<Self> {
         let object = object_of(name);
+        let mode = permissions(mode, &object)?;
         let fd = create_exact(name, *attributes, mode).map_err(|errno| creation_error(&object, *attributes, errno))?;
         Self::from_fd(fd, object)
     }
@@ -340,7 +338,7 @@ impl PosixQueue {
             remedy: Some(format!(
                 "send it in fragments, or create the queue with longer messages: up to {} bytes, as \
                  /proc/sys/fs/mqueue/msgsize_max says",
-                sysctl("msgsize_max", 8192)
+                sysctl("fs/mqueue/msgsize_max", 8192)
             )),
         }
     }
@@ -430,8 +428,7 @@ fn c_name(name: &PosixName) -> CString {
 }
 
 /// A new queue with exactly `mode`: mq_open takes the umask off, so it is put back.
-fn create_exact(name: &PosixName, attributes: QueueAttributes, mode: u32) -> Result<OwnedFd, Errno> {
-    let mode = Mode::from_raw_mode(mode & 0o777);
+fn create_exact(name: &PosixName, attributes: QueueAttributes, mode: Mode) -> Result<OwnedFd, Errno> {
     let QueueAttributes { max_messages, message_bytes } = attributes;
     let wanted = mq::Attributes { max_messages, message_bytes, queued: 0 };
     let fd = mq::create(&c_name(name), OFlags::RDWR, mode, wanted)?;
@@ -459,8 +456,8 @@ fn creation_error(object: &str, wanted: QueueAttributes, errno: Errno) -> Error 
         Errno::INVAL => error.with_remedy(format!(
             "{max_messages} messages of {message_bytes} bytes were asked for; from 1 to {} of 1 to {} bytes are allowed: ask \
              for less, or raise /proc/sys/fs/mqueue/msg_max and msgsize_max",
-            sysctl("msg_max", 10),
-            sysctl("msgsize_max", 8192)
+            sysctl("fs/mqueue/msg_max", 10),
+            sysctl("fs/mqueue/msgsize_max", 8192)
         )),
         Errno::MFILE => error.with_remedy(format!(
             "this queue counts {} bytes, and all queues of a user may count {} (RLIMIT_MSGQUEUE): remove queues that nobody \
@@ -471,7 +468,7 @@ fn creation_error(object: &str, wanted: QueueAttributes, errno: Errno) -> Error 
         )),
         Errno::NOSPC => error.with_remedy(format!(
             "there are {} queues, as many as /proc/sys/fs/mqueue/queues_max allows: remove some or raise it",
-            sysctl("queues_max", 256)
+            sysctl("fs/mqueue/queues_max", 256)
         )),
         Errno::ACCESS => error.with_remedy("only root may create a queue here"),
         _ => unsupported_or(error, object, errno),

@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use crate::io::mode::permissions;
 use crate::sys::msg::{self, Msgbuf};
+use crate::sys::sysctl::sysctl;
 use crate::sys::sysv::Ident;
 use crate::{Deadline, Error, Receiver, Result, Sender, SysvName};
 
@@ -141,10 +143,10 @@ impl SysvQueue {
     ///
     /// # Errors
     ///
-    /// EEXIST when there is a queue with this key; ENOSPC beyond kernel.msgmni; [`Error::Invalid`] for an identifier, which
-    /// only the kernel chooses; ENOENT when the file that makes the key is missing.
+    /// EEXIST when there is a queue with this key; ENOSPC beyond kernel.msgmni; [`Error::Invalid`] for a mode beyond 0777 and
+    /// for an identifier, which only the kernel chooses; ENOENT when the file that makes the key is missing.
     pub fn create(name: &SysvName, mode: u32) -> Result<Self> {
-        Self::get(name, libc::IPC_CREAT | libc::IPC_EXCL | (mode & 0o777).cast_signed())
+        Self::create_with(name, mode, libc::IPC_CREAT | libc::IPC_EXCL)
     }
 
     /// Creates a queue without a key (IPC_PRIVATE): others open it by its [`SysvQueue::id`].
@@ -153,9 +155,9 @@ impl SysvQueue {
     ///
     /// ENOSPC beyond kernel.msgmni.
     pub fn create_private(mode: u32) -> Result<Self> {
-        let flags = libc::IPC_CREAT | (mode & 0o777).cast_signed();
-        let id = msg::get(libc::IPC_PRIVATE, flags)
-            .map_err(|errno| getting_error("sysv-mq: a private queue", flags, errno))?;
+        let object = "sysv-mq: a private queue";
+        let flags = libc::IPC_CREAT | permissions(mode, object)?.bits().cast_signed();
+        let id = msg::get(libc::IPC_PRIVATE, flags).map_err(|errno| getting_error(object, flags, errno))?;
         Self::from_id(id, format!("sysv-mq:id={id}"))
     }
 
@@ -165,7 +167,7 @@ impl SysvQueue {
     ///
     /// As [`SysvQueue::create`] and [`SysvQueue::open`].
     pub fn open_or_create(name: &SysvName, mode: u32) -> Result<Self> {
-        Self::get(name, libc::IPC_CREAT | (mode & 0o777).cast_signed())
+        Self::create_with(name, mode, libc::IPC_CREAT)
     }
 
     /// Opens a queue that exists.
@@ -175,6 +177,11 @@ impl SysvQueue {
     /// ENOENT when no queue has the key; EINVAL when none has the identifier.
     pub fn open(name: &SysvName) -> Result<Self> {
         Self::get(name, 0)
+    }
+
+    fn create_with(name: &SysvName, mode: u32, flags: i32) -> Result<Self> {
+        let mode = permissions(mode, &format!("sysv-mq:{name}"))?;
+        Self::get(name, flags | mode.bits().cast_signed())
     }
 
     fn get(name: &SysvName, flags: i32) -> Result<Self> {
@@ -196,7 +203,7 @@ impl SysvQueue {
         let capacity_bytes = match msg::status(id) {
             Ok(status) => status.msg_qbytes as usize,
             // The queue is there, and may only be written.
-            Err(Errno::ACCESS) => sysctl("msgmnb", 16_384),
+            Err(Errno::ACCESS) => sysctl("kernel/msgmnb", 16_384),
             Err(errno @ (Errno::INVAL | Errno::IDRM)) => {
                 return Err(Error::os("msgctl(IPC_STAT)", object, errno)
                     .with_remedy(format!("no queue has the identifier {id}: `ipcs -q` lists those that exist")));
@@ -206,7 +213,7 @@ impl SysvQueue {
         Ok(Self {
             id,
             object,
-            limit_bytes: sysctl("msgmax", 8192).min(capacity_bytes),
+            limit_bytes: sysctl("kernel/msgmax", 8192).min(capacity_bytes),
             send_type: 1,
             selection: Select::Any,
             outgoing: Msgbuf::default(),
@@ -274,11 +281,11 @@ impl SysvQueue {
             Errno::PERM => self.error("msgctl(IPC_SET)", errno).with_remedy(format!(
                 "{bytes} bytes were asked for, and kernel.msgmnb allows {} without CAP_SYS_RESOURCE; and only its owner and \
                  its creator may change a queue",
-                sysctl("msgmnb", 16_384)
+                sysctl("kernel/msgmnb", 16_384)
             )),
             _ => self.error("msgctl(IPC_SET)", errno),
         })?;
-        self.limit_bytes = sysctl("msgmax", 8192).min(bytes);
+        self.limit_bytes = sysctl("kernel/msgmax", 8192).min(bytes);
         Ok(())
     }
 
@@ -522,11 +529,6 @@ fn cut(message: &[u8], message_type: i64, buffer: &mut [u8]) -> Truncated {
     Truncated { bytes, message_type, tail_lost: bytes < message.len() }
 }
 
-fn sysctl(name: &str, fallback: usize) -> usize {
-    let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}"));
-    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(fallback)
-}
-
 fn getting_error(object: &str, flags: i32, errno: Errno) -> Error {
     let error = Error::os("msgget", object, errno);
     match errno {
@@ -538,7 +540,7 @@ fn getting_error(object: &str, flags: i32, errno: Errno) -> Error {
         )),
         Errno::NOSPC => error.with_remedy(format!(
             "there are {} queues, as many as kernel.msgmni allows: remove some (`ipcs -q`, `ipcrm -q ID`) or raise it",
-            sysctl("msgmni", 32_000)
+            sysctl("kernel/msgmni", 32_000)
         )),
         Errno::NOSYS => Error::Unsupported {
             object: object.into(),

@@ -8,14 +8,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::event::PollFlags;
-use rustix::fs::{
-    CWD, FileType, Mode, OFlags, chmod, fcntl_getfl, fcntl_setfl, fstat, lstat, mknodat, open, stat, unlink,
-};
+use rustix::fs::{CWD, FileType, Mode, OFlags, chmod, fstat, lstat, mknodat, open, stat, unlink};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, tee};
 
 use super::pipe::{PipeReader, PipeWriter};
 use crate::io::descriptor::Descriptor;
+use crate::io::mode::permissions;
+use crate::io::socket::set_nonblocking;
 use crate::io::wait::{Backoff, wait_for};
 use crate::{Deadline, Error, Result};
 
@@ -45,13 +45,7 @@ use crate::{Deadline, Error, Result};
 /// EEXIST when anything has this path; [`Error::Invalid`] for a mode beyond 0777; ENOENT and EACCES for the directory.
 pub fn create(path: &Path, mode: u32) -> Result<()> {
     let object = object_of(path);
-    if mode > 0o777 {
-        return Err(Error::Invalid {
-            object,
-            reason: format!("mode {mode:o} is beyond the permissions, which end at 777"),
-        });
-    }
-    let mode = Mode::from_raw_mode(mode);
+    let mode = permissions(mode, &object)?;
     mknodat(CWD, path, FileType::Fifo, mode, 0).map_err(|errno| create_error(&object, errno))?;
     set_mode(path, mode, &object).inspect_err(|_| {
         let _ = unlink(path);
@@ -84,7 +78,8 @@ pub fn open_reader(path: &Path, deadline: Deadline) -> Result<PipeReader> {
     }
     let fd = open_once(path, OFlags::RDONLY | OFlags::NONBLOCK, &object)?;
     wait_for_writer(&fd, deadline, &object)?;
-    blocking(&fd, &object)?;
+    // With it the FIFO was opened so as not to wait without end.
+    set_nonblocking(&fd, false, &object)?;
     Ok(PipeReader(Descriptor::new(fd, object)?))
 }
 
@@ -110,7 +105,8 @@ pub fn open_writer(path: &Path, deadline: Deadline) -> Result<PipeWriter> {
             Err(_) => backoff.pause(deadline, "open", &object)?,
         }
     };
-    blocking(&fd, &object)?;
+    // With it the FIFO was opened so as not to wait without end.
+    set_nonblocking(&fd, false, &object)?;
     Ok(PipeWriter(Descriptor::new(fd, object)?))
 }
 
@@ -203,10 +199,4 @@ fn writer_came(reader: &OwnedFd, probe: &OwnedFd, object: &str) -> Result<bool> 
         Err(Errno::INTR) => Ok(false),
         Err(errno) => Err(Error::os("tee", object, errno)),
     }
-}
-
-/// Takes O_NONBLOCK away again, with which it was opened so as not to wait without end.
-fn blocking(fd: &OwnedFd, object: &str) -> Result<()> {
-    let flags = fcntl_getfl(fd).map_err(|errno| Error::os("fcntl(F_GETFL)", object, errno))?;
-    fcntl_setfl(fd, flags - OFlags::NONBLOCK).map_err(|errno| Error::os("fcntl(F_SETFL)", object, errno))
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::PollFlags;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use rustix::fs::{FileType, Mode, OFlags, chmod, fcntl_getfl, fcntl_setfl, open, stat};
+use rustix::fs::{FileType, Mode, OFlags, chmod, open, stat};
 use rustix::io::{Errno, ioctl_fionread};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, SpecialCodeIndex, isatty, tcgetattr, tcsetattr};
@@ -24,6 +24,7 @@ use rustix::termios::{OptionalActions, SpecialCodeIndex, isatty, tcgetattr, tcse
 use super::duplex::duplex_stream;
 use crate::io::descriptor::Descriptor;
 use crate::io::published_link::PublishedLink;
+use crate::io::socket::set_nonblocking;
 use crate::io::wait::{Backoff, wait_events, wait_for};
 use crate::{Deadline, Error, Result};
 
@@ -335,12 +336,6 @@ fn slave_of(master: &OwnedFd, object: &str) -> Result<PathBuf> {
     use std::os::unix::ffi::OsStringExt;
     let name = ptsname(master, Vec::new()).map_err(|errno| Error::os("ptsname", object, errno))?;
     Ok(PathBuf::from(std::ffi::OsString::from_vec(name.into_bytes())))
-}
-
-fn set_nonblocking(fd: &OwnedFd, value: bool, object: &str) -> Result<()> {
-    let mut flags = fcntl_getfl(fd).map_err(|errno| Error::os("fcntl(F_GETFL)", object, errno))?;
-    flags.set(OFlags::NONBLOCK, value);
-    fcntl_setfl(fd, flags).map_err(|errno| Error::os("fcntl(F_SETFL)", object, errno))
 }
 
 /// Opens the slave, and refuses before and after what is no terminal: opening another device could do something.

@@ -6,5 +6,13 @@ pub(crate) mod msg;
 pub(crate) mod recvmsg;
 pub(crate) mod sigpipe;
 pub(crate) mod socket_options;
+pub(crate) mod sysctl;
 pub(crate) mod sysv;
 pub(crate) mod sysv_shm;
+
+use rustix::io::Errno;
+
+/// What the last call of the C library in this thread failed with.
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}

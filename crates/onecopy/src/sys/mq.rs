@@ -7,13 +7,14 @@
 #![expect(unsafe_code, reason = "nix has neither mq_timedsend nor mq_notify, and its descriptor does not close itself")]
 
 use std::ffi::CStr;
-use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+
+use super::last_errno;
 
 /// The most messages and the longest one, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +38,6 @@ impl Wait {
     fn timeout(self) -> Option<libc::timespec> {
         (self == Self::No).then_some(libc::timespec { tv_sec: 0, tv_nsec: 0 })
     }
-}
-
-fn last_errno() -> Errno {
-    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
 /// A timeout in the past is this library's "do not wait", so its ETIMEDOUT is an EAGAIN.

@@ -7,11 +7,12 @@
 //! before each call, and the kernel keeps no pointer.
 #![expect(unsafe_code, reason = "neither rustix nor nix has System V queues")]
 
-use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 
 use rustix::io::Errno;
+
+use super::last_errno;
 
 /// The length of the type in front of a message, in bytes.
 const TYPE_BYTES: usize = size_of::<libc::c_long>();
@@ -55,10 +56,6 @@ impl Msgbuf {
     fn bytes_mut(&mut self) -> &mut [u8] {
         zerocopy::IntoBytes::as_mut_bytes(self.words.get_mut(1..).unwrap_or_default())
     }
-}
-
-fn last_errno() -> Errno {
-    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
 /// msgget(2).

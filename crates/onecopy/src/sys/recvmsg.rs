@@ -18,6 +18,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
+use super::last_errno;
+
 /// Control data: `u64` for their alignment.
 pub(crate) const fn control_words(payload_bytes: usize) -> usize {
     (HEADER_BYTES + payload_bytes).div_ceil(ALIGNMENT)
@@ -146,10 +148,6 @@ fn halves(word: u64) -> [u32; 2] {
 fn credentials(payload: &mut dyn Iterator<Item = u32>) -> Option<RawCredentials> {
     let mut next = || payload.next();
     Some(RawCredentials { pid: next()?.cast_signed(), uid: next()?, gid: next()? })
-}
-
-fn last_errno() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
 #[cfg(test)]

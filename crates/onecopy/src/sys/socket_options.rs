@@ -11,6 +11,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
 
+use super::last_errno;
+
 /// `SO_MEMINFO` of asm-generic/socket.h, the same number on every architecture but SPARC and PA-RISC.
 const SO_MEMINFO: c_int = 55;
 /// `SK_MEMINFO_VARS` of linux/sock_diag.h on the first kernel that has SO_MEMINFO (4.12); later ones may fill in more.
@@ -39,8 +41,4 @@ pub(crate) fn set_sctp_nodelay(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     let result =
         unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_SCTP, SCTP_NODELAY, (&raw const on).cast(), len) };
     if result == 0 { Ok(()) } else { Err(last_errno()) }
-}
-
-fn last_errno() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

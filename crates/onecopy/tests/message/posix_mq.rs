@@ -87,6 +87,8 @@ fn names_are_created_once_opened_and_removed() {
     assert_eq!(missing.raw_os_error(), Some(libc::ENOENT), "{missing}");
     assert!(missing.to_string().contains("create it first"), "{missing}");
     assert_eq!(posix_mq::unlink(&name.0).unwrap_err().raw_os_error(), Some(libc::ENOENT));
+    let mode = PosixQueue::create(&name.0, &SMALL, 0o1600).unwrap_err().to_string();
+    assert!(mode.contains("mode 1600 has more than the nine permission bits"), "{mode}");
 
     let mut queue = PosixQueue::open_or_create(&name.0, &SMALL, 0o600).unwrap();
     assert_eq!(queue.attributes(), SMALL);

@@ -164,6 +164,10 @@ fn keys_are_created_once_opened_and_removed() {
     assert_eq!(SysvQueue::open_or_create(&name, 0o600).unwrap().id(), queue.0.id());
     let by_id = SysvName::id(queue.0.id()).unwrap();
     assert!(matches!(SysvQueue::create(&by_id, 0o600), Err(Error::Invalid { .. })));
+    for mode in [0o1600, u32::MAX] {
+        let refused = [SysvQueue::create(&name, mode), SysvQueue::open_or_create(&name, mode)];
+        assert!(refused.iter().all(|result| matches!(result, Err(Error::Invalid { .. }))));
+    }
     SysvQueue::open(&by_id).unwrap().remove().unwrap();
     let gone = SysvQueue::open(&by_id).unwrap_err();
     assert_eq!(gone.raw_os_error(), Some(libc::EINVAL), "{gone}");
