@@ -6,6 +6,10 @@
 //!
 //! The kernel does not tell a sender whether anybody will ever receive: see [`PosixQueue::announce_receiver`].
 
+mod attributes;
+mod errors;
+mod watch;
+
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -13,7 +17,6 @@ use nix::fcntl::{FcntlArg, fcntl};
 use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags, fchmod};
 use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit};
 
 use crate::io::mode::permissions;
 use crate::io::wait::retry;
@@ -21,45 +24,14 @@ use crate::sys::mq::{self, Wait};
 use crate::sys::sysctl::sysctl;
 use crate::{Deadline, Error, PosixName, Receiver, Result, Sender};
 
+pub use attributes::QueueAttributes;
+use errors::{creation_error, opening_error};
+pub use watch::receiver_watch;
+
 /// The highest priority: one less than `MQ_PRIO_MAX`.
 pub const MAX_PRIORITY: u32 = 32_767;
 /// The byte of the queue's file that receivers lock to announce themselves.
 const RECEIVER_BYTE: i64 = 1;
-/// What the kernel counts for each message besides its bytes: `struct msg_msg` and a node of the tree of priorities.
-const MESSAGE_OVERHEAD_BYTES: usize = 96;
-
-/// How much a queue holds. Fixed when it is created.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueAttributes {
-    /// The most messages that wait in the queue; then senders wait.
-    pub max_messages: usize,
-    /// The longest message, in bytes.
-    pub message_bytes: usize,
-}
-
-impl QueueAttributes {
-    /// What this kernel gives a queue whose creator asks for nothing: 10 messages of 8192 bytes unless somebody changed
-    /// `/proc/sys/fs/mqueue/{msg_default,msgsize_default}`.
-    #[must_use]
-    pub fn system_default() -> Self {
-        Self {
-            max_messages: sysctl("fs/mqueue/msg_default", 10).min(sysctl("fs/mqueue/msg_max", 10)),
-            message_bytes: sysctl("fs/mqueue/msgsize_default", 8192).min(sysctl("fs/mqueue/msgsize_max", 8192)),
-        }
-    }
-
-    /// What RLIMIT_MSGQUEUE counts for such a queue, in bytes.
-    fn counted_bytes(self) -> usize {
-        self.max_messages.saturating_mul(self.message_bytes.saturating_add(MESSAGE_OVERHEAD_BYTES))
-    }
-}
-
-impl Default for QueueAttributes {
-    fn default() -> Self {
-        Self::system_default()
-    }
-}
-
 /// What a queue is opened for: the mode of a queue may allow one and not the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -398,22 +370,6 @@ pub fn unlink(name: &PosixName) -> Result<()> {
     })
 }
 
-/// A watch for [`FragmentSender::with_watch`](super::fragment::FragmentSender::with_watch): when there was a receiver that
-/// [announced](PosixQueue::announce_receiver) itself, and there is none any more, it fails with [`Error::PeerGone`]. As long
-/// as there was none, senders wait.
-pub fn receiver_watch() -> impl FnMut(&mut PosixQueue) -> Result<()> + Send + use<> {
-    let mut was_there = false;
-    move |queue| {
-        let is_there = queue.has_receiver()?;
-        if was_there && !is_there {
-            let detail = "the process that received is gone, or has closed the queue".into();
-            return Err(Error::PeerGone { object: queue.object.clone(), detail });
-        }
-        was_there |= is_there;
-        Ok(())
-    }
-}
-
 fn wait_of(deadline: Deadline) -> Wait {
     if deadline == Deadline::Never { Wait::Forever } else { Wait::No }
 }
@@ -446,52 +402,4 @@ fn lock_of_receivers(kind: i32) -> libc::flock {
         l_len: 1,
         l_pid: 0,
     }
-}
-
-fn creation_error(object: &str, wanted: QueueAttributes, errno: Errno) -> Error {
-    let QueueAttributes { max_messages, message_bytes } = wanted;
-    let error = Error::os("mq_open", object, errno);
-    match errno {
-        Errno::EXIST => error.with_remedy("a queue of this name exists: open it, or remove it first"),
-        Errno::INVAL => error.with_remedy(format!(
-            "{max_messages} messages of {message_bytes} bytes were asked for; from 1 to {} of 1 to {} bytes are allowed: ask \
-             for less, or raise /proc/sys/fs/mqueue/msg_max and msgsize_max",
-            sysctl("fs/mqueue/msg_max", 10),
-            sysctl("fs/mqueue/msgsize_max", 8192)
-        )),
-        Errno::MFILE => error.with_remedy(format!(
-            "this queue counts {} bytes, and all queues of a user may count {} (RLIMIT_MSGQUEUE): remove queues that nobody \
-             uses, ask for less, or raise it with `ulimit -q`; else this process has as many descriptors as RLIMIT_NOFILE \
-             allows",
-            wanted.counted_bytes(),
-            getrlimit(Resource::Msgqueue).current.map_or_else(|| "any number".into(), |limit| limit.to_string())
-        )),
-        Errno::NOSPC => error.with_remedy(format!(
-            "there are {} queues, as many as /proc/sys/fs/mqueue/queues_max allows: remove some or raise it",
-            sysctl("fs/mqueue/queues_max", 256)
-        )),
-        Errno::ACCESS => error.with_remedy("only root may create a queue here"),
-        _ => unsupported_or(error, object, errno),
-    }
-}
-
-fn opening_error(object: &str, access: Access, errno: Errno) -> Error {
-    let error = Error::os("mq_open", object, errno);
-    match errno {
-        Errno::NOENT => error.with_remedy("there is no such queue: create it first"),
-        Errno::ACCESS => error.with_remedy(match access {
-            Access::Send => "its mode does not let this user send",
-            Access::Receive => "its mode does not let this user receive",
-            Access::Both => "its mode does not let this user both send and receive: open it for one of them",
-        }),
-        _ => unsupported_or(error, object, errno),
-    }
-}
-
-fn unsupported_or(error: Error, object: &str, errno: Errno) -> Error {
-    if errno == Errno::NOSYS {
-        let reason = format!("this kernel has no POSIX message queues: {error}");
-        return Error::Unsupported { object: object.into(), reason };
-    }
-    error
 }

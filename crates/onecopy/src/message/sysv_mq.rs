@@ -9,9 +9,10 @@
 //! 1 ms: waking up may take that long. Each message is copied once more in user space than the kernel would, since its calls
 //! demand the type and the bytes in one piece of memory.
 
+mod pause;
+mod select;
+mod status;
 mod watch;
-
-use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -21,79 +22,10 @@ use crate::sys::sysctl::sysctl;
 use crate::sys::sysv::Ident;
 use crate::{Deadline, Error, Receiver, Result, Sender, SysvName};
 
+use pause::Pause;
+pub use select::Select;
+pub use status::QueueStatus;
 pub use watch::receiver_watch;
-
-/// How often a call with a deadline gives way to others before it begins to sleep. Measured with 8 KiB messages between two
-/// processes: the other side mostly answers within that time, and a sleep of 50 µs costs as much as a hundred messages.
-const YIELDS: u32 = 32;
-const FIRST_SLEEP: Duration = Duration::from_micros(50);
-const LONGEST_SLEEP: Duration = Duration::from_millis(1);
-
-/// Which message a receive takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Select {
-    /// The oldest.
-    Any,
-    /// The oldest of this type.
-    Exact(i64),
-    /// The oldest of the lowest type that is not above this one.
-    UpTo(i64),
-    /// The oldest of another type.
-    Except(i64),
-}
-
-impl Select {
-    /// The selector and the flags of msgrcv(2).
-    fn arguments(self) -> (i64, i32) {
-        match self {
-            Self::Any => (0, 0),
-            Self::Exact(message_type) => (message_type, 0),
-            Self::UpTo(message_type) => (-message_type, 0),
-            Self::Except(message_type) => (message_type, libc::MSG_EXCEPT),
-        }
-    }
-
-    fn takes(self, message_type: i64) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Exact(wanted) => message_type == wanted,
-            Self::UpTo(highest) => message_type <= highest,
-            Self::Except(unwanted) => message_type != unwanted,
-        }
-    }
-
-    fn message_type(self) -> Option<i64> {
-        match self {
-            Self::Any => None,
-            Self::Exact(message_type) | Self::UpTo(message_type) | Self::Except(message_type) => Some(message_type),
-        }
-    }
-}
-
-/// What msgctl(2) says of a queue. Others may have changed all of it meanwhile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct QueueStatus {
-    /// How many messages wait.
-    pub messages: usize,
-    /// How many bytes they have in all.
-    pub used_bytes: usize,
-    /// How many they may have.
-    pub capacity_bytes: usize,
-    /// The process that sent last; `None` when nobody has, or it is in another pid namespace. It may be gone.
-    pub last_sender: Option<u32>,
-    /// The process that received last; `None` as above. It may be gone. When the message was handed to a receiver that
-    /// waited, the kernel notes the number of the thread, which differs from the process's in any thread but its first.
-    pub last_receiver: Option<u32>,
-    /// When somebody received last, in seconds since 1970; 0 is never.
-    pub last_receive_time_s: i64,
-    /// Who may read and write it, as in chmod(2).
-    pub mode: u32,
-    /// Its owner.
-    pub uid: u32,
-    /// Its owner's group.
-    pub gid: u32,
-}
 
 /// What [`SysvQueue::recv_truncated_by`] received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,18 +187,7 @@ impl SysvQueue {
     /// EACCES when its mode does not let this user read; an error for which [`Error::is_peer_gone`] holds when it was removed.
     pub fn status(&self) -> Result<QueueStatus> {
         let found = msg::status(self.id).map_err(|errno| self.error("msgctl(IPC_STAT)", errno))?;
-        let process = |pid: i32| u32::try_from(pid).ok().filter(|&pid| pid != 0);
-        Ok(QueueStatus {
-            messages: found.msg_qnum as usize,
-            used_bytes: found.__msg_cbytes as usize,
-            capacity_bytes: found.msg_qbytes as usize,
-            last_sender: process(found.msg_lspid),
-            last_receiver: process(found.msg_lrpid),
-            last_receive_time_s: found.msg_rtime,
-            mode: u32::from(found.msg_perm.mode) & 0o777,
-            uid: found.msg_perm.uid,
-            gid: found.msg_perm.gid,
-        })
+        Ok(QueueStatus::of(&found))
     }
 
     /// Sets how many bytes the messages in the queue may have in all. What is in it already stays.
@@ -501,25 +422,6 @@ impl Receiver for SysvQueue {
 
     fn object(&self) -> &str {
         &self.object
-    }
-}
-
-/// What a caller does between two tries.
-#[derive(Default)]
-struct Pause {
-    tries: u32,
-}
-
-impl Pause {
-    fn wait(&mut self, deadline: Deadline) {
-        self.tries = self.tries.saturating_add(1);
-        if self.tries <= YIELDS {
-            std::thread::yield_now();
-            return;
-        }
-        let doublings = (self.tries - YIELDS - 1).min(5);
-        let sleep = (FIRST_SLEEP * (1 << doublings)).min(LONGEST_SLEEP);
-        std::thread::sleep(deadline.remaining().map_or(sleep, |left| left.min(sleep)));
     }
 }
 
