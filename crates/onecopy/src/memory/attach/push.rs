@@ -327,6 +327,9 @@ impl PushReceiver {
             self.free(asked);
             return Ok(());
         }
+        let room = bytes.checked_next_power_of_two().unwrap_or(bytes).min(self.limit_bytes.max(bytes));
+        // Before anything is changed: without memory the wish still stands.
+        let window = Window::new(room.max(FIRST_WINDOW_BYTES), self.side.object())?;
         // A sender that has given up waiting may be writing into the old window by now: then that stays.
         if !asked.change(self.side.control(), asked.next(Phase::Closed)) {
             return Ok(());
@@ -335,8 +338,8 @@ impl PushReceiver {
             // Its predecessor was killed while it wrote here.
             self.retire_window();
         }
-        let room = bytes.checked_next_power_of_two().unwrap_or(bytes).min(self.limit_bytes.max(bytes));
-        self.offer(room.max(FIRST_WINDOW_BYTES))
+        self.show(window);
+        Ok(())
     }
 
     /// After the death of a sender: it may have been writing.
@@ -357,7 +360,11 @@ impl PushReceiver {
     /// Makes a new window known in place of the old one, into which nobody writes: the turn is CLOSED, or that of a receiver or
     /// a sender that is gone.
     fn offer(&mut self, bytes: usize) -> Result<()> {
-        let window = Window::new(bytes, self.side.object())?;
+        self.show(Window::new(bytes, self.side.object())?);
+        Ok(())
+    }
+
+    fn show(&mut self, window: Window) {
         let control = self.side.control();
         Turn::load(control).next(Phase::Closed).store(control);
         // No word of the new window is seen with the turn of the old one. Pairs with the fence in `Place::find`.
@@ -372,7 +379,6 @@ impl PushReceiver {
         Turn::load(control).next(Phase::Idle).store(control);
         self.window = Some(window);
         self.side.wake_peer();
-        Ok(())
     }
 }
 
