@@ -140,8 +140,11 @@ impl<R: ByteReader> FramedReceiver<R> {
             return Ok(0);
         }
         let mut header = [0; HEADER_BYTES];
-        let mut buffers =
-            [IoSliceMut::new(&mut header), IoSliceMut::new(&mut buffer[..expected]), IoSliceMut::new(&mut self.ahead)];
+        let mut buffers = [
+            IoSliceMut::new(&mut header),
+            IoSliceMut::new(&mut buffer[..expected]),
+            IoSliceMut::new(&mut self.ahead[..HEADER_BYTES]),
+        ];
         let count = self.stream.read_vectored_by(&mut buffers, deadline)?;
         let payload = count.saturating_sub(HEADER_BYTES).min(expected);
         self.ahead_start = 0;
@@ -210,7 +213,9 @@ impl<R: ByteReader> FramedReceiver<R> {
             return Ok(count);
         }
         let room = buffer.len();
-        let mut buffers = [IoSliceMut::new(buffer), IoSliceMut::new(&mut self.ahead)];
+        // Of a stream of long messages only the next header: what comes behind it would be copied twice.
+        let ahead = if self.expected < STRAIGHT_BYTES { READ_AHEAD_BYTES } else { HEADER_BYTES };
+        let mut buffers = [IoSliceMut::new(buffer), IoSliceMut::new(&mut self.ahead[..ahead])];
         let count = self.stream.read_vectored_by(&mut buffers, deadline)?;
         if count == 0 {
             return Err(self.cut_off("in the middle of a message"));
