@@ -31,7 +31,8 @@
 //! | is killed between two messages | the messages that are in the ring, then [`Error::PeerGone`], until another attaches |
 //! | is killed inside of a message | once [`Error::PeerGone`], with how much of it came; the messages of the next sender arrive whole |
 //!
-//! The end of a sender is told to one receiver: one that attaches after that waits for the next sender.
+//! The end of a sender is told to one receiver: one that attaches after that, or when an earlier one has taken everything that a
+//! sender had sent which is gone, waits for the next sender.
 //!
 //! | The receiver | The sender gets |
 //! |---|---|

@@ -201,6 +201,19 @@ fn what_an_exited_sender_left_is_received_later_and_its_end_told_once() {
 }
 
 #[test]
+fn the_end_of_a_sender_of_whom_everything_was_taken_is_not_told_to_the_next_receiver() {
+    let region = Arc::new(memfd().into_region());
+    for round in 0..3 {
+        let mut first = receiver(Arc::clone(&region));
+        sender(Arc::clone(&region)).send(&numbered(round)).unwrap();
+        assert_eq!(check_numbered(&first.recv().unwrap().unwrap()), round);
+    }
+    drop(sender(Arc::clone(&region)));
+    let mut last = receiver(region);
+    assert_eq!(last.recv().unwrap(), None, "of one that sent nothing it is");
+}
+
+#[test]
 fn a_second_sender_or_receiver_is_refused_while_the_first_lives() {
     if let Some(role) = role() {
         let region = Arc::new(inherited());

@@ -88,7 +88,7 @@ impl RingReceiver {
         let generation = role::claim(&header.roles.receiver, "receiver", ring.object(), &mut watch)?;
         let (slots, bulk) =
             (header.received.slots.load(Ordering::Acquire), header.received.bulk.load(Ordering::Acquire));
-        Ok(Self {
+        let mut receiver = Self {
             ring,
             watch,
             strategy: WaitStrategy::default(),
@@ -99,7 +99,29 @@ impl RingReceiver {
             message: None,
             stash: Vec::new(),
             ended: 0,
-        })
+        };
+        receiver.forget_served_sender();
+        Ok(receiver)
+    }
+
+    /// A sender that has gone and whose last message an earlier receiver took is nothing to this one, which waits for the next:
+    /// that receiver may have left before the end came. The end of a sender that sent nothing is still to be told.
+    fn forget_served_sender(&mut self) {
+        let header = self.ring.header();
+        let role = &header.roles.sender;
+        let status = Status::load(role);
+        if !status.is_closed() && role::gone_owner(role, &mut self.watch).is_none() {
+            return;
+        }
+        // Looked at after its end was seen, so nothing that it sent can be missed.
+        let last_taken = self.slots.wrapping_sub(1);
+        let served = self
+            .ring
+            .record(last_taken)
+            .is_some_and(|record| record.generation() == status.generation() as u8 && record.has(LAST));
+        if served && self.ring.record(self.slots).is_none() {
+            header.roles.ended.store(status.generation(), Ordering::Release);
+        }
     }
 
     /// Sets how to wait while the ring is empty.
