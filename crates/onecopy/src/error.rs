@@ -157,10 +157,22 @@ fn hint(remedy: &Option<String>) -> String {
     remedy.as_ref().map_or_else(String::new, |text| format!(" ({text})"))
 }
 
+/// What helps against failures that mean the same everywhere. Who knows more says that instead.
+fn usual_remedy(error: &io::Error) -> Option<&'static str> {
+    match error.raw_os_error()? {
+        libc::EMFILE => Some("this process has as many descriptors as RLIMIT_NOFILE allows: raise it with `ulimit -n`"),
+        libc::ENFILE => Some("the system has as many open files as /proc/sys/fs/file-max allows"),
+        libc::EACCES => Some("its mode, or that of a directory on the way, does not let this user do that"),
+        _ => None,
+    }
+}
+
 impl Error {
     /// A failed system call.
     pub(crate) fn os(call: &'static str, object: impl Into<String>, source: impl Into<io::Error>) -> Self {
-        Self::Os { call, object: object.into(), source: source.into(), remedy: None }
+        let source = source.into();
+        let remedy = usual_remedy(&source).map(str::to_owned);
+        Self::Os { call, object: object.into(), source, remedy }
     }
 
     /// The same error with a remedy, where the variant has room for one.

@@ -14,6 +14,7 @@ mod sysv;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::str::FromStr;
 
 pub use error::ParseAddressError;
@@ -23,6 +24,14 @@ pub use process::{DescriptorName, MemoryRange, Pid};
 pub use region::{BarrierName, FileRange, RegionName};
 pub use signal::{SignalName, SignalNumber};
 pub use sysv::SysvName;
+
+/// `path` as an address shows it, also one that no address can hold: without what would break a line or hide something.
+pub(crate) fn path_text(path: &Path) -> String {
+    let mut text = String::new();
+    // Writing to a String does not fail.
+    let _ = percent::encode(&mut text, path.as_os_str().as_bytes());
+    text
+}
 
 /// The address of any IPC object.
 ///

@@ -3,11 +3,15 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, getsockname, socket_with};
 
 use crate::address::HostPort;
 use crate::io::socket::Socket;
 use crate::{Error, Result};
+
+/// What EINVAL means for an address that is one.
+pub(crate) const INTERFACE_MISSING: &str = "a link-local address needs its interface, as in [fe80::1%eth0]:7000";
 
 /// What [`socket_for`] needs to know besides the address.
 #[derive(Clone, Copy)]
@@ -23,6 +27,15 @@ pub(crate) fn resolve(name: &HostPort, object: &str) -> Result<Vec<SocketAddr>> 
         .to_socket_addrs()
         .map_err(|error| Error::os("getaddrinfo", object, error).with_remedy("an IP address needs no look-up"))?;
     Ok(found.collect())
+}
+
+/// Refuses a peer whom nothing can reach: a port of 0 only has a listener choose one.
+pub(crate) fn check_peer(name: &HostPort, object: &str) -> Result<()> {
+    if name.port() != 0 {
+        return Ok(());
+    }
+    let reason = "nobody can be reached at port 0: name the port that the other side listens at";
+    Err(Error::Invalid { object: object.into(), reason: reason.into() })
 }
 
 /// The first success of `attempt` over all addresses of `name`, or else the first failure: the system sorts the best
@@ -47,6 +60,20 @@ pub(crate) fn first_of<T>(
 pub(crate) fn socket_for(address: SocketAddr, kind: Kind, object: &str) -> Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     socket_with(family, kind.0, SocketFlags::CLOEXEC, kind.1).map_err(|errno| Error::os("socket", object, errno))
+}
+
+/// Why a port could not be taken.
+pub(crate) fn bind_error(object: &str, errno: Errno) -> Error {
+    let error = Error::os("bind", object, errno);
+    match errno {
+        Errno::ADDRINUSE => error.with_remedy("a process listens at this port: end it, or choose another port"),
+        Errno::ADDRNOTAVAIL => error.with_remedy("this machine does not have that address"),
+        Errno::ACCESS => error.with_remedy(
+            "ports below /proc/sys/net/ipv4/ip_unprivileged_port_start need CAP_NET_BIND_SERVICE: choose a higher one",
+        ),
+        Errno::INVAL => error.with_remedy(INTERFACE_MISSING),
+        _ => error,
+    }
 }
 
 /// The address that a socket is bound to, with its real port.

@@ -9,7 +9,7 @@ use rustix::net::sockopt::socket_error;
 use rustix::net::{connect, getpeername, getsockname};
 
 use crate::address::HostPort;
-use crate::io::inet::resolve;
+use crate::io::inet::{INTERFACE_MISSING, check_peer, resolve};
 use crate::io::socket::set_nonblocking;
 use crate::io::wait::{Backoff, wait_for};
 use crate::{Deadline, Error, Result};
@@ -27,6 +27,7 @@ pub(crate) fn connect_by(
     deadline: Deadline,
     new_socket: impl Fn(SocketAddr) -> Result<OwnedFd>,
 ) -> Result<OwnedFd> {
+    check_peer(peer, object)?;
     let addresses = resolve(peer, object)?;
     let attempt = |address, share| {
         let socket = new_socket(address)?;
@@ -102,7 +103,11 @@ fn is_refused(error: &Error) -> bool {
 }
 
 fn explain(error: Error) -> Error {
-    if is_refused(&error) { error.with_remedy("nobody listens there") } else { error }
+    match error.raw_os_error() {
+        Some(libc::ECONNREFUSED) => error.with_remedy("nobody listens there"),
+        Some(libc::EINVAL) => error.with_remedy(INTERFACE_MISSING),
+        _ => error,
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{lstat, readlink, rename, symlink, unlink};
 use rustix::io::Errno;
 
+use crate::address::path_text;
 use crate::io::directory_lock::DirectoryLock;
 use crate::{Error, Result};
 
@@ -66,10 +67,10 @@ fn check_dead(link: &Path, target: &Path, object: &str) -> Result<()> {
         Err(_) => return Err(taken("a file that is no link has this path: remove it, or choose another path".into())),
     };
     if !old.starts_with(TERMINALS) {
-        return Err(taken(format!("it is a link to {}, which is no terminal of ours", old.display())));
+        return Err(taken(format!("it is a link to {}, which is no terminal of ours", path_text(&old))));
     }
     if old != target && lstat(&old).is_ok() {
-        return Err(taken(format!("the terminal {} that it leads to is in use: choose another path", old.display())));
+        return Err(taken(format!("the terminal {} that it leads to is in use: choose another path", path_text(&old))));
     }
     Ok(())
 }

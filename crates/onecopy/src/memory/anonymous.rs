@@ -36,6 +36,7 @@ use rustix::io::Errno;
 
 use super::allocate::{Use, allocate, check_len, check_memory};
 use super::region::{Access, Region};
+use crate::address::path_text;
 use crate::sys::inherited::duplicate;
 use crate::{Error, Result};
 
@@ -354,7 +355,7 @@ fn no_new_writers() -> SealFlags {
 /// What a descriptor leads to, as the kernel shows it.
 fn what_is(fd: BorrowedFd<'_>) -> String {
     std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
-        .map_or_else(|_| "something else".to_owned(), |target| target.display().to_string())
+        .map_or_else(|_| "something else".to_owned(), |target| path_text(&target))
 }
 
 fn list(seals: SealFlags) -> String {

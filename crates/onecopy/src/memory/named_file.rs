@@ -187,6 +187,9 @@ impl Place<'_> {
     pub(super) fn remove(&self, call: &'static str) -> Result<()> {
         unlink(self.path).map_err(|errno| match errno {
             Errno::NOENT => Error::os(call, self.object, errno).with_remedy("nothing has that name"),
+            Errno::PERM => {
+                self.error(call, errno).with_remedy("only its owner, the directory's owner and root may remove it")
+            }
             _ => self.error(call, errno),
         })
     }

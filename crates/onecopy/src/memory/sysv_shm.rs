@@ -138,7 +138,7 @@ impl SysvShm {
     ///
     /// EPERM when it belongs to another user; EIDRM and EINVAL when it was already gone.
     pub fn remove(&self) -> Result<()> {
-        remove(self.id).map_err(|error| Error::os("shmctl(IPC_RMID)", self.region.object(), error))
+        remove(self.id).map_err(|error| remove_error(self.region.object(), error))
     }
 
     /// Removes a segment without attaching it.
@@ -149,7 +149,7 @@ impl SysvShm {
     pub fn remove_named(name: &SysvName) -> Result<()> {
         let object = object(name);
         let id = find(name, &object)?;
-        remove(id).map_err(|error| Error::os("shmctl(IPC_RMID)", &object, error))
+        remove(id).map_err(|error| remove_error(&object, error))
     }
 
     /// The memory.
@@ -207,6 +207,12 @@ fn new_key(name: &SysvName, object: &str) -> Result<i32> {
         Ident::Id(_) => "the kernel gives identifiers: create a segment by a key",
     };
     Err(Error::Invalid { object: object.to_owned(), reason: reason.to_owned() })
+}
+
+fn remove_error(object: &str, error: io::Error) -> Error {
+    let not_permitted = error.raw_os_error() == Some(libc::EPERM);
+    let error = Error::os("shmctl(IPC_RMID)", object, error);
+    if not_permitted { error.with_remedy("only its owner, its creator and root may remove a segment") } else { error }
 }
 
 /// The identifier of a segment that exists.

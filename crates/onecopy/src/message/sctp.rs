@@ -19,7 +19,7 @@ use rustix::net::{
 
 use super::assembly::{Assembly, Piece};
 use crate::address::HostPort;
-use crate::io::inet::{first_of, local_of, name_of};
+use crate::io::inet::{bind_error, first_of, local_of, name_of};
 use crate::io::inet_connect::connect_by;
 use crate::io::socket::{BACKLOG, Socket};
 use crate::sys::socket_options::set_sctp_nodelay;
@@ -77,7 +77,7 @@ impl SctpListener {
         let object = format!("sctp:{address}");
         let fd = first_of(address, &object, |address| {
             let fd = new_socket(address, &object)?;
-            bind(&fd, &address).map_err(|errno| Error::os("bind", &object, errno))?;
+            bind(&fd, &address).map_err(|errno| bind_error(&object, errno))?;
             listen(&fd, BACKLOG).map_err(|errno| Error::os("listen", &object, errno))?;
             Ok(fd)
         })?;

@@ -15,7 +15,9 @@ use rustix::net::{RecvAncillaryBuffer, RecvFlags, SocketType, bind, connect, get
 
 use super::inbox::Inbox;
 use crate::address::HostPort;
-use crate::io::inet::{Kind, first_of, local_of, name_of, resolve, socket_for};
+use crate::io::inet::{
+    INTERFACE_MISSING, Kind, bind_error, check_peer, first_of, local_of, name_of, resolve, socket_for,
+};
 use crate::io::socket::Socket;
 use crate::sys::socket_options::dropped_datagrams;
 use crate::{Deadline, Error, Receiver, Result, Sender};
@@ -56,7 +58,7 @@ impl UdpSocket {
         let object = format!("udp:{address}");
         let socket = first_of(address, &object, |address| {
             let fd = new_socket(address, &object)?;
-            bind(&fd, &address).map_err(|errno| Error::os("bind", &object, errno))?;
+            bind(&fd, &address).map_err(|errno| bind_error(&object, errno))?;
             Ok(Socket::new(fd, &object))
         })?;
         let local = local_of(&socket)?;
@@ -72,12 +74,13 @@ impl UdpSocket {
     ///
     /// # Errors
     ///
-    /// ENETUNREACH without a route to `peer`; EACCES for a broadcast address.
+    /// ENETUNREACH without a route to `peer`; EACCES for a broadcast address; [`Error::Invalid`] for port 0.
     pub fn connect(peer: &HostPort) -> Result<Self> {
         let object = format!("udp:{peer}");
+        check_peer(peer, &object)?;
         first_of(peer, &object, |address| {
             let fd = new_socket(address, &object)?;
-            connect(&fd, &address).map_err(|errno| Error::os("connect", &object, errno))?;
+            connect(&fd, &address).map_err(|errno| connect_error(&object, errno))?;
             Ok(Self::new(Socket::new(fd, &object), address))
         })
     }
@@ -110,9 +113,11 @@ impl UdpSocket {
     ///
     /// # Errors
     ///
-    /// As [`Sender::send_by`]; EAFNOSUPPORT for an IPv6 address on a socket that is bound to an IPv4 one.
+    /// As [`Sender::send_by`]; EAFNOSUPPORT for an IPv6 address on a socket that is bound to an IPv4 one; [`Error::Invalid`]
+    /// for port 0.
     pub fn send_to_by(&mut self, message: &[u8], to: &HostPort, deadline: Deadline) -> Result<()> {
         let object = format!("udp:{to}");
+        check_peer(to, &object)?;
         let Some(&address) = resolve(to, &object)?.first() else {
             return Err(Error::Invalid { object, reason: "the host has no address".into() });
         };
@@ -242,6 +247,15 @@ fn new_socket(address: SocketAddr, object: &str) -> Result<OwnedFd> {
 
 fn limit_of(address: SocketAddr) -> usize {
     if address.ip().to_canonical().is_ipv4() { IPV4_LIMIT_BYTES } else { IPV6_LIMIT_BYTES }
+}
+
+fn connect_error(object: &str, errno: Errno) -> Error {
+    let error = Error::os("connect", object, errno);
+    match errno {
+        Errno::ACCESS => error.with_remedy("a broadcast address is for sockets that ask for that (SO_BROADCAST)"),
+        Errno::INVAL => error.with_remedy(INTERFACE_MISSING),
+        _ => error,
+    }
 }
 
 fn explain_send(error: Error, object: &str, message_bytes: usize, limit_bytes: usize) -> Error {

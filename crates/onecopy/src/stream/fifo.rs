@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, tee};
 
 use super::pipe::{PipeReader, PipeWriter};
+use crate::address::path_text;
 use crate::io::descriptor::Descriptor;
 use crate::io::mode::permissions;
 use crate::io::socket::set_nonblocking;
@@ -111,7 +112,7 @@ pub fn open_writer(path: &Path, deadline: Deadline) -> Result<PipeWriter> {
 }
 
 fn object_of(path: &Path) -> String {
-    format!("fifo:{}", path.display())
+    format!("fifo:{}", path_text(path))
 }
 
 fn create_error(object: &str, errno: Errno) -> Error {

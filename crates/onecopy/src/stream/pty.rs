@@ -22,6 +22,7 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, SpecialCodeIndex, isatty, tcgetattr, tcsetattr};
 
 use super::duplex::duplex_stream;
+use crate::address::path_text;
 use crate::io::descriptor::Descriptor;
 use crate::io::published_link::PublishedLink;
 use crate::io::socket::set_nonblocking;
@@ -310,7 +311,7 @@ fn read_to_hang_up(terminal: &Descriptor, buffers: &mut [IoSliceMut<'_>], deadli
 }
 
 fn object_of(link: &Path) -> String {
-    format!("pty:{}", link.display())
+    format!("pty:{}", path_text(link))
 }
 
 fn open_master_error(object: &str, errno: Errno) -> Error {

@@ -15,7 +15,7 @@ use rustix::net::{SocketType, bind, getpeername, listen};
 
 use super::duplex::duplex_stream;
 use crate::address::HostPort;
-use crate::io::inet::{Kind, first_of, local_of, name_of, socket_for};
+use crate::io::inet::{Kind, bind_error, first_of, local_of, name_of, socket_for};
 use crate::io::inet_connect::connect_by;
 use crate::io::socket::{BACKLOG, Socket};
 use crate::{Deadline, Error, Result};
@@ -189,16 +189,4 @@ fn listening(address: SocketAddr, object: &str) -> Result<OwnedFd> {
     bind(&fd, &address).map_err(|errno| bind_error(object, errno))?;
     listen(&fd, BACKLOG).map_err(|errno| bind_error(object, errno))?;
     Ok(fd)
-}
-
-fn bind_error(object: &str, errno: Errno) -> Error {
-    let error = Error::os("bind", object, errno);
-    match errno {
-        Errno::ADDRINUSE => error.with_remedy("a process listens at this port: end it, or choose another port"),
-        Errno::ADDRNOTAVAIL => error.with_remedy("this machine does not have that address"),
-        Errno::ACCESS => error.with_remedy(
-            "ports below /proc/sys/net/ipv4/ip_unprivileged_port_start need CAP_NET_BIND_SERVICE: choose a higher one",
-        ),
-        _ => error,
-    }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rustix::fs::stat;
 
+use crate::address::path_text;
 use crate::{Error, Result, SysvName};
 
 /// A name that was resolved.
@@ -32,7 +33,7 @@ impl SysvName {
 fn ftok(path: &Path, id: u8, object: &str) -> Result<i32> {
     let file = stat(path).map_err(|errno| {
         Error::os("ftok", object, errno)
-            .with_remedy(format!("the key comes from the file {}, which must exist", path.display()))
+            .with_remedy(format!("the key comes from the file {}, which must exist", path_text(path)))
     })?;
     let key = u32::from(id) << 24 | (file.st_dev as u32 & 0xff) << 16 | (file.st_ino as u32 & 0xffff);
     Ok(key.cast_signed())
