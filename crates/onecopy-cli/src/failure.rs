@@ -41,8 +41,7 @@ impl Failure {
     pub(crate) fn of_usage(error: &clap::Error) -> Result<(), Self> {
         match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                let _ = error.print();
-                Ok(())
+                error.print().map_err(|error| Self::of_output("stdout", &error))
             }
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
                 let _ = error.print();
@@ -62,6 +61,7 @@ impl Failure {
 
     /// The same failure after `count` of `what`, which stay done.
     pub(crate) fn after(self, count: u64, what: &str) -> Self {
+        let what = if count == 1 { what.strip_suffix('s').unwrap_or(what) } else { what };
         let told = |text: String| if count == 0 { text } else { format!("{text}, after {count} {what}") };
         match self {
             Self::Failed(text) => Self::Failed(told(text)),
@@ -112,6 +112,19 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
         .map_err(|error| Failure::of_output("stdout", &error))
 }
 
+/// `text` in one line, and without what a terminal would obey: names of files may hold anything.
+pub(crate) fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
 /// The words of the operating system, without Rust's "(os error N)".
 pub(crate) fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
@@ -123,7 +136,8 @@ fn usage_text(error: &clap::Error) -> String {
     if let Some(address) = error.source().and_then(|source| source.downcast_ref::<ParseAddressError>()) {
         return address.to_string();
     }
-    let verb = std::env::args().nth(1).filter(|word| !word.starts_with('-'));
+    // The arguments need not be UTF-8, which `std::env::args` panics about.
+    let verb = std::env::args_os().nth(1).and_then(|word| word.into_string().ok());
     let known = verb.filter(|verb| Cli::command().find_subcommand(verb).is_some());
     one_line(&error.to_string(), known.as_deref())
 }

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(text) = failure.text() {
-                let _ = writeln!(std::io::stderr(), "onecopy: {text}");
+                let _ = writeln!(std::io::stderr(), "onecopy: {}", failure::visible(text));
             }
             ExitCode::from(failure.exit_code())
         }

@@ -1,6 +1,8 @@
 //! Messages in parts: what `--frame` needs to move a message of any size in bounded memory.
 
 use onecopy::message::fragment::{FragmentReceiver, FragmentSender};
+use onecopy::message::posix_mq::PosixQueue;
+use onecopy::message::sysv_mq::SysvQueue;
 use onecopy::stream::framed::{FramedReceiver, FramedSender, Part};
 use onecopy::stream::{ByteReader, ByteWriter};
 use onecopy::{Deadline, Receiver, Result, Sender};
@@ -42,7 +44,32 @@ impl<W: ByteWriter> PartSender for FramedSender<W> {
     }
 }
 
-impl<S: Sender> PartSender for FragmentSender<S> {
+/// What a mechanism tells of what was sent and not received.
+pub(crate) trait Backlog {
+    /// Whether messages wait for a receiver.
+    fn waits(&self) -> bool;
+}
+
+impl Backlog for PosixQueue {
+    fn waits(&self) -> bool {
+        self.queued_messages().map_or(true, |messages| messages > 0)
+    }
+}
+
+impl Backlog for SysvQueue {
+    fn waits(&self) -> bool {
+        self.status().map_or(true, |status| status.messages > 0)
+    }
+}
+
+/// What a socket holds goes with its receiver, and a ring tells of its receiver itself.
+impl Backlog for Box<dyn Sender + Send> {
+    fn waits(&self) -> bool {
+        false
+    }
+}
+
+impl<S: Sender + Backlog> PartSender for FragmentSender<S> {
     fn send_part(&mut self, part: &[u8], last: bool, deadline: Deadline) -> Result<()> {
         self.send_part_by(part, last, deadline)
     }
@@ -54,7 +81,15 @@ impl<S: Sender> PartSender for FragmentSender<S> {
     }
 
     fn finish(mut self: Box<Self>, mark: bool, deadline: Deadline) -> Result<()> {
-        if mark { self.finish_by(deadline) } else { self.flush_by(deadline) }
+        self.flush_by(deadline)?;
+        if !mark {
+            return Ok(());
+        }
+        match self.finish_by(deadline) {
+            // A receiver that left when it had as many messages as it wanted needs no mark.
+            Err(error) if error.is_peer_gone() && !self.get_ref().waits() => Ok(()),
+            result => result,
+        }
     }
 }
 

@@ -243,6 +243,13 @@ impl Ended {
         }
     }
 
+    /// It failed in whichever way, with one line on stderr that holds all of `words`.
+    #[track_caller]
+    pub(crate) fn fails_with_any(self, words: &[&str]) {
+        let code = self.status.code().filter(|code| matches!(code, 1 | 2 | 124));
+        self.fails_with(code.unwrap_or(1), words);
+    }
+
     pub(crate) fn signal(&self) -> Option<i32> {
         self.status.signal()
     }

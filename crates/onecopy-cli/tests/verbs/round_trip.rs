@@ -99,6 +99,36 @@ fn lines_are_messages() {
 }
 
 #[test]
+fn one_object_serves_transfer_after_transfer() {
+    let _watchdog = watchdog(LIMIT);
+    for mechanism in STREAMS.into_iter().chain(MESSAGES).filter(|mechanism| is_available("transfers", mechanism)) {
+        let object = Object::new(mechanism);
+        for text in ["first", "", "third"] {
+            let (receiver, address) = receive(&object, &[]);
+            // The receiver is there before the sender, and so cannot miss that the sender before that one is gone.
+            receiver.wait_until_asleep();
+            onecopy(["send", &address, "--timeout", "60s"]).input(text).end().succeeds();
+            assert_eq!(String::from_utf8(stdout_of(receiver.end())).unwrap(), text, "{mechanism}");
+        }
+    }
+}
+
+#[test]
+fn a_receiver_that_has_all_its_lines_may_leave_before_the_sender_ends() {
+    let _watchdog = watchdog(LIMIT);
+    for mechanism in MESSAGES {
+        let object = Object::new(mechanism);
+        let (receiver, address) = receive(&object, &["--frame", "--lines", "--count", "2"]);
+        let mut sender = onecopy(["send", &address, "--frame", "--lines", "--timeout", "60s"]).silent_input().start();
+        std::io::Write::write_all(sender.stdin.as_mut().unwrap(), b"a\nb\n").unwrap();
+        assert_eq!(stdout_of(receiver.end()), b"a\nb\n", "{mechanism}");
+        // As long as a sender may take to look for its receiver again.
+        std::thread::sleep(std::time::Duration::from_millis(250));
+        sender.end().succeeds();
+    }
+}
+
+#[test]
 fn framed_lines_are_messages_over_streams_and_end_with_them() {
     let _watchdog = watchdog(LIMIT);
     for mechanism in STREAMS.into_iter().filter(|stream| is_available("framed_lines", stream)) {

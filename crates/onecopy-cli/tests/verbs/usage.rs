@@ -1,7 +1,7 @@
 //! Wrong usage: exit code 2 and one line that says what is wrong and what would be right.
 
 use crate::mechanisms::Object;
-use crate::support::{onecopy, unique};
+use crate::support::{onecopy, program, unique};
 
 #[test]
 fn a_bare_command_shows_help_and_fails() {
@@ -80,6 +80,58 @@ fn bad_command_lines() {
     for (arguments, line) in cases {
         onecopy(*arguments).end().fails(2, line);
     }
+}
+
+#[test]
+fn arguments_that_are_no_utf8_are_wrong_usage_and_no_bug() {
+    use std::os::unix::ffi::OsStrExt as _;
+    for bytes in [&b"\xff"[..], b"-\xff", b"--\xff"] {
+        onecopy([std::ffi::OsStr::from_bytes(bytes)]).end().fails_with(2, &["(see onecopy --help)"]);
+    }
+}
+
+#[test]
+fn names_that_would_break_a_line_or_command_a_terminal_are_shown_harmless() {
+    let odd = "/nonexistent/a\nb\u{1b}[31mc";
+    let in_file = "cannot open /nonexistent/a\\nb\\u{1b}[31mc: No such file or directory";
+    onecopy(["send", "mq:/x", "-i", odd]).end().fails(1, in_file);
+    onecopy(["recv", "mq:/x", "-o", odd]).end().fails(1, &in_file.replace("open", "create"));
+    for mechanism in ["fifo", "pty", "mmap", "unix"] {
+        let address = format!("{mechanism}:{odd}");
+        onecopy(["send", &address, "--no-create", "--timeout", "20ms"]).end().fails_with_any(&["a%0Ab%1B[31mc"]);
+    }
+}
+
+#[test]
+fn nobody_is_reached_at_port_0() {
+    for mechanism in ["tcp", "udp"] {
+        let address = format!("{mechanism}:127.0.0.1:0");
+        onecopy(["send", &address]).end().fails_with(2, &[&address, "port 0"]);
+    }
+}
+
+#[test]
+fn help_that_cannot_be_written_is_an_error() {
+    for arguments in [&["--help"][..], &["--version"], &["send", "--help"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let full_stdout = |command: &mut std::process::Command| {
+            command.stdout(full);
+        };
+        onecopy(arguments).with(full_stdout).end().fails(1, "cannot write stdout: No space left on device");
+    }
+}
+
+#[test]
+fn too_few_descriptors_are_an_error_with_the_remedy() {
+    let limited = |limit: &str| {
+        let command = format!("ulimit -n {limit}; exec \"$@\"");
+        let onecopy = env!("CARGO_BIN_EXE_onecopy");
+        program("sh", ["-c", &command, "sh", onecopy, "recv", "unix:@no-descriptors", "--timeout", "10ms"]).end()
+    };
+    for limit in ["4", "5"] {
+        limited(limit).fails_with(1, &["Too many open files"]);
+    }
+    limited("6").fails_with(1, &["unix:@no-descriptors", "Too many open files", "ulimit -n"]);
 }
 
 #[test]
