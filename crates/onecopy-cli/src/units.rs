@@ -40,6 +40,11 @@ pub(crate) fn count(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "no number of messages: write 3, or 0 for all".to_owned())
 }
 
+/// How many messages fit.
+pub(crate) fn capacity(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "no number of messages: write it in digits, as 10".to_owned())
+}
+
 /// The permission bits of an object, in octal: `600`, `0600`, `0o600`.
 pub(crate) fn mode(text: &str) -> Result<u32, String> {
     let digits = text.strip_prefix("0o").unwrap_or(text);

@@ -89,6 +89,8 @@ fn a_wrong_name_is_answered_with_the_nearest() {
         assert!(error.contains(part), "{error:?} does not contain {part:?}");
         assert!(!error.contains('\n'));
     }
+    let long = "x".repeat(3000).parse::<Mechanism>().unwrap_err().to_string();
+    assert!(long.starts_with(&format!("{}...: no such mechanism", "x".repeat(100))), "{long}");
 }
 
 #[test]

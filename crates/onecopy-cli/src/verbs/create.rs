@@ -27,19 +27,19 @@ pub(crate) struct Arguments {
     #[arg(value_name = "ADDRESS", value_parser = endpoint::address_parser())]
     address: Address,
     /// Who may use it, in octal
-    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = units::mode)]
+    #[arg(long, value_name = "MODE", default_value = "0600", allow_negative_numbers = true, value_parser = units::mode)]
     mode: u32,
     /// How many messages fit (mq: only); the system's default unless said
-    #[arg(long, value_name = "N", value_parser = units::size)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = units::capacity)]
     max_messages: Option<u64>,
     /// The longest message, as 8192 or 8K (mq: only); the system's default unless said
-    #[arg(long, value_name = "BYTES", value_parser = units::size)]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = units::size)]
     message_size: Option<u64>,
     /// The value of a new semaphore; this version has no semaphores yet
     #[arg(long, value_name = "N", hide = true)]
     initial: Option<u32>,
     /// How long the memory is, as 65536, 64K or 1GiB (shm:, sysv-shm:, mmap: only, where it is needed)
-    #[arg(long, value_name = "BYTES", value_parser = units::size)]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = units::size)]
     size: Option<u64>,
 }
 

@@ -24,10 +24,10 @@ pub(crate) struct Arguments {
     #[arg(value_name = "MEMORY-ADDRESS", value_parser = endpoint::address_parser())]
     address: Address,
     /// The first byte, counted from 0
-    #[arg(long, value_name = "BYTES", default_value = "0", hide_default_value = true, value_parser = units::size)]
+    #[arg(long, value_name = "BYTES", default_value = "0", hide_default_value = true, allow_negative_numbers = true, value_parser = units::size)]
     offset: u64,
     /// How many bytes, as 4096 or 64K; to the end unless said
-    #[arg(long, value_name = "BYTES", value_parser = units::size)]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = units::size)]
     len: Option<u64>,
 }
 

@@ -25,10 +25,10 @@ pub(crate) struct Arguments {
     #[arg(value_name = "MEMORY-ADDRESS", value_parser = endpoint::address_parser())]
     address: Address,
     /// The first byte, counted from 0
-    #[arg(long, value_name = "BYTES", default_value = "0", hide_default_value = true, value_parser = units::size)]
+    #[arg(long, value_name = "BYTES", default_value = "0", hide_default_value = true, allow_negative_numbers = true, value_parser = units::size)]
     offset: u64,
     /// Create the region with this size when it is missing: 65536, 64K, 1GiB
-    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = units::size)]
     create: Option<u64>,
 }
 

@@ -67,6 +67,16 @@ fn bad_command_lines() {
              (see onecopy create --help)",
         ),
         (
+            &["create", "shm:/x", "--size", "-1"],
+            "invalid value '-1' for '--size <BYTES>': no size: write bytes, or with a power of 1024 as 64K, 16M or 1GiB \
+             (see onecopy create --help)",
+        ),
+        (
+            &["create", "mq:/x", "--max-messages", "1K"],
+            "invalid value '1K' for '--max-messages <N>': no number of messages: write it in digits, as 10 \
+             (see onecopy create --help)",
+        ),
+        (
             &["create", "mq:/x", "--mode", "1777"],
             "invalid value '1777' for '--mode <MODE>': no permission bits: write them in octal, from 0 to 0777, as 0600 \
              (see onecopy create --help)",

@@ -87,7 +87,7 @@ impl ParseAddressError {
 }
 
 /// `text` in one line of bearable length, without what a terminal would hide or obey.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     const CHARACTERS: usize = 100;
     let mut shown = String::new();
     for (count, character) in text.chars().enumerate() {

@@ -18,6 +18,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 pub use error::ParseAddressError;
+pub(crate) use error::printable;
 pub use host::HostPort;
 pub use name::{ChannelName, FilePath, PosixName, UnixName};
 pub use process::{DescriptorName, MemoryRange, Pid};

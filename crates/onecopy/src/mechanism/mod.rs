@@ -11,7 +11,7 @@ mod sync;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::address::SignalName;
+use crate::address::{SignalName, printable};
 use crate::suggest::nearest;
 use crate::{Address, Error};
 
@@ -285,7 +285,7 @@ impl FromStr for Mechanism {
         }
         let near = suggestions(name);
         let list = if near.is_empty() { Self::ALL.map(Self::name).to_vec() } else { near };
-        let object = if name.is_empty() { "an empty name".into() } else { name.escape_debug().to_string() };
+        let object = if name.is_empty() { "an empty name".into() } else { printable(name) };
         Err(Error::Invalid { object, reason: format!("no such mechanism; {}", one_of(&list)) })
     }
 }

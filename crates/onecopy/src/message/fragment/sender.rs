@@ -116,7 +116,8 @@ impl<S: Sender> FragmentSender<S> {
             _ => Err(Error::Invalid {
                 object: self.inner.object().into(),
                 reason: format!(
-                    "fragments of at most {limit_bytes} bytes have no room beside their header of {HEADER_BYTES} bytes"
+                    "messages of at most {limit_bytes} bytes have no room for a fragment beside its header of {HEADER_BYTES} \
+                     bytes: create it for longer ones"
                 ),
             }),
         }
