@@ -60,6 +60,14 @@ impl Deadline {
         }
     }
 
+    /// The earlier of this deadline and `instant`.
+    pub(crate) fn earlier(self, instant: Instant) -> Instant {
+        match self {
+            Self::At(own) => own.min(instant),
+            Self::Now | Self::Never => instant,
+        }
+    }
+
     /// The time left in the form that poll, futex and the timed queue calls take; `None` means without limit.
     pub(crate) fn timespec(self) -> Option<Timespec> {
         self.remaining().map(|left| Timespec {

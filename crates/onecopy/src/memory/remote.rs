@@ -158,8 +158,26 @@ impl RemoteProcess {
     /// [`Error::is_peer_gone`] holds when the process has exited. A process that exits after some bytes were read is that
     /// error too, since nobody could say whose bytes they were.
     pub fn read(&self, address: u64, buffer: &mut [u8]) -> Result<Transfer> {
-        let range = RemoteRange { address, bytes: buffer.len() };
-        self.read_vectored(&[range], &mut [IoSliceMut::new(buffer)])
+        if buffer.is_empty() {
+            return Ok(Transfer { bytes: 0, stopped: None });
+        }
+        let copied = self.copy_from(address, buffer);
+        self.confirm(READ, copied.bytes)?;
+        self.report(READ, copied, copied.end(address), buffer.len())
+    }
+
+    /// As [`RemoteProcess::read_exact`], without asking afterwards whether the process still lives: until the caller has asked,
+    /// nobody can say whose bytes these are.
+    pub(crate) fn read_unconfirmed(&self, address: u64, buffer: &mut [u8]) -> Result<()> {
+        let copied = self.copy_from(address, buffer);
+        self.report(READ, copied, copied.end(address), buffer.len())?.complete(buffer.len()).map(drop)
+    }
+
+    fn copy_from(&self, address: u64, buffer: &mut [u8]) -> Copied {
+        copy(buffer.len(), |done| {
+            let remote = RemoteIoVec { base: (address as usize).wrapping_add(done), len: buffer.len() - done };
+            process_vm_readv(self.number(), &mut [IoSliceMut::new(&mut buffer[done..])], &[remote])
+        })
     }
 
     /// Reads `buffer.len()` bytes from `address` on.
@@ -198,7 +216,25 @@ impl RemoteProcess {
     /// [`Error::Invalid`] for this process itself: changing memory behind the compiler's back is nothing that safe code may
     /// do.
     pub fn write(&self, address: u64, bytes: &[u8]) -> Result<Transfer> {
-        self.write_vectored(&[RemoteRange { address, bytes: bytes.len() }], &[IoSlice::new(bytes)])
+        self.check_other()?;
+        self.confirm(WRITE, 0)?;
+        let copied = self.copy_to(address, bytes);
+        self.confirm(WRITE, copied.bytes)?;
+        self.report(WRITE, copied, copied.end(address), bytes.len())
+    }
+
+    /// As [`RemoteProcess::write_all`], without asking whether the process lives: for a caller that knows it did a moment ago.
+    pub(crate) fn write_unconfirmed(&self, address: u64, bytes: &[u8]) -> Result<()> {
+        self.check_other()?;
+        let copied = self.copy_to(address, bytes);
+        self.report(WRITE, copied, copied.end(address), bytes.len())?.complete(bytes.len()).map(drop)
+    }
+
+    fn copy_to(&self, address: u64, bytes: &[u8]) -> Copied {
+        copy(bytes.len(), |done| {
+            let remote = RemoteIoVec { base: (address as usize).wrapping_add(done), len: bytes.len() - done };
+            process_vm_writev(self.number(), &[IoSlice::new(&bytes[done..])], &[remote])
+        })
     }
 
     /// Writes all of `bytes` from `address` on.
@@ -217,10 +253,7 @@ impl RemoteProcess {
     ///
     /// As [`RemoteProcess::write`].
     pub fn write_vectored(&self, ranges: &[RemoteRange], buffers: &[IoSlice<'_>]) -> Result<Transfer> {
-        if self.own {
-            let reason = "this is the writing process itself: it writes to its memory directly".to_owned();
-            return Err(Error::Invalid { object: format!("mem:{}", self.pid()), reason });
-        }
+        self.check_other()?;
         self.confirm(WRITE, 0)?;
         let total = total_bytes(buffers.iter().map(|buffer| buffer.len()));
         let mut own: Vec<IoSlice<'_>> = buffers.iter().map(|buffer| IoSlice::new(buffer)).collect();
@@ -246,44 +279,43 @@ impl RemoteProcess {
             return Ok(Transfer { bytes: 0, stopped: None });
         }
         let mut remote = Cursor { ranges, offset: 0 };
-        let (mut done, mut last) = (0, 0);
+        let mut last = 0;
         let mut batch = Vec::with_capacity(ranges.len().min(IOV_MAX));
-        let stopped = loop {
-            if done == wanted {
-                break None;
-            }
+        let copied = copy(wanted, |done| {
             remote.fill(&mut batch, wanted - done);
-            match step(last, &batch) {
-                // The kernel answers with 0 where a range wraps around the end of the address space.
-                Ok(0) => break Some(Errno::EFAULT),
-                Ok(count) => {
-                    // A count below what was asked for is no error by itself: the next call starts there and says why, or
-                    // goes on after the kernel's limit of 0x7ffff000 bytes a call.
-                    last = count.min(wanted - done);
-                    done += last;
-                    remote.advance(last);
-                }
-                Err(Errno::EINTR) => last = 0,
-                Err(errno) => break Some(errno),
-            }
-        };
-        self.confirm(call, done)?;
-        let stopped = stopped.map(|errno| {
-            let address = remote.address();
-            Stop { address, error: self.error(call, address, wanted - done, errno) }
+            let result = step(last, &batch);
+            last = *result.as_ref().unwrap_or(&0);
+            remote.advance(last);
+            result
         });
-        match stopped {
-            Some(stop) if done == 0 => Err(stop.error),
-            stopped => Ok(Transfer { bytes: done, stopped }),
-        }
+        self.confirm(call, copied.bytes)?;
+        self.report(call, copied, remote.address(), wanted)
     }
 
     fn number(&self) -> Pid {
         Pid::from_raw(self.pid().cast_signed())
     }
 
-    /// Fails unless the process still lives.
-    fn confirm(&self, call: &'static str, done: usize) -> Result<()> {
+    /// Fails for this process itself.
+    fn check_other(&self) -> Result<()> {
+        if !self.own {
+            return Ok(());
+        }
+        let reason = "this is the writing process itself: it writes to its memory directly".to_owned();
+        Err(Error::Invalid { object: format!("mem:{}", self.pid()), reason })
+    }
+
+    /// What came of a transfer of `wanted` bytes; `address` is the first that was not copied.
+    fn report(&self, call: &'static str, copied: Copied, address: u64, wanted: usize) -> Result<Transfer> {
+        let error = |errno| self.error(call, address, wanted - copied.bytes, errno);
+        match copied.stopped.map(|errno| Stop { address, error: error(errno) }) {
+            Some(stop) if copied.bytes == 0 => Err(stop.error),
+            stopped => Ok(Transfer { bytes: copied.bytes, stopped }),
+        }
+    }
+
+    /// Fails unless the process still lives, after `done` bytes of a transfer.
+    pub(crate) fn confirm(&self, call: &'static str, done: usize) -> Result<()> {
         let object = || format!("mem:{}", self.pid());
         match self.handle.has_exited() {
             Ok(false) => Ok(()),
@@ -323,6 +355,40 @@ fn open_error(pid: u32, error: io::Error) -> Error {
             .with_remedy("a thread's number needs Linux 6.9: use that of its process"),
         _ => Error::os("pidfd_open", object, error),
     }
+}
+
+/// How far the calls came that make up a transfer.
+#[derive(Clone, Copy, Debug)]
+struct Copied {
+    bytes: usize,
+    stopped: Option<Errno>,
+}
+
+impl Copied {
+    /// The first address that was not copied of a range that begins at `start`.
+    fn end(self, start: u64) -> u64 {
+        start.wrapping_add(self.bytes as u64)
+    }
+}
+
+/// Calls `step` with the number of bytes that are done until that is `wanted`, or it fails.
+fn copy(wanted: usize, mut step: impl FnMut(usize) -> Result<usize, Errno>) -> Copied {
+    let mut bytes = 0;
+    let stopped = loop {
+        if bytes == wanted {
+            break None;
+        }
+        match step(bytes) {
+            // The kernel answers with 0 where a range wraps around the end of the address space.
+            Ok(0) => break Some(Errno::EFAULT),
+            // A count below what was asked for is no error by itself: the next call starts there and says why, or goes on
+            // after the kernel's limit of 0x7ffff000 bytes a call.
+            Ok(count) => bytes += count.min(wanted - bytes),
+            Err(Errno::EINTR) => {}
+            Err(errno) => break Some(errno),
+        }
+    };
+    Copied { bytes, stopped }
 }
 
 /// The sum of lengths, at most what the kernel takes for one.

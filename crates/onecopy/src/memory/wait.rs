@@ -62,6 +62,9 @@ pub(super) trait Wait {
         true
     }
 
+    /// Is called before each sleep.
+    fn before_sleep(&mut self) {}
+
     /// The word to sleep on.
     fn word(&self) -> &AtomicU32;
 
@@ -77,11 +80,9 @@ pub(super) fn wait<W: Wait>(side: &mut W, strategy: WaitStrategy, deadline: Dead
     let mut spin_time = strategy.spin_time();
     loop {
         if deadline != Deadline::Now {
-            let slice = deadline.at_most(SLICE);
             let found = match spin_time {
-                Some(Duration::ZERO) => sleep(side, slice)?,
-                Some(time) => spin(side, deadline.at_most(time))?,
-                None => spin(side, slice)?,
+                Some(Duration::ZERO) => sleep(side, deadline.at_most(SLICE))?,
+                time => spin(side, time.unwrap_or(SLICE), deadline)?,
             };
             if let Some(event) = found {
                 return Ok(event);
@@ -98,8 +99,10 @@ pub(super) fn wait<W: Wait>(side: &mut W, strategy: WaitStrategy, deadline: Dead
     }
 }
 
-fn spin<W: Wait>(side: &mut W, until: Deadline) -> Result<Option<W::Event>> {
-    let end = until.remaining().and_then(|left| Instant::now().checked_add(left));
+/// Looks for `time`, or until `deadline`. The clock is looked at for the first time after some rounds: the answer that comes at
+/// once is not kept waiting by it.
+fn spin<W: Wait>(side: &mut W, time: Duration, deadline: Deadline) -> Result<Option<W::Event>> {
+    let mut end = None;
     let mut rounds = if side.is_urgent() { 0 } else { EAGER_ROUNDS };
     loop {
         for _ in 0..ROUNDS_PER_LOOK {
@@ -111,13 +114,15 @@ fn spin<W: Wait>(side: &mut W, until: Deadline) -> Result<Option<W::Event>> {
             }
         }
         rounds = rounds.saturating_add(ROUNDS_PER_LOOK);
-        if end.is_some_and(|end| Instant::now() >= end) {
+        let now = Instant::now();
+        if now >= *end.get_or_insert_with(|| deadline.earlier(now + time)) {
             return Ok(None);
         }
     }
 }
 
 fn sleep<W: Wait>(side: &mut W, until: Deadline) -> Result<Option<W::Event>> {
+    side.before_sleep();
     side.word().store(ASLEEP, Ordering::SeqCst);
     fence(Ordering::SeqCst);
     let mut event = side.poll();

@@ -7,21 +7,24 @@
 //! | Phase | Meaning | Next |
 //! |---|---|---|
 //! | IDLE | no message | the sender writes `address` and `bytes`, then PUBLISHED with the next number |
-//! | PUBLISHED | the message lies there, the sender waits | PULLING by the receiver; IDLE by the sender, which revokes it |
-//! | PULLING | the receiver copies | DONE or REFUSED by the receiver; IDLE by the sender, and the receiver throws away what it read |
-//! | DONE | the message was delivered | IDLE by the sender |
-//! | REFUSED | it cannot be: `answer` says why | IDLE by the sender |
+//! | PUBLISHED | the message lies there, the sender waits, the receiver may be copying | DONE or REFUSED by the receiver; IDLE by the sender, which revokes it, and the receiver throws away what it read |
+//! | DONE | the receiver has its copy | IDLE by the sender, which so takes note |
+//! | REFUSED | there is none: `answer` says why | IDLE by the sender |
 //!
 //! Pushing:
 //!
 //! | Phase | Meaning | Next |
 //! |---|---|---|
 //! | CLOSED | there is no window | IDLE by the receiver, with `window` |
-//! | IDLE | the window is free | WRITING or REQUESTED by the sender |
+//! | IDLE | the window is free, or the sender writes | WRITTEN or REQUESTED by the sender; CLOSED by the receiver |
 //! | REQUESTED | the sender needs a window of `bytes` | IDLE by the receiver with a larger one, or REFUSED; IDLE by the sender, which gives up |
-//! | WRITING | the sender writes | WRITTEN, or IDLE when it gives up |
 //! | WRITTEN | a message of `bytes` is in the window | IDLE by the receiver, when its reader is done with it |
 //! | REFUSED | `answer` says why | IDLE by the sender |
+//!
+//! While the sender writes, `writing` holds the IDLE turn of the window, else 0. It stands on a line of its own, so that the
+//! receiver, which looks at `turn` again and again, does not slow the sender down. The sender first sets it and then looks
+//! whether the window is still free; a receiver that closes the window first changes `turn` and then looks at `writing`. All
+//! four are SeqCst, so one of them sees the other: the sender does not begin, or the receiver retires the window.
 //!
 //! Where either side could change `turn` the change is a compare-and-swap, since the other may give up at any time, and a
 //! successor of a side finds what it left. The other words are valid while `turn` says so, and belong to the number that it has.
@@ -52,6 +55,7 @@ pub(super) struct Control {
     pub(super) mail: Mail,
     pub(super) window: Window,
     pub(super) sleepers: Sleepers,
+    pub(super) writing: Writing,
 }
 
 #[repr(C, align(128))]
@@ -75,10 +79,38 @@ pub(super) struct Window {
     pub(super) owner: AtomicU64,
 }
 
+/// The window that the sender writes to.
+#[repr(C, align(128))]
+pub(super) struct Writing(AtomicU64);
+
+impl Writing {
+    /// The sender is about to write to the window of `idle`; false when that is not free any more.
+    pub(super) fn begin(control: &Control, idle: Turn) -> bool {
+        control.writing.0.store(idle.0, Ordering::SeqCst);
+        let free = Turn::load(control) == idle;
+        if !free {
+            Self::end(control);
+        }
+        free
+    }
+
+    /// The sender does not write any more, or has exited.
+    pub(super) fn end(control: &Control) {
+        // Release: who sees it sees that the writing is over.
+        control.writing.0.store(0, Ordering::Release);
+    }
+
+    /// Whether the sender may be writing to the window of `idle`. The caller has changed the turn.
+    pub(super) fn is_to(control: &Control, idle: Turn) -> bool {
+        control.writing.0.load(Ordering::SeqCst) == idle.0
+    }
+}
+
 const _: () = {
     assert!(offset_of!(Control, roles) == 128 && offset_of!(Control, mail) == 256);
     assert!(offset_of!(Control, window) == 384 && offset_of!(Control, sleepers) == 512);
-    assert!(size_of::<Control>() == 640 && size_of::<Control>() <= CONTROL_BYTES);
+    assert!(offset_of!(Control, writing) == 640);
+    assert!(size_of::<Control>() == 768 && size_of::<Control>() <= CONTROL_BYTES);
     assert!(offset_of!(Mail, address) == 8 && offset_of!(Mail, bytes) == 16 && offset_of!(Mail, answer) == 24);
     assert!(offset_of!(Mail, owner) == 32 && offset_of!(Window, owner) == 32);
     assert!(offset_of!(Window, bytes) == 8 && offset_of!(Window, nonce) == 16);
@@ -91,7 +123,7 @@ pub(super) enum Kind {
     Push,
 }
 
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 impl Kind {
     /// The last two bytes are the version of the layout.
@@ -117,11 +149,9 @@ pub(super) enum Phase {
     Idle = 1,
     /// PUBLISHED or REQUESTED.
     Asked = 2,
-    /// PULLING or WRITING.
-    Busy = 3,
     /// DONE or WRITTEN.
-    Done = 4,
-    Refused = 5,
+    Done = 3,
+    Refused = 4,
 }
 
 impl Turn {
@@ -133,8 +163,8 @@ impl Turn {
 
     /// The phase; `None` is nothing that this library writes.
     pub(super) fn phase(self) -> Option<Phase> {
-        use Phase::{Asked, Busy, Closed, Done, Idle, Refused};
-        [Closed, Idle, Asked, Busy, Done, Refused].into_iter().find(|phase| *phase as u64 == self.0 & 7)
+        use Phase::{Asked, Closed, Done, Idle, Refused};
+        [Closed, Idle, Asked, Done, Refused].into_iter().find(|phase| *phase as u64 == self.0 & 7)
     }
 
     pub(super) fn is(self, phase: Phase) -> bool {
@@ -154,6 +184,11 @@ impl Turn {
     /// Sets `turn` to this value. Only for the side that alone may change it now.
     pub(super) fn store(self, control: &Control) {
         control.mail.turn.store(self.0, Ordering::SeqCst);
+    }
+
+    /// As [`Turn::store`], where nobody sleeps until it has changed.
+    pub(super) fn store_quietly(self, control: &Control) {
+        control.mail.turn.store(self.0, Ordering::Release);
     }
 
     /// Sets `turn` to another phase of this message, whatever it is now, and returns what it was.

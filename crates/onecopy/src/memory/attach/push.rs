@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use super::DEFAULT_LIMIT_BYTES;
-use super::control::{Control, Kind, Phase, Turn};
+use super::control::{Control, Kind, Phase, Turn, Writing};
 use super::side::{News, Part, Side};
 use super::window::{NONCE_BYTES, Window};
 use crate::memory::Region;
@@ -15,6 +15,9 @@ use crate::{Deadline, Error, Receiver, Result, Sender, WaitStrategy};
 const FIRST_WINDOW_BYTES: usize = 1 << 20;
 /// How much is written between two looks at the deadline.
 const CHUNK_BYTES: usize = 16 << 20;
+
+/// How often a receiver tries to close its window against a sender that changes the turn meanwhile.
+const CLOSE_ATTEMPTS: u32 = 100;
 
 /// Sends messages by writing them into a window of their receiver's process.
 ///
@@ -94,19 +97,11 @@ impl PushSender {
     pub fn attach(region: impl Into<Arc<Region>>) -> Result<Self> {
         let side = Side::attach(region.into(), Kind::Push, Part::Sender)?;
         let control = side.control();
+        // A sender before this one that was killed while it wrote has exited, and writes no more.
+        Writing::end(control);
         let turn = Turn::load(control);
-        match turn.phase() {
-            // A sender was killed in the middle of writing: the receiver shall not use that window any more.
-            Some(Phase::Busy) => {
-                control.mail.bytes.store(0, Ordering::Relaxed);
-                turn.change(control, turn.next(Phase::Asked));
-            }
-            // A wish for a window of 0 bytes is such an order of a sender before this one, and stays.
-            Some(Phase::Asked) if control.mail.bytes.load(Ordering::Relaxed) == 0 => {}
-            Some(Phase::Refused | Phase::Asked) => {
-                turn.change(control, turn.with(Phase::Idle));
-            }
-            _ => {}
+        if matches!(turn.phase(), Some(Phase::Refused | Phase::Asked)) {
+            turn.change(control, turn.with(Phase::Idle));
         }
         side.wake_peer();
         Ok(Self { side, checked: None })
@@ -189,7 +184,7 @@ impl PushSender {
             if index > 0 && matches!(deadline, Deadline::At(_)) && deadline.has_passed() {
                 return Err(Error::out_of_time("send", self.side.object(), deadline));
             }
-            process.write_all(address, chunk)?;
+            process.write_unconfirmed(address, chunk)?;
             address = address.wrapping_add(chunk.len() as u64);
         }
         Ok(())
@@ -198,22 +193,25 @@ impl PushSender {
     /// Writes `message` into the window; false when that is not free any more.
     fn fill(&mut self, place: &Place, message: &[u8], deadline: Deadline) -> Result<bool> {
         let process = self.side.process(place.owner)?;
+        self.side.check_alive(&process)?;
         self.check_window(place, &process).map_err(|error| self.side.explain(error, &process))?;
-        let writing = place.turn.next(Phase::Busy);
-        if !place.turn.change(self.side.control(), writing) {
+        if !Writing::begin(self.side.control(), place.turn) {
             return Ok(false);
         }
-        if let Err(error) = self.write(place, &process, message, deadline) {
+        let written = self.write(place, &process, message, deadline);
+        let control = self.side.control();
+        Writing::end(control);
+        if let Err(error) = written {
             self.checked = None;
-            return Err(match writing.change(self.side.control(), writing.with(Phase::Idle)) {
+            return Err(match Turn::load(control) == place.turn {
                 true => self.side.explain(error, &process),
                 false => self.side.gone("its receiver left while a message was written"),
             });
         }
-        self.side.control().mail.bytes.store(message.len() as u64, Ordering::Relaxed);
-        let written = writing.change(self.side.control(), writing.with(Phase::Done));
+        control.mail.bytes.store(message.len() as u64, Ordering::Relaxed);
+        let published = place.turn.change(control, place.turn.next(Phase::Done));
         self.side.wake_peer();
-        match written {
+        match published {
             true => Ok(true),
             false => Err(self.side.gone("its receiver left while a message was written")),
         }
@@ -283,10 +281,7 @@ impl PushReceiver {
             let (turn, bytes) = match waited {
                 Ok(News::Found(news)) => news,
                 Ok(News::End) => return Ok(None),
-                Err(error) => {
-                    self.take_back_window(&error)?;
-                    return Err(error);
-                }
+                Err(error) => return Err(error),
             };
             let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
             let capacity = self.window.as_ref().map_or(0, Window::capacity);
@@ -323,7 +318,7 @@ impl PushReceiver {
     /// Answers a sender that asked for a window of `bytes`.
     fn exchange_window(&mut self, asked: Turn, bytes: usize) -> Result<()> {
         let capacity = self.window.as_ref().map_or(0, Window::capacity);
-        if bytes <= capacity && bytes > 0 {
+        if bytes <= capacity {
             self.free(asked);
             return Ok(());
         }
@@ -334,27 +329,8 @@ impl PushReceiver {
         if !asked.change(self.side.control(), asked.next(Phase::Closed)) {
             return Ok(());
         }
-        if bytes == 0 {
-            // Its predecessor was killed while it wrote here.
-            self.retire_window();
-        }
         self.show(window);
         Ok(())
-    }
-
-    /// After the death of a sender: it may have been writing.
-    fn take_back_window(&mut self, error: &Error) -> Result<()> {
-        if error.is_peer_gone() && Turn::load(self.side.control()).is(Phase::Busy) {
-            self.retire_window();
-            self.offer(FIRST_WINDOW_BYTES)?;
-        }
-        Ok(())
-    }
-
-    fn retire_window(&mut self) {
-        if let Some(window) = self.window.take() {
-            window.retire();
-        }
     }
 
     /// Makes a new window known in place of the old one, into which nobody writes: the turn is CLOSED, or that of a receiver or
@@ -410,13 +386,17 @@ impl Drop for PushReceiver {
         if !self.side.is_own() {
             return;
         }
-        // A sender that is writing now cannot be stopped; one that is not finds no window any more.
         let control = self.side.control();
-        let turn = Turn::load(control);
-        let closed = !turn.is(Phase::Busy) && turn.change(control, turn.next(Phase::Closed));
-        if !closed {
-            Turn::load(control).next(Phase::Closed).store(control);
-            self.retire_window();
+        // The sender may change the turn at the same moment, but not again and again.
+        let closed = (0..CLOSE_ATTEMPTS).find_map(|_| {
+            let turn = Turn::load(control);
+            turn.change(control, turn.next(Phase::Closed)).then_some(turn)
+        });
+        // A sender that is writing now cannot be stopped; one that is not finds no window any more.
+        if closed.is_none_or(|turn| Writing::is_to(control, turn))
+            && let Some(window) = self.window.take()
+        {
+            window.retire();
         }
     }
 }
@@ -441,12 +421,12 @@ mod tests {
         assert!(place.turn.change(control, asked));
         // The receiver has seen the wish. Before it answers, the sender runs out of time and then sends a short message.
         assert!(asked.change(control, asked.with(Phase::Idle)));
-        let writing = asked.next(Phase::Busy);
-        assert!(asked.with(Phase::Idle).change(control, writing));
+        let idle = asked.with(Phase::Idle);
+        assert!(Writing::begin(control, idle));
         receiver.exchange_window(asked, 8 << 20).unwrap();
-        assert_eq!(Turn::load(control), writing);
+        assert_eq!(Turn::load(control), idle);
         assert_eq!(receiver.window.as_ref().map(Window::address), Some(place.address));
-        writing.with(Phase::Idle).store(control);
+        Writing::end(control);
         assert!(Place::find(control).unwrap().unwrap().is_same_window(&place));
     }
 
@@ -462,18 +442,46 @@ mod tests {
         assert!(larger.bytes >= 8 << 20 && larger.address != place.address);
     }
 
+    /// Whether `address` lies in memory that nobody may use.
+    fn is_retired(address: u64) -> bool {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let covers = |line: &str| {
+            let (start, end) = line.split_once(' ')?.0.split_once('-')?;
+            let number = |digits| u64::from_str_radix(digits, 16).ok();
+            Some((number(start)?..number(end)?).contains(&address) && line.contains(" ---p "))
+        };
+        maps.lines().any(|line| covers(line).unwrap_or(false))
+    }
+
     #[test]
-    fn the_order_to_retire_a_window_outlives_the_sender_that_gave_it() {
-        let mut receiver = receiver();
+    fn a_window_that_is_written_while_its_receiver_leaves_is_retired() {
+        let receiver = receiver();
         let link = receiver.side.link.clone();
         let place = Place::find(link.control()).unwrap().unwrap();
-        place.turn.next(Phase::Busy).store(link.control());
-        for _ in 0..2 {
-            drop(PushSender::attach(receiver.side.link.region()).unwrap());
-        }
-        // The end of the last sender is told after its order was carried out.
-        assert!(receiver.next_message(Deadline::Now).unwrap().is_none());
-        let fresh = Place::find(link.control()).unwrap().unwrap();
-        assert_ne!((fresh.address, fresh.nonce), (place.address, place.nonce));
+        assert!(Writing::begin(link.control(), place.turn));
+        assert!(!is_retired(place.address));
+        drop(receiver);
+        assert!(is_retired(place.address));
+    }
+
+    #[test]
+    fn a_sender_that_comes_after_its_receiver_has_left_does_not_begin() {
+        let receiver = receiver();
+        let link = receiver.side.link.clone();
+        let place = Place::find(link.control()).unwrap().unwrap();
+        drop(receiver);
+        assert!(!Writing::begin(link.control(), place.turn));
+        assert!(!Writing::is_to(link.control(), place.turn));
+    }
+
+    #[test]
+    fn what_a_sender_that_was_killed_while_it_wrote_leaves_behind_is_no_obstacle() {
+        let receiver = receiver();
+        let control = receiver.side.link.clone();
+        let place = Place::find(control.control()).unwrap().unwrap();
+        assert!(Writing::begin(control.control(), place.turn));
+        drop(PushSender::attach(receiver.side.link.region()).unwrap());
+        assert!(!Writing::is_to(control.control(), place.turn));
+        assert!(Place::find(control.control()).unwrap().unwrap().is_same_window(&place));
     }
 }

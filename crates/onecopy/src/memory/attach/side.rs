@@ -31,6 +31,8 @@ pub(super) struct Side {
     generation: u64,
     /// Of the other side: the generation that was gone before a sender attached, or whose end a receiver has told.
     past: u64,
+    /// Whether what was waited for last came while this side looked without a pause: the other side lived at that moment.
+    saw_change: bool,
     /// The other side's process, as it was opened last.
     peer: Option<(Identity, Arc<RemoteProcess>)>,
 }
@@ -61,7 +63,16 @@ impl Side {
             Part::Receiver => ("receiver", &roles.receiver),
         };
         let generation = role::claim(own_role, name, link.object(), &mut watch)?;
-        let mut side = Self { link, strategy: WaitStrategy::default(), part, watch, generation, past: 0, peer: None };
+        let mut side = Self {
+            link,
+            strategy: WaitStrategy::default(),
+            part,
+            watch,
+            generation,
+            past: 0,
+            saw_change: false,
+            peer: None,
+        };
         if part == Part::Sender {
             let Self { link, watch, .. } = &mut side;
             let receiver = &link.control().roles.receiver;
@@ -97,7 +108,16 @@ impl Side {
         look: impl FnMut(&Control) -> Result<Option<T>>,
     ) -> Result<News<T>> {
         let strategy = self.strategy;
-        wait(&mut Waiting { side: self, look }, strategy, deadline)
+        let mut waiting = Waiting { side: self, look, looks: 0, slept: false };
+        let news = wait(&mut waiting, strategy, deadline);
+        let saw_change = waiting.looks > 1 && !waiting.slept;
+        self.saw_change = saw_change;
+        news
+    }
+
+    /// Fails unless the other side, which is `process`, lives at this moment or did when it was last heard of: a moment ago.
+    pub(super) fn check_alive(&self, process: &RemoteProcess) -> Result<()> {
+        if self.saw_change { Ok(()) } else { process.confirm("process_vm_writev", 0) }
     }
 
     /// Whether this is the process that attached, and not a child made by fork that has a copy.
@@ -205,12 +225,15 @@ impl Drop for Side {
 struct Waiting<'a, F> {
     side: &'a mut Side,
     look: F,
+    looks: u32,
+    slept: bool,
 }
 
 impl<T, F: FnMut(&Control) -> Result<Option<T>>> Wait for Waiting<'_, F> {
     type Event = News<T>;
 
     fn poll(&mut self) -> Result<Option<News<T>>> {
+        self.looks = self.looks.saturating_add(1);
         if let Some(found) = (self.look)(self.side.control())? {
             return Ok(Some(News::Found(found)));
         }
@@ -243,6 +266,10 @@ impl<T, F: FnMut(&Control) -> Result<Option<T>>> Wait for Waiting<'_, F> {
         let who = if side.part == Part::Sender { "receiver" } else { "sender" };
         let pid = owner.map_or(0, Identity::pid);
         Err(side.gone(&format!("its {who}, process {pid}, has exited without closing")))
+    }
+
+    fn before_sleep(&mut self) {
+        self.slept = true;
     }
 
     fn word(&self) -> &AtomicU32 {
