@@ -46,7 +46,12 @@ pub(crate) struct Measurement<'s, 'a> {
 
 impl<'s, 'a> Measurement<'s, 'a> {
     /// Checks every byte of some messages, then finds out how many make a timed run.
-    pub(crate) fn begin(session: &'s mut Session<'a>, setting: &Setting, case: &Case) -> Result<Self, Failure> {
+    pub(crate) fn begin(
+        session: &'s mut Session<'a>,
+        setting: &Setting,
+        case: &Case,
+        run_time: Duration,
+    ) -> Result<Self, Failure> {
         let motion = if case.workload == Workload::Rtt { Motion::RoundTrip } else { Motion::OneWay };
         let run = Run {
             motion,
@@ -56,7 +61,6 @@ impl<'s, 'a> Measurement<'s, 'a> {
             first_sequence: 0,
             check: Check::Full,
         };
-        let run_time = setting.tuning.run_time;
         let mut this = Self { session, run, messages: 0, run_time, figures: Figures::default() };
         this.pass(checking_time(&run))?;
         this.run.check = Check::Sampled;

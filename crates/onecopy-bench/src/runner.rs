@@ -181,7 +181,7 @@ impl<'a> Runner<'a> {
             return self.layer_row(case, session);
         }
         let fragmented = session.terms().fragmented;
-        let mut measurement = Measurement::begin(session, self.setting, case)?;
+        let mut measurement = Measurement::begin(session, self.setting, case, self.setting.tuning.run_time)?;
         for _ in 0..self.setting.tuning.runs {
             measurement.time()?;
         }
@@ -189,15 +189,22 @@ impl<'a> Runner<'a> {
         Ok(if fragmented { row.in_fragments() } else { row })
     }
 
-    /// Ours and the plain loop in turns, so that both meet the same noise.
+    /// Ours and the plain loop in turns, so that both meet the same noise, and each as often first as second.
     fn layer_row(&self, case: &Case, ours: &mut Session<'_>) -> Result<Row, Failure> {
         let terms = Terms { layer: Layer::Plain, ..ours.terms() };
         let mut plain = Session::open(self.setting, terms)?;
-        let mut ours = Measurement::begin(ours, self.setting, case)?;
-        let mut plain = Measurement::begin(&mut plain, self.setting, case)?;
-        for _ in 0..self.setting.tuning.runs {
+        let tuning = self.setting.tuning.in_pairs();
+        let mut ours = Measurement::begin(ours, self.setting, case, tuning.run_time)?;
+        let mut plain = Measurement::begin(&mut plain, self.setting, case, tuning.run_time)?;
+        for pair in 0..tuning.runs {
+            let plain_first = pair % 2 == 1;
+            if plain_first {
+                plain.time()?;
+            }
             ours.time()?;
-            plain.time()?;
+            if !plain_first {
+                plain.time()?;
+            }
         }
         Ok(Row::layered(case, &ours.end(), &plain.end()))
     }
