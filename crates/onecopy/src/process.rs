@@ -1,5 +1,7 @@
 //! Which process: its number alone is used again, its number with its start time is not.
 
+mod origin;
+
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,6 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+pub(crate) use origin::Origin;
 
 /// `PIDFD_THREAD` of Linux 6.9 (its value is that of O_EXCL): the descriptor stands for one thread.
 const PIDFD_THREAD: PidfdFlags = PidfdFlags::from_bits_retain(libc::O_EXCL as u32);

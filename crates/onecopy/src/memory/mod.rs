@@ -8,7 +8,8 @@
 //! | 15 | [`anonymous`] | a descriptor, inherited or passed | no: sealed | nothing |
 //! | 16, 17 | [`remote`] | a process and an address there | a page can vanish: an exact partial count | nothing |
 //!
-//! [`ring`] sends messages through any of rows 12 to 15, [`attach`] sends them by rows 16 and 17.
+//! [`ring`] sends messages through any of rows 12 to 15, [`attach`] sends them by rows 16 and 17. A [`window`] names memory
+//! that others reach by rows 16 and 17, by a token that travels over any mechanism; [`buffer`] is memory that is good for it.
 //!
 //! Rows 12 to 15 give a [`Region`]: a mapping that others can write at any time. So a region hands out copies and never a
 //! reference to its bytes; the one exception is a [`Frozen`](anonymous::Frozen) mapping, whose bytes the kernel keeps from
@@ -17,10 +18,12 @@
 mod allocate;
 pub mod anonymous;
 pub mod attach;
+pub mod buffer;
 mod copy;
 pub mod file_mapping;
 mod guarded;
 mod named_file;
+mod nonce;
 pub mod posix_shm;
 mod region;
 pub mod remote;
@@ -28,5 +31,6 @@ pub mod ring;
 mod role;
 pub mod sysv_shm;
 mod wait;
+pub mod window;
 
 pub use region::Region;

@@ -16,8 +16,8 @@ use crate::{Error, Result};
 /// How many ranges one system call takes on either side; longer lists are split.
 pub const IOV_MAX: usize = 1024;
 
-const READ: &str = "process_vm_readv";
-const WRITE: &str = "process_vm_writev";
+pub(super) const READ: &str = "process_vm_readv";
+pub(super) const WRITE: &str = "process_vm_writev";
 
 /// A range of addresses in another process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,7 +176,7 @@ impl RemoteProcess {
     fn copy_from(&self, address: u64, buffer: &mut [u8]) -> Copied {
         copy(buffer.len(), |done| {
             let remote = RemoteIoVec { base: (address as usize).wrapping_add(done), len: buffer.len() - done };
-            process_vm_readv(self.number(), &mut [IoSliceMut::new(&mut buffer[done..])], &[remote])
+            self.readv(&mut [IoSliceMut::new(&mut buffer[done..])], &[remote])
         })
     }
 
@@ -202,7 +202,7 @@ impl RemoteProcess {
         self.transfer(READ, ranges, total, |before, remote| {
             IoSliceMut::advance_slices(&mut local, before);
             let count = local.len().min(IOV_MAX);
-            process_vm_readv(self.number(), &mut local[..count], remote)
+            self.readv(&mut local[..count], remote)
         })
     }
 
@@ -233,7 +233,7 @@ impl RemoteProcess {
     fn copy_to(&self, address: u64, bytes: &[u8]) -> Copied {
         copy(bytes.len(), |done| {
             let remote = RemoteIoVec { base: (address as usize).wrapping_add(done), len: bytes.len() - done };
-            process_vm_writev(self.number(), &[IoSlice::new(&bytes[done..])], &[remote])
+            self.writev(&[IoSlice::new(&bytes[done..])], &[remote])
         })
     }
 
@@ -261,7 +261,7 @@ impl RemoteProcess {
         self.transfer(WRITE, ranges, total, |before, remote| {
             IoSlice::advance_slices(&mut local, before);
             let count = local.len().min(IOV_MAX);
-            process_vm_writev(self.number(), &local[..count], remote)
+            self.writev(&local[..count], remote)
         })
     }
 
@@ -278,11 +278,11 @@ impl RemoteProcess {
         if wanted == 0 {
             return Ok(Transfer { bytes: 0, stopped: None });
         }
-        let mut remote = Cursor { ranges, offset: 0 };
+        let mut remote = Cursor::new(ranges);
         let mut last = 0;
         let mut batch = Vec::with_capacity(ranges.len().min(IOV_MAX));
         let copied = copy(wanted, |done| {
-            remote.fill(&mut batch, wanted - done);
+            remote.fill(&mut batch, IOV_MAX, wanted - done);
             let result = step(last, &batch);
             last = *result.as_ref().unwrap_or(&0);
             remote.advance(last);
@@ -292,12 +292,22 @@ impl RemoteProcess {
         self.report(call, copied, remote.address(), wanted)
     }
 
+    /// One process_vm_readv(2), about which nothing is known afterwards but what it returned.
+    pub(super) fn readv(&self, local: &mut [IoSliceMut<'_>], remote: &[RemoteIoVec]) -> Result<usize, Errno> {
+        process_vm_readv(self.number(), local, remote)
+    }
+
+    /// One process_vm_writev(2), about which nothing is known afterwards but what it returned.
+    pub(super) fn writev(&self, local: &[IoSlice<'_>], remote: &[RemoteIoVec]) -> Result<usize, Errno> {
+        process_vm_writev(self.number(), local, remote)
+    }
+
     fn number(&self) -> Pid {
         Pid::from_raw(self.pid().cast_signed())
     }
 
     /// Fails for this process itself.
-    fn check_other(&self) -> Result<()> {
+    pub(super) fn check_other(&self) -> Result<()> {
         if !self.own {
             return Ok(());
         }
@@ -328,7 +338,7 @@ impl RemoteProcess {
         }
     }
 
-    fn error(&self, call: &'static str, address: u64, bytes: usize, errno: Errno) -> Error {
+    pub(super) fn error(&self, call: &'static str, address: u64, bytes: usize, errno: Errno) -> Error {
         let error = Error::os(call, format!("mem:{}:{address:#x}+{bytes}", self.pid()), errno);
         match errno {
             Errno::EFAULT if call == READ => error.with_remedy("nothing readable is mapped there"),
@@ -397,15 +407,19 @@ fn total_bytes(lengths: impl Iterator<Item = usize>) -> usize {
 }
 
 /// The ranges that are still to be copied.
-struct Cursor<'a> {
+pub(super) struct Cursor<'a> {
     ranges: &'a [RemoteRange],
     /// How much of the first one is done.
     offset: usize,
 }
 
-impl Cursor<'_> {
-    /// The ranges of the next call: at most [`IOV_MAX`] of them, none empty, `limit_bytes` together.
-    fn fill(&self, batch: &mut Vec<RemoteIoVec>, limit_bytes: usize) {
+impl<'a> Cursor<'a> {
+    pub(super) fn new(ranges: &'a [RemoteRange]) -> Self {
+        Self { ranges, offset: 0 }
+    }
+
+    /// The ranges of the next call: at most `limit_ranges` of them, none empty, at most `limit_bytes` together.
+    pub(super) fn fill(&self, batch: &mut Vec<RemoteIoVec>, limit_ranges: usize, limit_bytes: usize) {
         batch.clear();
         let mut left = limit_bytes;
         let mut offset = self.offset;
@@ -416,13 +430,13 @@ impl Cursor<'_> {
             }
             left -= len;
             offset = 0;
-            if left == 0 || batch.len() == IOV_MAX {
+            if left == 0 || batch.len() == limit_ranges {
                 break;
             }
         }
     }
 
-    fn advance(&mut self, bytes: usize) {
+    pub(super) fn advance(&mut self, bytes: usize) {
         self.offset += bytes;
         while let Some(range) = self.ranges.first()
             && self.offset >= range.bytes
@@ -433,7 +447,7 @@ impl Cursor<'_> {
     }
 
     /// The first address that is not done: that of a range with a length, since an empty one cannot stop anything.
-    fn address(&self) -> u64 {
+    pub(super) fn address(&self) -> u64 {
         let mut offset = self.offset;
         for range in self.ranges {
             if range.bytes > offset {

@@ -10,12 +10,12 @@
 
 mod aside;
 mod header;
-mod origin;
 mod parts;
 mod receiver;
 mod sender;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::origin::Origin;
+use crate::process::Origin;
 
 /// The length of a fragment's header.
 pub const HEADER_BYTES: usize = size_of::<Header>();

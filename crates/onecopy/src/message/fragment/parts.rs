@@ -3,7 +3,8 @@
 use super::LOOK_EVERY;
 use super::aside::{Aside, KEPT_BYTES, Over};
 use super::header::{Fragment, HEADER_BYTES, Kind};
-use super::origin::{Watched, place};
+use super::watched::Watched;
+use crate::process::Origin;
 use crate::{Deadline, Error, Receiver, Result};
 
 /// How many fragments of other messages are passed over before a look at the clock: a stream of them, which never makes the
@@ -60,7 +61,7 @@ impl<R: Receiver> Parts<R> {
             expects_end: false,
             aside: Aside::default(),
             over: Over::default(),
-            here: place(),
+            here: Origin::here(),
         }
     }
 

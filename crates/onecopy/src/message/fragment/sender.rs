@@ -8,7 +8,7 @@ use zerocopy::IntoBytes;
 
 use super::LOOK_EVERY;
 use super::header::{Fragment, HEADER_BYTES, Kind};
-use super::origin::Origin;
+use crate::process::Origin;
 use crate::{Deadline, Error, Result, Sender};
 
 /// The length of a fragment, in bytes, over a mechanism that has no limit of its own.
@@ -72,7 +72,7 @@ impl<S: Sender> FragmentSender<S> {
             number: 0,
             offset: 0,
             kind: Kind::Part { first: true, last: true },
-            origin: Origin::own(),
+            origin: Origin::current().unwrap_or(Origin::UNKNOWN),
         };
         Self {
             inner,

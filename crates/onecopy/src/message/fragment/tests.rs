@@ -8,8 +8,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::aside::KEPT_BYTES;
-use super::origin::{Origin, place};
 use super::*;
+use crate::process::Origin;
 use crate::{Deadline, Error, Receiver, Result, Sender};
 
 /// One end of a queue of messages. Never waits: a full or an empty queue is out of time at once.
@@ -372,7 +372,7 @@ fn too_much_of_another_sender_is_an_error_and_the_own_message_comes() {
 fn what_a_dead_sender_left_holds_nobody_up() {
     let fake = Fake::new(1 << 20);
     let mut dead = fake.sender();
-    dead.set_origin(Origin { pid: 1 << 22, start_ticks: 1, place: place() });
+    dead.set_origin(Origin { pid: 1 << 22, start_ticks: 1, place: Origin::here() });
     dead.send_part_by(b"begin", false, Deadline::Now).unwrap();
     let message = flood(&fake);
     let mut receiver = fake.receiver();
@@ -385,7 +385,7 @@ fn what_a_dead_sender_left_holds_nobody_up() {
 fn a_dead_sender_is_noticed_by_one_who_never_waits() {
     let fake = Fake::new(LIMIT);
     let mut dead = fake.sender();
-    dead.set_origin(Origin { pid: 1 << 22, start_ticks: 1, place: place() });
+    dead.set_origin(Origin { pid: 1 << 22, start_ticks: 1, place: Origin::here() });
     dead.send_part_by(b"begin", false, Deadline::Now).unwrap();
     let mut receiver = fake.receiver();
     let error = loop {
