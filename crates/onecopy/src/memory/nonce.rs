@@ -75,7 +75,7 @@ impl Drop for Nonce {
 }
 
 /// A random number, never 0, which free slots hold.
-fn random() -> Result<Value, Errno> {
+pub(crate) fn random() -> Result<Value, Errno> {
     loop {
         let mut bytes = [0; NONCE_BYTES];
         // The kernel gives up to 256 bytes at once, once it has any to give.

@@ -6,8 +6,10 @@ use std::sync::atomic::{Ordering, fence};
 use super::DEFAULT_LIMIT_BYTES;
 use super::control::{Control, Kind, Phase, Turn, Writing};
 use super::side::{News, Part, Side};
-use super::window::{NONCE_BYTES, Window};
+use super::window::{MESSAGE_OFFSET, Window};
+
 use crate::memory::Region;
+use crate::memory::nonce;
 use crate::memory::remote::RemoteProcess;
 use crate::{Deadline, Error, Receiver, Result, Sender, WaitStrategy};
 
@@ -59,7 +61,7 @@ struct Place {
     turn: Turn,
     address: u64,
     bytes: usize,
-    nonce: [u64; 2],
+    nonce: nonce::Value,
     owner: u64,
 }
 
@@ -179,7 +181,7 @@ impl PushSender {
     }
 
     fn write(&self, place: &Place, process: &RemoteProcess, message: &[u8], deadline: Deadline) -> Result<()> {
-        let mut address = place.address.wrapping_add(NONCE_BYTES as u64);
+        let mut address = place.address.wrapping_add(MESSAGE_OFFSET as u64);
         for (index, chunk) in message.chunks(CHUNK_BYTES).enumerate() {
             if index > 0 && matches!(deadline, Deadline::At(_)) && deadline.has_passed() {
                 return Err(Error::out_of_time("send", self.side.object(), deadline));
@@ -324,7 +326,7 @@ impl PushReceiver {
         }
         let room = bytes.checked_next_power_of_two().unwrap_or(bytes).min(self.limit_bytes.max(bytes));
         // Before anything is changed: without memory the wish still stands.
-        let window = Window::new(room.max(FIRST_WINDOW_BYTES), self.side.object())?;
+        let window = Window::new(room.max(FIRST_WINDOW_BYTES))?;
         // A sender that has given up waiting may be writing into the old window by now: then that stays.
         if !asked.change(self.side.control(), asked.next(Phase::Closed)) {
             return Ok(());
@@ -336,7 +338,7 @@ impl PushReceiver {
     /// Makes a new window known in place of the old one, into which nobody writes: the turn is CLOSED, or that of a receiver or
     /// a sender that is gone.
     fn offer(&mut self, bytes: usize) -> Result<()> {
-        self.show(Window::new(bytes, self.side.object())?);
+        self.show(Window::new(bytes)?);
         Ok(())
     }
 
@@ -403,6 +405,7 @@ impl Drop for PushReceiver {
 
 #[cfg(test)]
 mod tests {
+    use super::super::window::tests::is_retired;
     use super::*;
     use crate::memory::anonymous::AnonymousMapping;
 
@@ -440,17 +443,6 @@ mod tests {
         receiver.exchange_window(asked, 8 << 20).unwrap();
         let larger = Place::find(link.control()).unwrap().unwrap();
         assert!(larger.bytes >= 8 << 20 && larger.address != place.address);
-    }
-
-    /// Whether `address` lies in memory that nobody may use.
-    fn is_retired(address: u64) -> bool {
-        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        let covers = |line: &str| {
-            let (start, end) = line.split_once(' ')?.0.split_once('-')?;
-            let number = |digits| u64::from_str_radix(digits, 16).ok();
-            Some((number(start)?..number(end)?).contains(&address) && line.contains(" ---p "))
-        };
-        maps.lines().any(|line| covers(line).unwrap_or(false))
     }
 
     #[test]

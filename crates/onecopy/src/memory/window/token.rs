@@ -40,7 +40,7 @@ pub enum Rights {
 /// use onecopy::memory::window::{ReadWindow, Rights, Token};
 ///
 /// let window = ReadWindow::expose(b"some bytes".to_vec())?;
-/// let token = window.token();
+/// let token = *window.token();
 /// assert_eq!((token.pid(), token.len(), token.rights()), (std::process::id(), 10, Rights::Read));
 /// assert_eq!(Token::from_bytes(&token.to_bytes())?, token);
 /// assert_eq!(token.to_string().parse::<Token>()?, token);
