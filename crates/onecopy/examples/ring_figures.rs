@@ -1,4 +1,4 @@
-//! The figures by which the constants of the ring were chosen: `cargo run --release --example ring_figures`.
+//! The figures by which the constants of the ring were chosen: `cargo run --release -p onecopy --example ring_figures`.
 //!
 //! Two processes, each pinned to a core of its own, with the baselines of the same run. `onecopy bench` is the tool for
 //! users; this one is for whoever changes the ring. With sizes as arguments it measures the streams of these sizes only.

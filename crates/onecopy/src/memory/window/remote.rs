@@ -83,7 +83,25 @@ impl RemoteWindow {
     /// file that was shortened.
     pub fn get(&self, offset: usize, buffer: &mut [u8]) -> Result<()> {
         let range = self.range("get", offset, buffer.len())?;
-        self.read(&[range], &mut [IoSliceMut::new(buffer)])
+        let wanted = buffer.len();
+        let mut done = 0;
+        // Once even for nothing: whether the window is open is an answer, too.
+        loop {
+            let piece = &mut buffer[done..wanted.min(done + READ_BYTES)];
+            let (address, bytes) = (range.address + done as u64, piece.len());
+            let mut found = [0; NONCE_BYTES];
+            let mut local = [IoSliceMut::new(piece), IoSliceMut::new(&mut found)];
+            match self.read_with_nonce(&mut local, &[remote_range(address, bytes), self.nonce_range()]) {
+                Ok(()) => done += bytes,
+                Err((_, Errno::EINTR)) => continue,
+                Err((read, errno)) => {
+                    return Err(self.failure(READ, done + read, wanted, address + read as u64, errno));
+                }
+            }
+            if done == wanted {
+                return Ok(());
+            }
+        }
     }
 
     /// Reads `ranges` one after the other into `buffers` one after the other, whose lengths together must be equal. Up to 1,023
@@ -175,18 +193,21 @@ impl RemoteWindow {
         let mut remote = Cursor::new(ranges);
         let mut batch = Vec::new();
         let mut done = 0;
-        // Once even for nothing: whether the window is open is an answer, too.
+        // Once even for nothing, as in `get`.
         loop {
             remote.fill(&mut batch, RANGES, (wanted - done).min(READ_BYTES));
-            let pieces = head(local, total(batch.iter().map(|range| range.len)));
+            let mut pieces = head(local, total(batch.iter().map(|range| range.len)));
             let bytes = total(pieces.iter().map(|piece| piece.len()));
             remote.fill(&mut batch, RANGES, bytes);
-            match self.read_with_nonce(pieces, &mut batch) {
+            let mut found = [0; NONCE_BYTES];
+            pieces.push(IoSliceMut::new(&mut found));
+            batch.push(self.nonce_range());
+            match self.read_with_nonce(&mut pieces, &batch) {
                 Ok(()) => {}
                 Err((_, Errno::EINTR)) => continue,
                 Err((read, errno)) => {
-                    remote.advance(read.min(bytes));
-                    return Err(self.failure(READ, done + read.min(bytes), wanted, remote.address(), errno));
+                    remote.advance(read);
+                    return Err(self.failure(READ, done + read, wanted, remote.address(), errno));
                 }
             }
             remote.advance(bytes);
@@ -198,20 +219,21 @@ impl RemoteWindow {
         }
     }
 
-    /// One call that reads `batch` into `pieces`, which have the same length, and the nonce behind it. One address space is read,
-    /// in order: the nonce was there when the bytes had been read, or it is the wrong one. On failure how much was read.
-    fn read_with_nonce(&self, pieces: Vec<IoSliceMut<'_>>, batch: &mut Vec<RemoteIoVec>) -> Result<(), (usize, Errno)> {
-        let bytes = total(pieces.iter().map(|piece| piece.len()));
-        let mut found = [[0; 8]; 2];
-        let mut local = pieces;
-        local.push(IoSliceMut::new(found.as_flattened_mut()));
-        batch.push(RemoteIoVec { base: self.token.nonce_address as usize, len: NONCE_BYTES });
-        let read = self.process.readv(&mut local, batch).map_err(|errno| (0, errno))?;
-        match found.map(u64::from_ne_bytes) == self.token.nonce {
+    /// One call that reads `remote` into `local`, which have the same length and end with the nonce. One address space is read, in
+    /// order: the nonce was there when the bytes had been read, or it is the wrong one. On failure how many bytes were read.
+    fn read_with_nonce(&self, local: &mut [IoSliceMut<'_>], remote: &[RemoteIoVec]) -> Result<(), (usize, Errno)> {
+        let read = self.process.readv(local, remote).map_err(|errno| (0, errno))?;
+        let bytes = total(local.iter().map(|piece| piece.len())) - NONCE_BYTES;
+        let expected = self.token.nonce.map(u64::to_ne_bytes);
+        match local.last().is_some_and(|found| **found == *expected.as_flattened()) {
             true if read == bytes + NONCE_BYTES => Ok(()),
             // EFAULT is why a call ends early.
             _ => Err((read.min(bytes), Errno::EFAULT)),
         }
+    }
+
+    fn nonce_range(&self) -> RemoteIoVec {
+        remote_range(self.token.nonce_address, NONCE_BYTES)
     }
 
     /// Writes `buffers` to `ranges`. Their lengths together are equal.
@@ -260,9 +282,8 @@ impl RemoteWindow {
     /// What stands where the nonce does while the window is open.
     fn look(&self) -> Result<nonce::Value, Errno> {
         let mut found = [[0; 8]; 2];
-        let remote = [RemoteIoVec { base: self.token.nonce_address as usize, len: NONCE_BYTES }];
         loop {
-            match self.process.readv(&mut [IoSliceMut::new(found.as_flattened_mut())], &remote) {
+            match self.process.readv(&mut [IoSliceMut::new(found.as_flattened_mut())], &[self.nonce_range()]) {
                 Ok(NONCE_BYTES) => return Ok(found.map(u64::from_ne_bytes)),
                 Ok(_) => return Err(Errno::EFAULT),
                 Err(Errno::EINTR) => {}
@@ -292,6 +313,10 @@ impl RemoteWindow {
     fn gone(&self, detail: &str) -> Error {
         Error::PeerGone { object: self.token.object(), detail: detail.into() }
     }
+}
+
+fn remote_range(address: u64, len: usize) -> RemoteIoVec {
+    RemoteIoVec { base: address as usize, len }
 }
 
 fn total(lengths: impl Iterator<Item = usize>) -> usize {
