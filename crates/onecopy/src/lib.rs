@@ -34,6 +34,7 @@ mod stash;
 pub mod stream;
 mod suggest;
 mod sys;
+mod tally;
 mod transport;
 mod wait_strategy;
 
@@ -41,6 +42,7 @@ pub use address::{Address, HostPort, ParseAddressError, PosixName, SysvName, Uni
 pub use deadline::Deadline;
 pub use error::{Error, Result};
 pub use mechanism::Mechanism;
+pub use tally::Tally;
 pub use transport::{Receiver, Sender};
 pub use wait_strategy::WaitStrategy;
 

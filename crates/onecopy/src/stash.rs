@@ -1,7 +1,7 @@
 //! The begin of a message, kept between two receives: it did not fit the caller's buffer, or its end did not come in time.
 
 use crate::stream::framed::Part;
-use crate::{Error, Result};
+use crate::{Error, Result, tally};
 
 /// A stash above this is given back to the allocator once its message was delivered.
 const KEPT_BYTES: usize = 1 << 20;
@@ -31,7 +31,7 @@ impl Stash {
 
     /// Adds to the message.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        tally::append(&mut self.bytes, bytes);
     }
 
     /// The message ends here.
@@ -60,7 +60,7 @@ impl Stash {
         let Some(target) = buffer.get_mut(..message_bytes) else {
             return Err(Error::BufferTooSmall { object: object.into(), message_bytes, buffer_bytes });
         };
-        target.copy_from_slice(message);
+        tally::copy(target, message);
         self.clear();
         Ok(message_bytes)
     }
@@ -71,7 +71,7 @@ impl Stash {
             return None;
         }
         let bytes = self.len().min(buffer.len());
-        buffer[..bytes].copy_from_slice(&self.bytes[self.start..self.start + bytes]);
+        tally::copy(&mut buffer[..bytes], &self.bytes[self.start..self.start + bytes]);
         self.start += bytes;
         let emptied = self.len() == 0;
         let last = emptied && self.complete;
@@ -84,7 +84,10 @@ impl Stash {
     /// The message, which is complete, in memory of its own.
     pub(crate) fn take(&mut self) -> Vec<u8> {
         let mut message = std::mem::take(&mut self.bytes);
-        message.drain(..self.start);
+        if self.start > 0 {
+            message.drain(..self.start);
+            tally::count_user(message.len());
+        }
         self.clear();
         message
     }

@@ -10,7 +10,7 @@ use rustix::io::{Errno, ReadWriteFlags, pwritev2, readv, writev};
 
 use crate::io::wait::{retry, wait_for};
 use crate::sys::sigpipe::without_sigpipe;
-use crate::{Deadline, Error, Result};
+use crate::{Deadline, Error, Result, tally};
 
 /// `RWF_NOSIGNAL` of Linux 6.18: a write without a reader is EPIPE and raises no signal.
 const RWF_NOSIGNAL: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x100);
@@ -68,12 +68,14 @@ impl Descriptor {
     pub(crate) fn read_vectored_by(&self, buffers: &mut [IoSliceMut<'_>], deadline: Deadline) -> Result<usize> {
         self.prepare(deadline)?;
         retry(self.as_fd(), PollFlags::IN, deadline, ("receive", "read", &self.object), || readv(&self.fd, buffers))
+            .inspect(|bytes| tally::count_kernel(*bytes))
     }
 
     /// Writes what there is room for, waiting for room for the first byte.
     pub(crate) fn write_vectored_by(&self, buffers: &[IoSlice<'_>], deadline: Deadline) -> Result<usize> {
         self.prepare(deadline)?;
         retry(self.as_fd(), PollFlags::OUT, deadline, ("send", "write", &self.object), || self.write_once(buffers))
+            .inspect(|bytes| tally::count_kernel(*bytes))
     }
 
     /// Waits until a read would not wait.

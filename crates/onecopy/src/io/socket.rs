@@ -13,7 +13,7 @@ use rustix::net::{
 
 use crate::io::wait::retry;
 use crate::sys::recvmsg::Received;
-use crate::{Deadline, Error, Result, sys};
+use crate::{Deadline, Error, Result, sys, tally};
 
 /// How many connections may wait to be accepted; the kernel lowers it to `/proc/sys/net/core/somaxconn`.
 pub(crate) const BACKLOG: i32 = 4096;
@@ -90,12 +90,14 @@ impl Socket {
         retry(self.as_fd(), PollFlags::OUT, deadline, ("send", "sendmsg", &self.object), || {
             sendmsg(&self.fd, buffers, control, flags)
         })
+        .inspect(|bytes| tally::count_kernel(*bytes))
     }
 
     /// send(2): one message, or what a stream has room for; the kernel does less for it than for sendmsg(2).
     pub(crate) fn send_one_by(&self, message: &[u8], deadline: Deadline) -> Result<usize> {
         let flags = send_flags(deadline);
         retry(self.as_fd(), PollFlags::OUT, deadline, ("send", "send", &self.object), || send(&self.fd, message, flags))
+            .inspect(|bytes| tally::count_kernel(*bytes))
     }
 
     /// recv(2): one message into a buffer that is long enough for any, or what a stream has; the kernel does less for it than
@@ -105,6 +107,7 @@ impl Socket {
         retry(self.as_fd(), PollFlags::IN, deadline, ("receive", "recv", &self.object), || {
             recv(&self.fd, &mut *buffer, flags).map(|(stored, _)| stored)
         })
+        .inspect(|bytes| tally::count_kernel(*bytes))
     }
 
     /// sendto(2): one message to `to`, whose address for errors is `object`.
@@ -121,6 +124,7 @@ impl Socket {
         retry(self.as_fd(), PollFlags::OUT, deadline, ("send", "sendto", object), || {
             sendto(&self.fd, message, flags, to)
         })
+        .inspect(|bytes| tally::count_kernel(*bytes))
     }
 
     /// recvmsg(2), waiting for data until `deadline`.
@@ -135,6 +139,7 @@ impl Socket {
         retry(self.as_fd(), PollFlags::IN, deadline, ("receive", "recvmsg", &self.object), || {
             recvmsg(&self.fd, buffers, control, flags)
         })
+        .inspect(|received| tally::count_kernel(received.bytes))
     }
 
     /// recvmsg(2) on a UNIX socket, waiting for data until `deadline`: with credentials and descriptors, as far as `control`
@@ -152,6 +157,8 @@ impl Socket {
         retry(self.as_fd(), PollFlags::IN, deadline, ("receive", "recvmsg", &self.object), || {
             sys::recvmsg::recvmsg(self.as_fd(), buffers, control, with_name, flags, received)
         })
+        // With MSG_TRUNC more bytes may be told than were stored.
+        .inspect(|bytes| tally::count_kernel((*bytes).min(buffers.iter().map(|buffer| buffer.len()).sum())))
     }
 
     /// accept(2), waiting for a connection until `deadline`.

@@ -24,6 +24,8 @@
 //! 3.1 for 3.5 at 64, 46 for 30 at 4 KiB (31 as `write_at`), 19 for 18 us at 1 MiB.
 #![expect(unsafe_code, reason = "raw copies from and to memory that another process writes")]
 
+use crate::tally;
+
 /// Copies `private.len()` bytes from `shared` into `private`.
 ///
 /// # Safety
@@ -32,6 +34,7 @@
 /// does not overlap `private`.
 #[inline]
 pub(crate) unsafe fn copy_in(private: &mut [u8], shared: *const u8) {
+    tally::count_user(private.len());
     // SAFETY: `private` is writable for its length, `shared` readable by the caller's promise; they do not overlap.
     unsafe { memcpy_unseen(private.as_mut_ptr(), shared, private.len()) }
 }
@@ -44,6 +47,7 @@ pub(crate) unsafe fn copy_in(private: &mut [u8], shared: *const u8) {
 /// does not overlap `private`.
 #[inline]
 pub(crate) unsafe fn copy_out(shared: *mut u8, private: &[u8]) {
+    tally::count_user(private.len());
     // SAFETY: `private` is readable for its length, `shared` writable by the caller's promise; they do not overlap.
     unsafe { memcpy_unseen(shared, private.as_ptr(), private.len()) }
 }

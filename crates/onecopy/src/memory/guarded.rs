@@ -28,6 +28,8 @@ use nix::unistd::Pid;
 use rustix::io::{Errno, pread, write};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use crate::tally::count_kernel;
+
 /// What a pipe takes without a reader: its default capacity is 64 KiB, and one page for users above their soft limit.
 const PIPE_BYTES: usize = 4096;
 
@@ -37,7 +39,10 @@ pub(super) fn read_from(fd: BorrowedFd<'_>, offset: usize, buffer: &mut [u8]) ->
     while done < buffer.len() {
         match pread(fd, &mut buffer[done..], (offset + done) as u64) {
             Ok(0) => break,
-            Ok(more) => done += more,
+            Ok(more) => {
+                count_kernel(more);
+                done += more;
+            }
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }
@@ -83,7 +88,10 @@ unsafe fn write_attached(target: NonNull<u8>, bytes: &[u8]) -> Result<(), Errno>
         let base = unsafe { target.add(done) }.as_ptr() as usize;
         match process_vm_writev(Pid::this(), &[IoSlice::new(rest)], &[RemoteIoVec { base, len: rest.len() }]) {
             Ok(0) => return Err(Errno::FAULT),
-            Ok(more) => done += more,
+            Ok(more) => {
+                count_kernel(more);
+                done += more;
+            }
             Err(errno) => return Err(Errno::from_raw_os_error(errno as i32)),
         }
     }
@@ -99,6 +107,7 @@ unsafe fn write_piped(target: NonNull<u8>, bytes: &[u8]) -> Result<(), (&'static
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| ("pipe2", errno))?;
     for (index, piece) in bytes.chunks(PIPE_BYTES).enumerate() {
         let written = write(&writer, piece).map_err(|errno| ("write", errno))?;
+        count_kernel(written);
         debug_assert_eq!(written, piece.len(), "an empty pipe takes a whole page");
         // SAFETY: the piece begins at this offset, inside the caller's range.
         let start = unsafe { target.add(index * PIPE_BYTES) };
@@ -122,7 +131,10 @@ unsafe fn read_exactly(pipe: &OwnedFd, target: NonNull<u8>, len: usize) -> Resul
         let read = unsafe { libc::read(pipe.as_raw_fd(), start.as_ptr().cast(), len - done) };
         match usize::try_from(read) {
             Ok(0) => return Err(Errno::IO),
-            Ok(more) => done += more,
+            Ok(more) => {
+                count_kernel(more);
+                done += more;
+            }
             Err(_) => return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
         }
     }

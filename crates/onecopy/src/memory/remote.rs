@@ -11,6 +11,7 @@ use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
 use crate::process::ProcessHandle;
+use crate::tally::count_kernel;
 use crate::{Error, Result};
 
 /// How many ranges one system call takes on either side; longer lists are split.
@@ -294,12 +295,12 @@ impl RemoteProcess {
 
     /// One process_vm_readv(2), about which nothing is known afterwards but what it returned.
     pub(super) fn readv(&self, local: &mut [IoSliceMut<'_>], remote: &[RemoteIoVec]) -> Result<usize, Errno> {
-        process_vm_readv(self.number(), local, remote)
+        process_vm_readv(self.number(), local, remote).inspect(|&bytes| count_kernel(bytes))
     }
 
     /// One process_vm_writev(2), about which nothing is known afterwards but what it returned.
     pub(super) fn writev(&self, local: &[IoSlice<'_>], remote: &[RemoteIoVec]) -> Result<usize, Errno> {
-        process_vm_writev(self.number(), local, remote)
+        process_vm_writev(self.number(), local, remote).inspect(|&bytes| count_kernel(bytes))
     }
 
     fn number(&self) -> Pid {

@@ -7,7 +7,7 @@
 use std::io::IoSliceMut;
 
 use super::inbox::too_small;
-use crate::{Error, Result};
+use crate::{Error, Result, tally};
 
 /// What one call may store beyond the caller's buffer.
 const SPILL_BYTES: usize = 64 * 1024;
@@ -70,8 +70,8 @@ impl Assembly {
 
     fn keep(&mut self, buffer: &[u8], piece: Piece) {
         let direct = piece.bytes.min(buffer.len());
-        self.begun.extend_from_slice(&buffer[..direct]);
-        self.begun.extend_from_slice(&self.spill[..piece.bytes - direct]);
+        tally::append(&mut self.begun, &buffer[..direct]);
+        tally::append(&mut self.begun, &self.spill[..piece.bytes - direct]);
         self.complete = piece.completes;
     }
 
@@ -86,7 +86,7 @@ impl Assembly {
         if len > buffer.len() {
             return Err(too_small(object, len, buffer.len()));
         }
-        buffer[..len].copy_from_slice(&self.begun);
+        tally::copy(&mut buffer[..len], &self.begun);
         self.begun = Vec::new();
         self.complete = false;
         Ok(Some(len))

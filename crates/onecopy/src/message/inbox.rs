@@ -7,7 +7,7 @@
 
 use std::io::IoSliceMut;
 
-use crate::{Error, Result};
+use crate::{Error, Result, tally};
 
 #[derive(Debug)]
 pub(super) struct Inbox<M> {
@@ -48,8 +48,8 @@ impl<M: Default> Inbox<M> {
     /// Keeps a message whose beginning fills `buffer` and whose rest went to the spill.
     #[cold]
     fn keep(&mut self, buffer: &[u8], len: usize, about: M) {
-        let mut message = buffer.to_vec();
-        message.extend_from_slice(&self.spill[..len - buffer.len()]);
+        let mut message = tally::to_vec(buffer);
+        tally::append(&mut message, &self.spill[..len - buffer.len()]);
         self.waiting = Some((message, about));
     }
 
@@ -86,7 +86,7 @@ impl<M: Default> Inbox<M> {
             self.waiting = Some((message, its_about));
             return Err(too_small(object, len, buffer.len()));
         }
-        buffer[..len].copy_from_slice(&message);
+        tally::copy(&mut buffer[..len], &message);
         *about = its_about;
         Ok(Some(len))
     }

@@ -22,7 +22,7 @@ use crate::io::mode::permissions;
 use crate::io::wait::retry;
 use crate::sys::mq::{self, Wait};
 use crate::sys::sysctl::sysctl;
-use crate::{Deadline, Error, PosixName, Receiver, Result, Sender};
+use crate::{Deadline, Error, PosixName, Receiver, Result, Sender, tally};
 
 pub use attributes::QueueAttributes;
 use errors::{creation_error, opening_error};
@@ -188,6 +188,7 @@ impl PosixQueue {
         retry(self.as_fd(), PollFlags::OUT, deadline, ("send", "mq_timedsend", &self.object), || {
             mq::send(self.fd.as_fd(), message, priority, wait)
         })
+        .inspect(|()| tally::count_kernel(message.len()))
     }
 
     /// Receives the oldest message of the highest priority, waiting until `deadline` for one, and returns its length and its
@@ -278,6 +279,7 @@ impl PosixQueue {
         retry(self.as_fd(), PollFlags::IN, deadline, ("receive", "mq_timedreceive", &self.object), || {
             mq::receive(self.fd.as_fd(), buffer, wait)
         })
+        .inspect(|(len, _)| tally::count_kernel(*len))
     }
 
     fn deliver_stash(&mut self, buffer: &mut [u8]) -> Result<(usize, u32)> {
@@ -289,7 +291,7 @@ impl PosixQueue {
                 buffer_bytes: buffer.len(),
             });
         };
-        target.copy_from_slice(&self.scratch[..len]);
+        tally::copy(target, &self.scratch[..len]);
         self.stash = None;
         Ok((len, priority))
     }

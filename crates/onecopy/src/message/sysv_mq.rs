@@ -20,7 +20,7 @@ use crate::io::mode::permissions;
 use crate::sys::msg::{self, Msgbuf};
 use crate::sys::sysctl::sysctl;
 use crate::sys::sysv::Ident;
-use crate::{Deadline, Error, Receiver, Result, Sender, SysvName};
+use crate::{Deadline, Error, Receiver, Result, Sender, SysvName, tally};
 
 use pause::Pause;
 pub use select::Select;
@@ -243,9 +243,11 @@ impl SysvQueue {
             return Err(self.too_long(message.len()));
         }
         self.outgoing.fill(message_type, message);
+        tally::count_user(message.len());
         self.retry(Errno::AGAIN, deadline, ("send", "msgsnd"), |flags| {
             msg::send(self.id, &self.outgoing, message.len(), flags)
         })
+        .inspect(|()| tally::count_kernel(message.len()))
     }
 
     /// Receives the message that `select` chooses, waiting until `deadline` for one, and returns its length and its type.
@@ -264,7 +266,7 @@ impl SysvQueue {
         }
         match self.receive(select, 0, buffer.len().min(self.limit_bytes), deadline)? {
             Some((len, message_type)) => {
-                buffer[..len].copy_from_slice(&self.incoming.bytes()[..len]);
+                tally::copy(&mut buffer[..len], &self.incoming.bytes()[..len]);
                 Ok((len, message_type))
             }
             None => {
@@ -304,7 +306,7 @@ impl SysvQueue {
             }
         });
         self.incoming = incoming;
-        received
+        received.inspect(|received| tally::count_kernel(received.map_or(0, |(len, _)| len)))
     }
 
     /// Moves the message that has more than `buffer_bytes` bytes from the queue to the stash. Another receiver may take it
@@ -313,7 +315,7 @@ impl SysvQueue {
         let mut room = self.limit_bytes.max(buffer_bytes);
         loop {
             if let Some((len, message_type)) = self.receive(select, 0, room, deadline)? {
-                self.stash.push((message_type, self.incoming.bytes()[..len].to_vec()));
+                self.stash.push((message_type, tally::to_vec(&self.incoming.bytes()[..len])));
                 return Ok(());
             }
             // Sent when kernel.msgmax was higher.
@@ -335,7 +337,7 @@ impl SysvQueue {
                 buffer_bytes: buffer.len(),
             });
         };
-        target.copy_from_slice(message);
+        tally::copy(target, message);
         self.stash.remove(index);
         Ok((len, message_type))
     }
@@ -427,7 +429,7 @@ impl Receiver for SysvQueue {
 
 fn cut(message: &[u8], message_type: i64, buffer: &mut [u8]) -> Truncated {
     let bytes = message.len().min(buffer.len());
-    buffer[..bytes].copy_from_slice(&message[..bytes]);
+    tally::copy(&mut buffer[..bytes], &message[..bytes]);
     Truncated { bytes, message_type, tail_lost: bytes < message.len() }
 }
 

@@ -16,7 +16,7 @@ use super::inbox::{Inbox, too_small};
 use crate::io::socket::Socket;
 use crate::stream::unix::{Credentials, MAX_DESCRIPTORS};
 use crate::sys::recvmsg::{Received, control_words};
-use crate::{Deadline, Error, Result, UnixName};
+use crate::{Deadline, Error, Result, UnixName, tally};
 
 /// The longest message that this library sends in one piece, in bytes, however large the send buffer is.
 ///
@@ -193,7 +193,7 @@ impl PacketSocket {
 
     /// Puts the message that was received last back, first in line.
     pub(super) fn put_back(&mut self, message: &[u8]) {
-        self.inbox.put_back(message.to_vec(), std::mem::take(&mut self.last));
+        self.inbox.put_back(tally::to_vec(message), std::mem::take(&mut self.last));
     }
 
     /// Asks how long the next message is, and refuses one that would not fit, which then stays in the kernel.

@@ -371,7 +371,7 @@ impl Receiver for PushReceiver {
             });
         };
         if let Some(window) = &self.window {
-            target.copy_from_slice(window.bytes(bytes));
+            crate::tally::copy(target, window.bytes(bytes));
         }
         self.free(turn);
         Ok(Some(bytes))

@@ -22,7 +22,7 @@ use crate::memory::Region;
 use crate::memory::copy::{copy_in, copy_out};
 use crate::memory::role::Roles;
 use crate::memory::wait::Sleepers;
-use crate::{Error, Result};
+use crate::{Error, Result, tally};
 
 /// The region that most rings should have, in bytes: 256 KiB for what is under way, and what the ring needs for itself.
 /// More does not fit the caches nearest to the cores, less makes the two sides wait for each other.
@@ -103,6 +103,7 @@ impl Slot {
     #[inline]
     pub(super) fn put(&self, first_word: usize, bytes: &[u8]) {
         let words = &self.words[first_word..];
+        tally::count_user(bytes.len());
         let (whole, rest) = bytes.as_chunks::<8>();
         for (word, chunk) in words.iter().zip(whole) {
             word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
@@ -118,6 +119,7 @@ impl Slot {
     #[inline]
     pub(super) fn take(&self, first_word: usize, bytes: &mut [u8]) {
         let words = &self.words[first_word..];
+        tally::count_user(bytes.len());
         let (whole, rest) = bytes.as_chunks_mut::<8>();
         let count = whole.len();
         for (word, chunk) in words.iter().zip(whole) {

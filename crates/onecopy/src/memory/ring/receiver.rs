@@ -11,7 +11,7 @@ use crate::memory::Region;
 use crate::memory::role::{self, Status};
 use crate::memory::wait::{Wait, is_asleep, wait, wake, wake_sleeper};
 use crate::process::{Identity, Watch};
-use crate::{Deadline, Error, Receiver, Result, WaitStrategy};
+use crate::{Deadline, Error, Receiver, Result, WaitStrategy, tally};
 
 /// The longest message that [`RingReceiver`] takes unless [`RingReceiver::set_limit_bytes`] says otherwise.
 pub const DEFAULT_LIMIT_BYTES: usize = 1 << 30;
@@ -411,7 +411,7 @@ impl Receiver for RingReceiver {
             Ok(()) => Ok(Some(message.total)),
             Err(error) => {
                 if error.is_out_of_time() && message.received > 0 {
-                    self.stash.extend_from_slice(&target[..message.received]);
+                    tally::append(&mut self.stash, &target[..message.received]);
                     self.message = Some(message);
                 }
                 Err(error)
@@ -437,7 +437,7 @@ impl RingReceiver {
             return Err(error);
         }
         self.message = None;
-        target.copy_from_slice(&self.stash);
+        tally::copy(target, &self.stash);
         self.stash.clear();
         if self.stash.capacity() > KEPT_STASH_BYTES {
             self.stash = Vec::new();

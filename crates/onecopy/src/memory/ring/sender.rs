@@ -11,7 +11,7 @@ use crate::memory::Region;
 use crate::memory::role::{self, Status};
 use crate::memory::wait::{Wait, wait, wake};
 use crate::process::{Identity, Watch};
-use crate::{Deadline, Error, Result, Sender, WaitStrategy};
+use crate::{Deadline, Error, Result, Sender, WaitStrategy, tally};
 
 /// Sends messages through a ring in shared memory.
 ///
@@ -232,7 +232,7 @@ impl Sender for RingSender {
             match self.send_piece(&message[sent..], false, total, deadline) {
                 Ok(bytes) => sent += bytes,
                 Err(error) if error.is_out_of_time() => {
-                    self.rest = Some(Rest { bytes: message[sent..].to_vec(), sent: 0, total });
+                    self.rest = Some(Rest { bytes: tally::to_vec(&message[sent..]), sent: 0, total });
                     return Ok(());
                 }
                 Err(error) => return Err(error),

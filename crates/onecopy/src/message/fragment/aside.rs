@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use crate::tally;
+
 /// How much is kept, in bytes: enough for every queue that an ordinary user can fill, many times over.
 pub(super) const KEPT_BYTES: usize = 64 << 20;
 /// What a fragment costs besides its bytes: its vector, and the allocator's share.
@@ -24,8 +26,8 @@ impl Aside {
     pub(super) fn keep(&mut self, sender: u64, frame: &[u8]) {
         self.bytes += frame.len() + OVERHEAD_BYTES;
         match self.queues.iter_mut().find(|(owner, _)| *owner == sender) {
-            Some((_, queue)) => queue.push_back(frame.to_vec()),
-            None => self.queues.push_back((sender, VecDeque::from([frame.to_vec()]))),
+            Some((_, queue)) => queue.push_back(tally::to_vec(frame)),
+            None => self.queues.push_back((sender, VecDeque::from([tally::to_vec(frame)]))),
         }
     }
 

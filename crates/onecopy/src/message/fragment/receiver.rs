@@ -3,7 +3,7 @@
 use super::Part;
 use super::parts::Parts;
 use crate::stash::Stash;
-use crate::{Deadline, Error, Receiver, Result};
+use crate::{Deadline, Error, Receiver, Result, tally};
 
 /// The longest message that [`FragmentReceiver`] takes unless [`FragmentReceiver::set_limit_bytes`] says otherwise.
 pub const DEFAULT_LIMIT_BYTES: usize = 1 << 30;
@@ -67,7 +67,7 @@ impl<R: Receiver> FragmentReceiver<R> {
         }
         let Some(ready) = self.parts.ready(deadline)? else { return Ok(None) };
         let bytes = ready.bytes.min(buffer.len());
-        buffer[..bytes].copy_from_slice(&self.parts.payload()[..bytes]);
+        tally::copy(&mut buffer[..bytes], &self.parts.payload()[..bytes]);
         self.parts.consume(bytes);
         Ok(Some(Part { bytes, last: ready.last && bytes == ready.bytes }))
     }
@@ -160,7 +160,7 @@ impl<R: Receiver> FragmentReceiver<R> {
                 self.stash.push(&buffer[..filled]);
                 return self.recv_stashed(buffer, deadline);
             }
-            buffer[filled..filled + ready.bytes].copy_from_slice(self.parts.payload());
+            tally::copy(&mut buffer[filled..filled + ready.bytes], self.parts.payload());
             self.parts.consume(ready.bytes);
             filled += ready.bytes;
             if ready.last {

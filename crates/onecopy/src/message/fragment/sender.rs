@@ -9,7 +9,7 @@ use zerocopy::IntoBytes;
 use super::LOOK_EVERY;
 use super::header::{Fragment, HEADER_BYTES, Kind};
 use crate::process::Origin;
-use crate::{Deadline, Error, Result, Sender};
+use crate::{Deadline, Error, Result, Sender, tally};
 
 /// The length of a fragment, in bytes, over a mechanism that has no limit of its own.
 const UNLIMITED_FRAGMENT_BYTES: usize = 64 * 1024;
@@ -141,7 +141,7 @@ impl<S: Sender> FragmentSender<S> {
             let end = part.len().min(sent + payload_bytes);
             match self.send_fragment(&part[sent..end], last && end == part.len(), deadline) {
                 Err(error) if error.is_out_of_time() && sent > 0 => {
-                    self.rest = Some(Rest { bytes: part[sent..].to_vec(), sent: 0, last });
+                    self.rest = Some(Rest { bytes: tally::to_vec(&part[sent..]), sent: 0, last });
                     return Ok(());
                 }
                 result => result?,
@@ -232,8 +232,8 @@ impl<S: Sender> FragmentSender<S> {
 
     fn send_frame(&mut self, payload: &[u8], deadline: Deadline) -> Result<()> {
         self.frame.clear();
-        self.frame.extend_from_slice(self.next.header(payload.len()).as_bytes());
-        self.frame.extend_from_slice(payload);
+        tally::append(&mut self.frame, self.next.header(payload.len()).as_bytes());
+        tally::append(&mut self.frame, payload);
         if self.watch.is_none() {
             return self.inner.send_by(&self.frame, deadline);
         }

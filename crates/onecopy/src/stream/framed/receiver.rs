@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::{HEADER_BYTES, Header, MAGIC, MAX_FRAME_BYTES, MORE, Part, VERSION};
 use crate::stash::Stash;
 use crate::stream::ByteReader;
-use crate::{Deadline, Error, Receiver, Result};
+use crate::{Deadline, Error, Receiver, Result, tally};
 
 /// The longest message that [`FramedReceiver`] takes unless [`FramedReceiver::set_limit_bytes`] says otherwise.
 pub const DEFAULT_LIMIT_BYTES: usize = 1 << 30;
@@ -175,6 +175,7 @@ impl<R: ByteReader> FramedReceiver<R> {
         }
         self.ahead.copy_within(..self.ahead_end, bytes.len());
         self.ahead[..bytes.len()].copy_from_slice(bytes);
+        tally::count_user(end);
         self.ahead_end = end;
     }
 
@@ -198,6 +199,7 @@ impl<R: ByteReader> FramedReceiver<R> {
         self.ahead.copy_within(self.ahead_start..self.ahead_end, 0);
         self.ahead_end -= self.ahead_start;
         self.ahead_start = 0;
+        tally::count_user(self.ahead_end);
         let count = self.stream.read_by(&mut self.ahead[self.ahead_end..], deadline)?;
         self.ahead_end += count;
         Ok(count > 0)
@@ -208,7 +210,7 @@ impl<R: ByteReader> FramedReceiver<R> {
         let buffered = &self.ahead[self.ahead_start..self.ahead_end];
         if !buffered.is_empty() {
             let count = buffered.len().min(buffer.len());
-            buffer[..count].copy_from_slice(&buffered[..count]);
+            tally::copy(&mut buffer[..count], &buffered[..count]);
             self.ahead_start += count;
             return Ok(count);
         }

@@ -6,7 +6,7 @@ use zerocopy::IntoBytes;
 
 use super::{HEADER_BYTES, Header, MAX_FRAME_BYTES};
 use crate::stream::ByteWriter;
-use crate::{Deadline, Error, Result, Sender};
+use crate::{Deadline, Error, Result, Sender, tally};
 
 /// A rest above this is given back to the allocator once it was sent.
 const KEPT_REST_BYTES: usize = 1 << 20;
@@ -96,8 +96,8 @@ impl<W: ByteWriter> FramedSender<W> {
     fn keep_rest(&mut self, header: &[u8], part: &[u8], sent: usize) {
         self.pending.clear();
         self.written = 0;
-        self.pending.extend_from_slice(header.get(sent..).unwrap_or_default());
-        self.pending.extend_from_slice(&part[sent.saturating_sub(header.len())..]);
+        tally::append(&mut self.pending, header.get(sent..).unwrap_or_default());
+        tally::append(&mut self.pending, &part[sent.saturating_sub(header.len())..]);
     }
 }
 
