@@ -145,6 +145,9 @@ pub(crate) struct Sample {
     pub(crate) start_ns: u64,
     pub(crate) end_ns: u64,
     pub(crate) cpu_ns: u64,
+    /// What this side copied itself, and what the kernel copied in its system calls.
+    pub(crate) user_copied_bytes: u64,
+    pub(crate) kernel_copied_bytes: u64,
     /// Messages sent, or that arrived.
     pub(crate) messages: u64,
     pub(crate) lost: u64,

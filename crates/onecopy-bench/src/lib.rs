@@ -27,6 +27,7 @@ mod session;
 mod stats;
 mod transport;
 mod tuning;
+mod work;
 mod worker;
 mod workloads;
 

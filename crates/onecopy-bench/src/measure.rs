@@ -8,6 +8,7 @@ use crate::payload::Content;
 use crate::plan::Case;
 use crate::session::{Failure, Session, Setting};
 use crate::stats::{self, Summary};
+use crate::work::Work;
 use crate::{cpu, report};
 
 /// How many bytes the pass that checks everything moves, when no file says how many.
@@ -29,6 +30,9 @@ pub(crate) struct Figures {
     pub(crate) medians_ns: Vec<f64>,
     /// The round trips of all runs.
     pub(crate) latencies: Vec<(u64, u64)>,
+    /// What each side did one way; the guest sends.
+    pub(crate) sender: Work,
+    pub(crate) receiver: Work,
     pub(crate) messages: u64,
     pub(crate) lost: u64,
     pub(crate) mismatch: Option<String>,
@@ -83,6 +87,9 @@ impl<'s, 'a> Measurement<'s, 'a> {
             stats::merge(&mut histogram, &guest.latencies);
             figures.medians_ns.push(histogram.value_at_quantile(0.5) as f64);
             figures.latencies.extend(guest.latencies);
+        } else {
+            figures.sender.add(&guest, self.run.size_bytes);
+            figures.receiver.add(&host, self.run.size_bytes);
         }
         Ok(())
     }

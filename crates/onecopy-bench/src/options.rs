@@ -19,11 +19,11 @@ use crate::transport::Transport;
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The transports; empty means all.
+    /// The transports; empty means all, and for the workload copies those five that show each way of copying.
     pub only: Vec<Transport>,
     /// The sizes of messages in bytes; empty means the usual ones of each workload.
     pub sizes_bytes: Vec<usize>,
-    /// The workloads; empty means rtt, stream and cpu.
+    /// The workloads; empty means rtt, stream, cpu and copies.
     pub workloads: Vec<Workload>,
     /// A file whose bytes are streamed instead of the pattern.
     pub input: Option<PathBuf>,
@@ -43,6 +43,8 @@ pub enum Workload {
     Cpu,
     /// One way, through this library's traits and by a plain loop over the same system calls, in turns.
     Layer,
+    /// One way, back to back: the bytes that each side copied, counted, and its processor time.
+    Copies,
 }
 
 /// How a side waits for the other.
@@ -102,7 +104,7 @@ impl Options {
             Ok(_) => {}
         }
         match self.workloads.iter().all(|workload| *workload == Workload::Rtt) && !self.workloads.is_empty() {
-            true => failed("the workload rtt does not stream it; choose stream, cpu or layer".into()),
+            true => failed("the workload rtt does not stream it; choose stream, cpu, layer or copies".into()),
             false => Ok(()),
         }
     }
@@ -110,7 +112,7 @@ impl Options {
 
 impl Workload {
     /// All workloads.
-    pub const ALL: &'static [Self] = &[Self::Rtt, Self::Stream, Self::Cpu, Self::Layer];
+    pub const ALL: &'static [Self] = &[Self::Rtt, Self::Stream, Self::Cpu, Self::Layer, Self::Copies];
 
     /// The name on the command line and in reports.
     #[must_use]
@@ -120,6 +122,7 @@ impl Workload {
             Self::Stream => "stream",
             Self::Cpu => "cpu",
             Self::Layer => "layer",
+            Self::Copies => "copies",
         }
     }
 }

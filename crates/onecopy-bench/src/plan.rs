@@ -5,6 +5,9 @@ use crate::transport::Transport;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
+/// What the workload copies shows unless the user chooses.
+const WAYS_OF_COPYING: &[Transport] =
+    &[Transport::Pipe, Transport::UnixStream, Transport::PosixShm, Transport::CmaRead, Transport::CmaWrite];
 
 /// One row to be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,20 +28,36 @@ pub(crate) fn cases(options: &Options, has_cores: bool) -> Vec<Case> {
     for &transport in transports {
         let waits = if has_cores { transport.waits() } else { &[Wait::Block] };
         for &wait in waits {
-            // How one waits matters to a ping-pong; a stream hardly waits, and does it in the usual way.
-            for &workload in workloads.iter().filter(|workload| **workload == Workload::Rtt || wait == waits[0]) {
-                add(&mut cases, options, (transport, wait, workload));
+            for &workload in &workloads {
+                if is_measured_by(workload, wait, waits) && is_wanted(workload, transport, options) {
+                    add(&mut cases, options, (transport, wait, workload));
+                }
             }
         }
     }
     cases
 }
 
+/// How one waits matters to a ping-pong; a stream hardly waits, and does it in the usual way. Where the processor time of
+/// each side counts nobody spins: that would look like work.
+fn is_measured_by(workload: Workload, wait: Wait, waits: &[Wait]) -> bool {
+    match workload {
+        Workload::Rtt => true,
+        Workload::Copies => wait == Wait::Block,
+        Workload::Stream | Workload::Cpu | Workload::Layer => wait == waits[0],
+    }
+}
+
+/// Of each way of copying one mechanism or two are enough, unless the user chooses.
+fn is_wanted(workload: Workload, transport: Transport, options: &Options) -> bool {
+    workload != Workload::Copies || !options.only.is_empty() || WAYS_OF_COPYING.contains(&transport)
+}
+
 /// What is measured unless the user chooses. A file is streamed, never sent to and fro.
 fn workloads(options: &Options) -> Vec<Workload> {
     match (options.workloads.is_empty(), &options.input) {
         (false, _) => options.workloads.clone(),
-        (true, None) => vec![Workload::Rtt, Workload::Stream, Workload::Cpu],
+        (true, None) => vec![Workload::Rtt, Workload::Stream, Workload::Cpu, Workload::Copies],
         (true, Some(_)) => vec![Workload::Stream, Workload::Cpu],
     }
 }
@@ -69,6 +88,7 @@ fn sizes(workload: Workload, quick: bool) -> &'static [usize] {
         (Workload::Cpu, true) => &[64 * KIB],
         (Workload::Cpu, false) => &[64 * KIB, MIB],
         (Workload::Layer, _) => &[4 * KIB, 64 * KIB],
+        (Workload::Copies, _) => &[MIB],
     }
 }
 
@@ -78,7 +98,7 @@ fn temperatures(workload: Workload, quick: bool) -> &'static [bool] {
     match (workload, quick) {
         (Workload::Rtt | Workload::Layer, _) => &[false],
         (Workload::Stream, false) => &[true, false],
-        (Workload::Stream, true) | (Workload::Cpu, _) => &[true],
+        (Workload::Stream, true) | (Workload::Cpu | Workload::Copies, _) => &[true],
     }
 }
 
@@ -108,5 +128,15 @@ mod tests {
                 assert!(cases.iter().any(|case| case.transport == *transport && case.workload == workload));
             }
         }
+        let copies = || cases.iter().filter(|case| case.workload == Workload::Copies);
+        assert!(copies().map(|case| case.transport).eq(WAYS_OF_COPYING.iter().copied()));
+        assert!(copies().all(|case| case.wait == Wait::Block && case.cold));
+    }
+
+    #[test]
+    fn copies_of_every_transport_are_counted_when_it_is_chosen() {
+        let workloads = vec![Workload::Copies];
+        let cases = cases(&Options { only: Transport::ALL.to_vec(), workloads, ..Options::default() }, true);
+        assert!(cases.iter().map(|case| case.transport).eq(Transport::ALL.iter().copied()));
     }
 }

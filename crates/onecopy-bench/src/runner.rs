@@ -248,6 +248,7 @@ impl Row {
     fn measured(case: &Case, figures: &Figures, baselines: &Baselines) -> Self {
         match case.workload {
             Workload::Rtt => Self::round_trip(case, figures, baselines),
+            Workload::Copies => Self::counted(case, figures),
             _ => Self::one_way(case, figures, baselines),
         }
     }

@@ -137,6 +137,51 @@ fn the_json_has_the_documented_form() {
     assert_eq!(workloads, ["rtt", "stream", "stream", "cpu"]);
 }
 
+/// What one side copied for each byte of payload: in user space, and by the kernel.
+fn copied(row: &Value, side: &str) -> [f64; 2] {
+    let bytes = |field: &str| row[side][field].as_u64().unwrap_or_else(|| panic!("no {field} in {row}")) as f64;
+    let payload_bytes = row["messages"].as_u64().unwrap() * row["size_bytes"].as_u64().unwrap();
+    assert_eq!(bytes("payload_bytes"), payload_bytes as f64, "{row}");
+    ["user_copied_bytes", "kernel_copied_bytes"].map(|field| bytes(field) / payload_bytes as f64)
+}
+
+#[test]
+fn each_side_counts_the_bytes_that_it_copies() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    // In user space and by the kernel, at the sender and at the receiver. The fragments of a message are put together.
+    let expected = [
+        ("pipe", [[0.0, 1.0], [0.0, 1.0]]),
+        ("unix-stream", [[0.0, 1.0], [0.0, 1.0]]),
+        ("posix-shm", [[1.0, 0.0], [1.0, 0.0]]),
+        ("cma-read", [[0.0, 0.0], [0.0, 1.0]]),
+        ("cma-write", [[0.0, 1.0], [0.0, 0.0]]),
+        ("unix-dgram", [[1.0, 1.0], [1.0, 1.0]]),
+    ];
+    let five = json(&bench(&["--json", "--quick", "--workload", "copies"]).end());
+    let chosen = json(&bench(&["--json", "--quick", "--workload", "copies", "--only", "unix-dgram"]).end());
+    let all: Vec<_> = rows(&five).iter().chain(rows(&chosen)).collect();
+    assert_eq!(all.len(), expected.len(), "{all:?}");
+    for (row, (mechanism, sides)) in all.into_iter().zip(expected) {
+        assert_eq!(row["mechanism"], mechanism);
+        if let Some(reason) = row["skipped"].as_str() {
+            skip("each_side_counts_the_bytes_that_it_copies", &format!("{mechanism}: {reason}"));
+            continue;
+        }
+        assert_eq!((&row["verified"], &row["size_bytes"]), (&true.into(), &(1 << 20).into()), "{row}");
+        for (side, expected) in ["sender", "receiver"].into_iter().zip(sides) {
+            assert_fields(&row[side], &["payload_bytes", "user_copied_bytes", "kernel_copied_bytes", "cpu_ns_per_gib"]);
+            assert!(row[side]["cpu_ns_per_gib"].as_f64().unwrap() > 0.0, "{row}");
+            // Headers of some ten bytes come with each message, or with each fragment of 100 KiB.
+            let found = copied(row, side);
+            let is_right = |(found, expected): (&f64, &f64)| (*expected..*expected + 0.001).contains(found);
+            assert!(
+                found.iter().zip(&expected).all(is_right),
+                "{mechanism}, the {side}: {found:?} and not {expected:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn one_byte_that_is_corrupted_on_the_way_fails_every_row() {
     let _watchdog = watchdog(Duration::from_secs(100));
@@ -148,7 +193,7 @@ fn one_byte_that_is_corrupted_on_the_way_fails_every_row() {
     let ended = corrupt(&["--json", "--quick", "--only", "pipe,unix-dgram,udp,sysv-mq", "--size", "4K"]).end();
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     let report = json(&ended);
-    assert_eq!(rows(&report).len(), 12);
+    assert_eq!(rows(&report).len(), 16);
     for row in rows(&report) {
         assert_eq!(row["verified"], false, "{row}");
         assert!(row["error"].as_str().unwrap().contains("byte 2048 of message 0"), "{row}");
@@ -277,7 +322,7 @@ fn wrong_usage_is_one_line_and_measures_nothing() {
     let missing = missing.to_str().unwrap();
     let cases: &[(&[&str], &[&str])] = &[
         (&["--only", "pigeon"], &["`pigeon` is not measured", "pipe, fifo"]),
-        (&["--workload", "juggle"], &["`juggle` is no workload", "rtt, stream, cpu, layer"]),
+        (&["--workload", "juggle"], &["`juggle` is no workload", "rtt, stream, cpu, layer, copies"]),
         (&["--size", "7"], &["7 bytes", "8 to 1073741824"]),
         (&["--size", "2G"], &["2147483648 bytes", "8 to 1073741824"]),
         (&["--size", "12q"], &["12q"]),
@@ -323,12 +368,12 @@ fn figures_are_exported_and_compared() {
     let exports = ["--export-json", &before, "--export-csv", &csv, "--export-html", &html];
     bench(&[&some[..], &exports[..]].concat()).end().succeeds();
     let report: Value = serde_json::from_slice(&std::fs::read(&before).unwrap()).unwrap();
-    assert_eq!(rows(&report).len(), 6);
+    assert_eq!(rows(&report).len(), 8);
     let lines = std::fs::read_to_string(&csv).unwrap();
-    assert_eq!(lines.lines().count(), 7, "{lines}");
+    assert_eq!(lines.lines().count(), 9, "{lines}");
     assert!(lines.starts_with("mechanism,kind,workload,size_bytes,"), "{lines}");
     let page = std::fs::read_to_string(&html).unwrap();
-    assert!(page.starts_with("<!doctype html>") && page.matches("<tr>").count() == 9, "{page}");
+    assert!(page.starts_with("<!doctype html>") && page.matches("<tr>").count() == 12, "{page}");
 
     let ended = bench(&[&some[..], &["--compare", &before]].concat()).end();
     let text = String::from_utf8(ended.succeeds()).unwrap();
@@ -347,7 +392,10 @@ fn no_line_is_longer_than_a_terminal_of_80_columns() {
     for line in text.lines() {
         assert!(line.chars().count() < 80, "{} columns: {line}", line.chars().count());
     }
-    assert!(text.contains("Small messages:") && text.contains("Large messages:"), "{text}");
+    assert!(
+        text.contains("copied each byte") && text.contains("Small messages:") && text.contains("Large messages:"),
+        "{text}"
+    );
 }
 
 #[test]

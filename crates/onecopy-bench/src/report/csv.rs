@@ -1,10 +1,12 @@
 //! The rows as comma-separated values (RFC 4180): one line each, a column for each figure.
 
-use super::{Report, Row};
+use super::{Report, Row, SideWork};
 
 const HEADER: &str = "mechanism,kind,workload,size_bytes,cold,wait,messages,bytes_per_s,ratio_to_memcpy,p50_ns,p99_ns,\
                       p999_ns,max_ns,ratio_to_cache_line,plain_bytes_per_s,ratio_to_plain,fragmented,copies,cpu_ns_per_kib,lost,runs,\
-                      spread,verified,error,skipped";
+                      spread,verified,error,skipped,sender_payload_bytes,sender_user_copied_bytes,\
+                      sender_kernel_copied_bytes,sender_cpu_ns_per_gib,receiver_payload_bytes,\
+                      receiver_user_copied_bytes,receiver_kernel_copied_bytes,receiver_cpu_ns_per_gib";
 
 impl Report {
     /// The rows as comma-separated values, with a header. What a row lacks is empty.
@@ -47,6 +49,19 @@ fn line(row: &Row) -> String {
         field(row.verified),
         quoted(row.error.as_deref().unwrap_or_default()),
         quoted(row.skipped.as_deref().unwrap_or_default()),
+        side(row.sender),
+        side(row.receiver),
+    ]
+    .join(",")
+}
+
+/// The four fields of one side.
+fn side(work: Option<SideWork>) -> String {
+    [
+        field(work.map(|work| work.payload_bytes)),
+        field(work.map(|work| work.user_copied_bytes)),
+        field(work.map(|work| work.kernel_copied_bytes)),
+        field(work.map(|work| work.cpu_ns_per_gib)),
     ]
     .join(",")
 }

@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
+use super::copies::in_words;
 use super::table::{bytes, duration, rate};
-use super::{Report, Row};
+use super::{Report, Row, SideWork};
+use crate::Workload;
 
 const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}\
                      table{border-collapse:collapse;width:100%}th,td{padding:.25rem .6rem;text-align:right;\
@@ -26,7 +28,7 @@ impl Report {
         for sentence in self.advice() {
             let _ = writeln!(page, "<p>{}</p>", escape(&sentence));
         }
-        for workload in crate::Workload::ALL {
+        for workload in Workload::ALL {
             self.section(workload.name(), &mut page);
         }
         self.skipped(&mut page);
@@ -41,6 +43,9 @@ impl Report {
         let rows: Vec<_> = self.rows.iter().filter(|row| row.workload.as_deref() == Some(workload)).collect();
         if rows.is_empty() {
             return;
+        }
+        if workload == Workload::Copies.name() {
+            return copies_section(&rows, page);
         }
         let _ = write!(
             page,
@@ -63,9 +68,37 @@ impl Report {
     }
 }
 
+/// Who copied how much; the bar shows the copies of both sides.
+fn copies_section(rows: &[&Row], page: &mut String) {
+    page.push_str(
+        "<h2>copies</h2>\n<p>Bytes copied for each byte of payload, in user space + by the kernel, and processor time for each \
+         GiB.</p>\n<table><tr><th>mechanism</th><th>size</th><th>sender</th><th>its CPU</th><th>receiver</th>\
+         <th>its CPU</th><th>sum</th><th>verified</th><th></th></tr>\n",
+    );
+    let most = rows.iter().filter_map(|row| row.counted_copies()).fold(0.0, f64::max);
+    for row in rows {
+        let side = |work: Option<SideWork>| work.map_or(["-".into(), "-".into()], |work| [work.split(), work.cpu()]);
+        let ([sender, sender_cpu], [receiver, receiver_cpu]) = (side(row.sender), side(row.receiver));
+        let cells = [
+            escape(&row.mechanism),
+            row.size_bytes.map_or_else(|| "-".into(), bytes),
+            sender,
+            sender_cpu,
+            receiver,
+            receiver_cpu,
+            row.counted_copies().map_or_else(|| "-".into(), |copies| format!("{copies:.2}")),
+            verdict(row),
+        ];
+        page.push_str(&table_row(row, &cells, row.counted_copies().map_or(0.0, |copies| 100.0 * copies / most)));
+    }
+    page.push_str("</table>\n");
+    for sentence in in_words(rows) {
+        let _ = writeln!(page, "<p>{}</p>", escape(&sentence));
+    }
+}
+
 fn line(row: &Row, most: f64) -> String {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
-    let good = row.verified == Some(true);
     let share = weight(row).map_or(0.0, |weight| 100.0 * weight / most);
     let cells = [
         escape(&row.mechanism),
@@ -78,11 +111,21 @@ fn line(row: &Row, most: f64) -> String {
         ),
         or_dash(row.copies.map(|copies| copies.to_string())),
         or_dash(row.cpu_ns_per_kib.map(|ns| duration(ns * f64::from(1 << 20)))),
-        escape(&row.error.clone().unwrap_or_else(|| if good { "yes" } else { "no" }.into())),
+        verdict(row),
     ];
+    table_row(row, &cells, share)
+}
+
+/// Whether it verified, or what failed.
+fn verdict(row: &Row) -> String {
+    let good = if row.verified == Some(true) { "yes" } else { "no" };
+    escape(row.error.as_deref().unwrap_or(good))
+}
+
+fn table_row(row: &Row, cells: &[String], share: f64) -> String {
     format!(
         "<tr{}><td>{}</td><td class=\"bar\"><div style=\"width:{share:.1}%\"></div></td></tr>\n",
-        if good { "" } else { " class=\"bad\"" },
+        if row.verified == Some(true) { "" } else { " class=\"bad\"" },
         cells.join("</td><td>")
     )
 }

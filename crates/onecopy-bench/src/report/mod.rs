@@ -2,6 +2,7 @@
 
 mod advice;
 mod compare;
+mod copies;
 mod csv;
 mod html;
 mod json;
@@ -9,6 +10,7 @@ mod table;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::copies::SideWork;
 pub use crate::host::Host;
 use crate::measure::Figures;
 use crate::options::{Wait, Workload};
@@ -117,12 +119,19 @@ pub struct Row {
     /// Whether messages went in fragments, because the mechanism carries none of this size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fragmented: Option<bool>,
-    /// How many times a message's bytes are copied.
+    /// How many times a message's bytes are copied, as the mechanism is known to do it; what both sides counted stands in
+    /// `sender` and `receiver`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub copies: Option<u32>,
     /// Processor time of both sides for each KiB: the median of the runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_ns_per_kib: Option<f64>,
+    /// Workload copies: what the sender did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sender: Option<SideWork>,
+    /// Workload copies: what the receiver did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receiver: Option<SideWork>,
     /// Messages that never arrived, where that can happen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost: Option<u64>,

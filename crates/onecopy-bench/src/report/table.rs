@@ -6,7 +6,7 @@ use super::{Report, Row};
 use crate::options::Workload;
 
 /// A figure of a row, and what it sorts by: the best first.
-type Sorting = fn(&Row) -> f64;
+pub(super) type Sorting = fn(&Row) -> f64;
 
 impl Report {
     /// A table for each workload, the best rows first, then what failed, what was skipped, warnings, and what to use.
@@ -16,6 +16,7 @@ impl Report {
         sections.extend(self.round_trips());
         sections.extend([true, false].into_iter().filter_map(|cold| self.streams(cold)));
         sections.extend(self.processor());
+        sections.extend(self.copies());
         sections.extend(self.layers());
         sections.extend(self.remarks());
         let advice = self.advice().iter().map(|sentence| wrap(sentence, "")).collect::<Vec<_>>().join("\n");
@@ -39,7 +40,7 @@ impl Report {
         text.lines().map(|line| wrap(line, "")).collect::<Vec<_>>().join("\n")
     }
 
-    fn rows_of(&self, workload: Workload, keep: impl Fn(&Row) -> bool, by: Sorting) -> Vec<&Row> {
+    pub(super) fn rows_of(&self, workload: Workload, keep: impl Fn(&Row) -> bool, by: Sorting) -> Vec<&Row> {
         let wanted = |row: &&Row| row.is_of(workload) && row.is_measured() && keep(row);
         let mut rows: Vec<_> = self.rows.iter().filter(wanted).collect();
         rows.sort_by(|a, b| a.size_bytes.cmp(&b.size_bytes).then(by(a).total_cmp(&by(b))));
@@ -151,21 +152,21 @@ impl Report {
 }
 
 /// A table whose first column stands on the left and all others on the right. A line is left free between sizes.
-struct Columns {
+pub(super) struct Columns {
     table: Table,
     count: usize,
     last_size: Option<String>,
 }
 
 impl Columns {
-    fn new(names: &[&str]) -> Self {
+    pub(super) fn new(names: &[&str]) -> Self {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         table.set_header(cells(names.iter().map(|name| (*name).to_owned())));
         Self { table, count: names.len(), last_size: None }
     }
 
-    fn add<const N: usize>(&mut self, row: [String; N]) {
+    pub(super) fn add<const N: usize>(&mut self, row: [String; N]) {
         let size = row[1].clone();
         if self.last_size.as_ref().is_some_and(|last| *last != size) {
             self.table.add_row(vec![""; self.count]);
@@ -175,7 +176,7 @@ impl Columns {
     }
 
     /// The table with its title, or nothing when there are no rows.
-    fn under(mut self, title: &str, rows: &[&Row]) -> Option<String> {
+    pub(super) fn under(mut self, title: &str, rows: &[&Row]) -> Option<String> {
         if rows.is_empty() {
             return None;
         }
@@ -195,7 +196,7 @@ fn cells(texts: impl IntoIterator<Item = String>) -> Vec<Cell> {
     texts.into_iter().enumerate().map(aligned).collect()
 }
 
-fn size(row: &Row) -> String {
+pub(super) fn size(row: &Row) -> String {
     row.size_bytes.map_or_else(String::new, bytes)
 }
 
@@ -203,7 +204,7 @@ fn number(value: Option<u32>) -> String {
     value.map_or_else(|| "-".into(), |value| value.to_string())
 }
 
-fn ratio(value: Option<f64>) -> String {
+pub(super) fn ratio(value: Option<f64>) -> String {
     match value {
         None => "-".into(),
         Some(value) if value >= 100.0 => format!("{value:.0}"),
@@ -220,7 +221,7 @@ fn cpu_per_gib(row: &Row) -> String {
     row.cpu_ns_per_kib.map_or_else(|| "-".into(), |ns| duration(ns * f64::from(1 << 20)))
 }
 
-fn verified(row: &Row) -> String {
+pub(super) fn verified(row: &Row) -> String {
     match (row.verified, row.lost) {
         (Some(true), Some(lost)) if lost > 0 => "lost".into(),
         (Some(true), _) => "yes".into(),
@@ -261,7 +262,7 @@ pub(super) fn duration(ns: f64) -> String {
 }
 
 /// Breaks a text into lines of at most 79 columns, the second and all further ones indented.
-fn wrap(text: &str, indent: &str) -> String {
+pub(super) fn wrap(text: &str, indent: &str) -> String {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         let line = lines.last_mut().expect("there is a line");

@@ -6,7 +6,7 @@ pub(crate) mod memcpy;
 pub(crate) mod rtt;
 pub(crate) mod stream;
 
-use onecopy::Error;
+use onecopy::{Error, Tally};
 
 use crate::clock;
 use crate::control::{Check, Run, Sample};
@@ -22,19 +22,23 @@ pub(crate) type Go<'a> = &'a mut dyn FnMut() -> Result<(), String>;
 pub(crate) struct Stopwatch {
     start_ns: u64,
     start_cpu_ns: u64,
+    start_tally: Tally,
 }
 
 impl Stopwatch {
     pub(crate) fn start() -> Self {
         let start_cpu_ns = clock::cpu_ns();
-        Self { start_ns: clock::now_ns(), start_cpu_ns }
+        Self { start_ns: clock::now_ns(), start_cpu_ns, start_tally: Tally::now() }
     }
 
     pub(crate) fn stop(self, messages: u64, lost: u64, mismatch: Option<String>) -> Sample {
+        let copied = Tally::now().since(self.start_tally);
         Sample {
             start_ns: self.start_ns,
             end_ns: clock::now_ns(),
             cpu_ns: clock::cpu_ns() - self.start_cpu_ns,
+            user_copied_bytes: copied.user_bytes,
+            kernel_copied_bytes: copied.kernel_bytes,
             messages,
             lost,
             mismatch,

@@ -17,6 +17,7 @@ Examples:
   onecopy bench --size 64K,1M --workload stream        throughput at two sizes
   onecopy bench --input film.mkv --only posix-mq       a real file instead of the pattern
   onecopy bench --workload layer                       this library against plain system calls
+  onecopy bench --workload copies                      who copies each byte, and how often
   onecopy bench --quick --export-json before.json      keep the figures, and later:
   onecopy bench --quick --compare before.json          what changed by more than noise";
 
@@ -24,13 +25,13 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// The mechanisms to measure, with commas between them; all unless said
+    /// The mechanisms to measure, with commas between them; all unless said (for copies, five that differ)
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     only: Vec<Transport>,
     /// The sizes of messages, as 64, 4K or 1M, with commas between them
     #[arg(long, value_name = "BYTES,…", value_delimiter = ',', value_parser = units::size)]
     size: Vec<u64>,
-    /// The workloads, with commas between them: rtt, stream, cpu, layer; the first three unless said
+    /// The workloads, with commas between them: rtt, stream, cpu, layer, copies; all but layer unless said
     #[arg(long, value_name = "W,…", value_delimiter = ',')]
     workload: Vec<Workload>,
     /// Stream the bytes of this file instead of a pattern
