@@ -103,10 +103,12 @@ impl Transport {
 
     /// How many times the bytes of a message are copied on their way from the sender's memory to the receiver's.
     ///
-    /// Of memory that both map the mechanism says that it depends: through the ring it is two.
+    /// Of memory that both map the mechanism says that it depends: through the ring it is two. A System V queue takes and gives
+    /// a message right behind its type, so each side copies it there or from there, too.
     #[must_use]
     pub fn copies(self) -> u32 {
-        self.mechanism().info().copies.short.parse().unwrap_or(2)
+        let beside_a_type = if self == Self::SysvMq { 2 } else { 0 };
+        self.mechanism().info().copies.short.parse().unwrap_or(2) + beside_a_type
     }
 
     /// Whether messages can be lost on the way, so that the receiver has to count them.

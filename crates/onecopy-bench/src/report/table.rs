@@ -142,7 +142,7 @@ impl Report {
         fragmented.dedup();
         if !fragmented.is_empty() {
             lines.push(format!(
-                "note: with 4 copies, messages went in fragments, since they are longer than {} can carry",
+                "note: with two copies more, messages went in fragments, since they are longer than {} can carry",
                 fragmented.join(", ")
             ));
         }
