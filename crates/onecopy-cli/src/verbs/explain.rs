@@ -10,7 +10,7 @@ use rustix::termios::tcgetwinsize;
 use crate::cli::Cli;
 use crate::failure::{Failure, print};
 
-mod json;
+pub(super) mod json;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -80,7 +80,7 @@ fn behind_descriptor(address: &Address) -> Option<Mechanism> {
 }
 
 /// The columns of the terminal, so far as lines are good to read.
-fn width() -> usize {
+pub(super) fn width() -> usize {
     let columns = tcgetwinsize(std::io::stdout()).map_or(80, |size| usize::from(size.ws_col));
     if columns == 0 { 80 } else { columns.clamp(40, 100) }
 }
@@ -158,7 +158,8 @@ impl Page {
     fn limits(&mut self, limits: &[Limit]) {
         let values: Vec<(String, &str)> = limits.iter().map(shown).collect();
         let widest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);
-        let names = widest(&mut limits.iter().map(|limit| limit.name.len()));
+        // A name that is longer than this stands out instead of moving all others' values.
+        let names = widest(&mut limits.iter().map(|limit| limit.name.len()).filter(|len| *len <= 24));
         let numbers = widest(&mut values.iter().map(|(number, _)| number.len()));
         let units = widest(&mut values.iter().map(|(_, unit)| unit.len()));
         for (index, (limit, (number, unit))) in limits.iter().zip(&values).enumerate() {
@@ -200,7 +201,7 @@ impl Page {
 }
 
 /// A value and its unit, round numbers of bytes in larger units.
-fn shown(limit: &Limit) -> (String, &'static str) {
+pub(super) fn shown(limit: &Limit) -> (String, &'static str) {
     match limit.value {
         // What the kernel calls unlimited here is a page or so below 2^64.
         Value::Number(number) if number >= 1 << 60 && matches!(limit.unit, "bytes" | "pages") => {
@@ -223,7 +224,7 @@ fn bytes(number: u64) -> (String, &'static str) {
 }
 
 /// `text` in lines of at most `width` characters, so far as its words allow.
-fn wrap(text: &str, width: usize) -> Vec<String> {
+pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         let line = lines.last_mut().expect("there is always a line");

@@ -1,12 +1,9 @@
-//! The limits in force for this process on this machine, and how to raise them.
+//! The limits in force for this process on this machine, which of them are low, and how to raise them.
 
+mod source;
 mod table;
 
 use std::fmt;
-use std::io::ErrorKind;
-
-use rustix::fs::statvfs;
-use rustix::process::{Resource, getrlimit};
 
 use crate::Mechanism;
 use table::{LIMITS, Row};
@@ -36,6 +33,84 @@ pub struct Limit {
     pub source: String,
     /// The command that raises it, or why none can.
     pub how_to_raise: String,
+    /// Which values get in the way of ordinary work, for a limit where that can be said.
+    pub advice: Option<Advice>,
+}
+
+impl Limit {
+    /// Whether the present value gets in the way of ordinary work, as [`Limit::advice`] says. What is unlimited, or not there,
+    /// or cannot be read, does not count as low.
+    ///
+    /// ```
+    /// use onecopy::limits::limits;
+    ///
+    /// for limit in limits().iter().filter(|limit| limit.is_low()) {
+    ///     let advice = limit.advice.as_ref().expect("what is low has advice");
+    ///     println!("{} is {}: {}; {}", limit.name, limit.value, advice.because, advice.remedy.command);
+    /// }
+    /// ```
+    #[must_use]
+    pub fn is_low(&self) -> bool {
+        let (Some(advice), Some(number)) = (&self.advice, self.value.number()) else { return false };
+        match advice.low_if {
+            LowIf::Below(enough) => number < enough,
+            LowIf::BelowUnlessZero(enough) => number != 0 && number < enough,
+            LowIf::Above(harmless) => number > harmless,
+        }
+    }
+}
+
+/// When a limit is low, why that matters, and what helps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Advice {
+    /// Which values are low.
+    pub low_if: LowIf,
+    /// What goes wrong with a low value.
+    pub because: &'static str,
+    /// What sets it to the first value that is not low.
+    pub remedy: Remedy,
+}
+
+/// The values of a limit that get in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LowIf {
+    /// Those below this one.
+    Below(u64),
+    /// Those below this one but 0, which stands for no limit.
+    BelowUnlessZero(u64),
+    /// Those above this one: the limit is a switch that forbids more the higher it is.
+    Above(u64),
+}
+
+impl LowIf {
+    /// The nearest value that is not low.
+    #[must_use]
+    pub fn enough(self) -> u64 {
+        match self {
+            Self::Below(number) | Self::BelowUnlessZero(number) | Self::Above(number) => number,
+        }
+    }
+}
+
+impl fmt::Display for LowIf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Below(number) => write!(f, "below {number}"),
+            Self::BelowUnlessZero(number) => write!(f, "below {number}, except 0"),
+            Self::Above(number) => write!(f, "above {number}"),
+        }
+    }
+}
+
+/// A command for a shell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Remedy {
+    /// The command, with the value filled in.
+    pub command: String,
+    /// Whether this process may not run it with success, but root may.
+    pub as_root: bool,
 }
 
 /// The value of a limit.
@@ -73,20 +148,6 @@ impl fmt::Display for Value {
     }
 }
 
-/// Where a limit is found.
-enum Source {
-    /// The field with this index, from 0, of a file below /proc/sys.
-    Sysctl(&'static str, usize),
-    /// A resource limit, with its name and the option of prlimit(1).
-    Resource(Resource, &'static str, &'static str),
-    /// The size of the file system at /dev/shm, in bytes.
-    SharedMemorySize,
-    /// What is free there.
-    SharedMemoryFree,
-    /// Part of the kernel's interface or of the C library.
-    Constant(u64),
-}
-
 /// Every limit that this library knows, each once.
 #[must_use]
 pub fn limits() -> Vec<Limit> {
@@ -107,86 +168,46 @@ impl Row {
             unit: self.unit,
             meaning: self.meaning,
             source: self.source.place(),
-            how_to_raise: self.source.remedy(),
+            how_to_raise: self.source.how_to_raise(),
+            advice: self.low.map(|(low_if, because)| {
+                let remedy = self.source.remedy(low_if.enough());
+                Advice { low_if, because, remedy }
+            }),
         }
     }
 }
 
-impl Source {
-    fn value(&self) -> Value {
-        match self {
-            Self::Sysctl(path, field) => read_field(path, *field),
-            Self::Resource(resource, ..) => getrlimit(*resource).current.map_or(Value::Unlimited, Value::Number),
-            Self::SharedMemorySize => shared_memory(|size, _| size),
-            Self::SharedMemoryFree => shared_memory(|_, free| free),
-            Self::Constant(number) => Value::Number(*number),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(value: Value, low_if: LowIf) -> Limit {
+        let remedy = Remedy { command: "true".into(), as_root: false };
+        let advice = Some(Advice { low_if, because: "of this test", remedy });
+        Limit { name: "x", value, unit: "", meaning: "", source: "".into(), how_to_raise: "".into(), advice }
+    }
+
+    #[test]
+    fn low_begins_where_the_advice_says() {
+        let low = |number, low_if| limit(Value::Number(number), low_if).is_low();
+        assert!(low(9, LowIf::Below(10)) && !low(10, LowIf::Below(10)) && low(0, LowIf::Below(10)));
+        assert!(low(9, LowIf::BelowUnlessZero(10)) && !low(0, LowIf::BelowUnlessZero(10)));
+        assert!(low(1, LowIf::Above(0)) && !low(0, LowIf::Above(0)));
+        for value in [Value::Unlimited, Value::Absent, Value::Unreadable] {
+            assert!(!limit(value, LowIf::Below(u64::MAX)).is_low(), "{value}");
         }
     }
 
-    fn place(&self) -> String {
-        match self {
-            Self::Sysctl(path, _) => format!("/proc/sys/{path}"),
-            Self::Resource(_, name, _) => (*name).into(),
-            Self::SharedMemorySize | Self::SharedMemoryFree => "statvfs of /dev/shm".into(),
-            Self::Constant(_) => "a constant".into(),
-        }
-    }
-
-    fn remedy(&self) -> String {
-        match self {
-            Self::Sysctl("kernel/pty/nr", _) => "it counts: close some".into(),
-            Self::Sysctl("kernel/yama/ptrace_scope", _) => {
-                "to allow more, as root: sysctl -w kernel.yama.ptrace_scope=0".into()
+    #[test]
+    fn what_is_enough_is_not_low() {
+        for row in LIMITS {
+            let mut limit = row.read();
+            if let Some(advice) = &limit.advice {
+                let enough = advice.low_if.enough();
+                assert!(advice.remedy.command.contains(&enough.to_string()) || limit.unit == "bytes", "{limit:?}");
+                limit.value = Value::Number(enough);
+                assert!(!limit.is_low(), "{limit:?}");
             }
-            Self::Sysctl(path @ "kernel/sem", _) => sysctl(path, "'SEMMSL SEMMNS SEMOPM SEMMNI'"),
-            Self::Sysctl(path @ "net/ipv4/ip_local_port_range", _) => sysctl(path, "'FIRST LAST'"),
-            Self::Sysctl(path @ ("net/ipv4/tcp_wmem" | "net/ipv4/tcp_rmem"), _) => sysctl(path, "'MIN DEFAULT MAX'"),
-            Self::Sysctl(path, _) => sysctl(path, "N"),
-            Self::Resource(resource, _, option) => resource_remedy(*resource, option),
-            Self::SharedMemorySize | Self::SharedMemoryFree => {
-                "as root: mount -o remount,size=SIZE /dev/shm; a container's is set when it starts (--shm-size)".into()
-            }
-            Self::Constant(_) => "it cannot be raised".into(),
         }
-    }
-}
-
-fn sysctl(path: &str, value: &str) -> String {
-    format!("as root: sysctl -w {}={value}", path.replace('/', "."))
-}
-
-/// prlimit(1) takes the units of the kernel, where ulimit's differ from shell to shell.
-fn resource_remedy(resource: Resource, option: &str) -> String {
-    let limits = getrlimit(resource);
-    match limits.maximum {
-        None => format!("prlimit --pid $$ {option}=N:"),
-        Some(maximum) if limits.current.is_some_and(|current| current < maximum) => {
-            format!("prlimit --pid $$ {option}=N: up to {maximum}; above that as root")
-        }
-        Some(_) => format!("as root: prlimit --pid PID {option}=N; for good in limits.conf"),
-    }
-}
-
-fn read_field(path: &str, field: usize) -> Value {
-    match std::fs::read_to_string(format!("/proc/sys/{path}")) {
-        Ok(text) => match text.split_whitespace().nth(field).and_then(|word| word.parse().ok()) {
-            Some(number) => Value::Number(number),
-            None => Value::Unreadable,
-        },
-        Err(error) if error.kind() == ErrorKind::NotFound => Value::Absent,
-        Err(_) => Value::Unreadable,
-    }
-}
-
-fn shared_memory(pick: fn(u64, u64) -> u64) -> Value {
-    match statvfs("/dev/shm") {
-        // A tmpfs without a limit says 0 blocks.
-        Ok(stat) if stat.f_blocks == 0 => Value::Unlimited,
-        Ok(stat) => {
-            let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-            Value::Number(pick(bytes(stat.f_blocks), bytes(stat.f_bavail)))
-        }
-        Err(rustix::io::Errno::NOENT) => Value::Absent,
-        Err(_) => Value::Unreadable,
     }
 }

@@ -1,17 +1,24 @@
-//! Whether this kernel has a mechanism, by the cheapest call that tells.
+//! Whether this kernel has a mechanism and lets this process use it, by the cheapest call that tells: one of the mechanism's
+//! own wherever that leaves nothing behind.
 
 use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicU32;
 
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::{Access, MemfdFlags, access, memfd_create};
+use rustix::fs::{Access, FlockOperation, MemfdFlags, access, fcntl_lock, flock, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, ipproto, socket_with};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{getpid, test_kill_process};
 use rustix::pty::{OpenptFlags, openpt};
+use rustix::thread::futex;
 
 use super::Mechanism;
 use crate::memory::remote::RemoteProcess;
 use crate::message::posix_mq::PosixQueue;
 use crate::message::sysv_mq::SysvQueue;
+use crate::sys::{sysv_sem, sysv_shm};
 use crate::{Error, PosixName, SysvName};
 
 /// A key and a name that hardly anybody uses. It does no harm if somebody does.
@@ -28,32 +35,42 @@ pub(super) fn of(mechanism: Mechanism) -> Result<(), String> {
         Mechanism::Udp => internet(mechanism, SocketType::DGRAM, None),
         Mechanism::Sctp => internet(mechanism, SocketType::STREAM, Some(ipproto::SCTP)),
         Mechanism::PosixMq => opens(mechanism, PosixName::new(UNLIKELY_NAME).and_then(|name| PosixQueue::open(&name))),
-        // One option of the kernel switches all three kinds of System V objects.
-        Mechanism::SysvMq | Mechanism::SysvShm | Mechanism::SysvSemaphore => {
-            opens(mechanism, SysvName::key(UNLIKELY_KEY).and_then(|name| SysvQueue::open(&name)))
-        }
+        // One option of the kernel switches all three kinds of System V objects, a seccomp filter each of them.
+        Mechanism::SysvMq => opens(mechanism, SysvName::key(UNLIKELY_KEY).and_then(|name| SysvQueue::open(&name))),
+        Mechanism::SysvShm => looks(mechanism, "shmget", sysv_shm::get(UNLIKELY_KEY, sysv_shm::ANY_SIZE, 0)),
+        Mechanism::SysvSemaphore => looks(mechanism, "semget", sysv_sem::get(UNLIKELY_KEY, sysv_sem::ANY_COUNT, 0)),
         Mechanism::PosixShm | Mechanism::PosixNamedSemaphore => {
-            call(mechanism, "access of /dev/shm", access("/dev/shm", Access::READ_OK | Access::EXEC_OK))
+            call(mechanism, "access of /dev/shm", access("/dev/shm", Access::WRITE_OK | Access::EXEC_OK))
         }
         Mechanism::AnonymousMapping => {
             call(mechanism, "memfd_create", memfd_create("onecopy-availability", MemfdFlags::CLOEXEC))
         }
         Mechanism::CmaRead | Mechanism::CmaWrite => attach(mechanism),
         Mechanism::Eventfd => call(mechanism, "eventfd", eventfd(0, EventfdFlags::CLOEXEC)),
-        // What every Linux kernel has, and what lives in memory that was asked for above.
-        Mechanism::Pipe
-        | Mechanism::Fifo
-        | Mechanism::FileMapping
-        | Mechanism::PosixUnnamedSemaphore
+        Mechanism::Pipe => call(mechanism, "pipe2", pipe_with(PipeFlags::CLOEXEC)),
+        // What all of these sleep on; the words lie in memory that was asked for above.
+        Mechanism::PosixUnnamedSemaphore
         | Mechanism::Futex
-        | Mechanism::RecordLock
-        | Mechanism::FileLock
         | Mechanism::Mutex
         | Mechanism::Condvar
         | Mechanism::Barrier
-        | Mechanism::Rwlock
-        | Mechanism::SignalStandard
-        | Mechanism::SignalRealtime => Ok(()),
+        | Mechanism::Rwlock => call(mechanism, "futex", futex::wake(&AtomicU32::new(0), futex::Flags::PRIVATE, 1)),
+        Mechanism::RecordLock => lock(mechanism, "fcntl", |file| fcntl_lock(file, ALONE)),
+        Mechanism::FileLock => lock(mechanism, "flock", |file| flock(file, ALONE)),
+        Mechanism::SignalStandard | Mechanism::SignalRealtime => call(mechanism, "kill", test_kill_process(getpid())),
+        // What every Linux kernel has, and what only a path could try.
+        Mechanism::Fifo | Mechanism::FileMapping => Ok(()),
+    }
+}
+
+/// Nobody else has the file that is tried: it never waits.
+const ALONE: FlockOperation = FlockOperation::NonBlockingLockExclusive;
+
+/// Locks a file that only this process has; where there are no such files, nothing is known.
+fn lock(mechanism: Mechanism, name: &str, take: impl FnOnce(OwnedFd) -> Result<(), Errno>) -> Result<(), String> {
+    match memfd_create("onecopy-availability", MemfdFlags::CLOEXEC) {
+        Ok(file) => call(mechanism, name, take(file)),
+        Err(_) => Ok(()),
     }
 }
 
@@ -85,6 +102,16 @@ fn opens<T>(mechanism: Mechanism, result: crate::Result<T>) -> Result<(), String
     match result {
         Err(Error::Os { call, source, .. }) if matches!(source.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
             Err(refused(mechanism, call, &source))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The same, of an attempt that only asks for an identifier.
+fn looks(mechanism: Mechanism, call: &str, result: io::Result<i32>) -> Result<(), String> {
+    match result {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+            Err(refused(mechanism, call, &error))
         }
         _ => Ok(()),
     }

@@ -8,6 +8,7 @@ pub(crate) mod sigpipe;
 pub(crate) mod socket_options;
 pub(crate) mod sysctl;
 pub(crate) mod sysv;
+pub(crate) mod sysv_sem;
 pub(crate) mod sysv_shm;
 
 use rustix::io::Errno;
