@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::failure::Failure;
-use crate::verbs::{bench, completions, create, explain, man, read, recv, rm, send, write};
+use crate::verbs::{bench, completions, create, doctor, explain, man, read, recv, rm, send, write};
 
 /// Send, receive, list, measure and explain, over any Linux inter-process communication mechanism.
 #[derive(Debug, Parser)]
@@ -33,6 +33,8 @@ pub(crate) enum Verb {
     Create(create::Arguments),
     /// Remove an object
     Rm(rm::Arguments),
+    /// Say what this machine allows, which limits are low, and how to raise them
+    Doctor(doctor::Arguments),
     /// Explain a mechanism: what it is, who may reach it, copies, limits here, traps
     Explain(explain::Arguments),
     /// Print the completions for a shell
@@ -58,6 +60,7 @@ impl Verb {
             Self::Write(arguments) => write::run(&arguments),
             Self::Create(arguments) => create::run(&arguments),
             Self::Rm(arguments) => rm::run(&arguments),
+            Self::Doctor(arguments) => doctor::run(&arguments),
             Self::Explain(arguments) => explain::run(&arguments),
             Self::Completions(arguments) => completions::run(&arguments),
             Self::Man(arguments) => man::run(&arguments),

@@ -45,7 +45,7 @@ struct Answer {
 
 /// A limit; `value` is null where there is none, and `state` says why.
 #[derive(Serialize)]
-struct InForce {
+pub(in crate::verbs) struct InForce {
     name: &'static str,
     value: Option<u64>,
     state: &'static str,
@@ -63,7 +63,8 @@ pub(super) fn all() -> Result<String, Failure> {
     to_text(&All { version: 1, mechanisms: Mechanism::ALL.into_iter().map(One::of).collect() })
 }
 
-fn to_text(value: &impl Serialize) -> Result<String, Failure> {
+/// `value` as a text of one object, with the line's end.
+pub(in crate::verbs) fn to_text(value: &impl Serialize) -> Result<String, Failure> {
     match serde_json::to_string_pretty(value) {
         Ok(text) => Ok(text + "\n"),
         Err(error) => Err(Failure::failed(format!("cannot write JSON: {error}"))),
