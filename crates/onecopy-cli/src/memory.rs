@@ -1,9 +1,10 @@
 //! Memory that `read` and `write` reach: shared, or another process's.
 
-use onecopy::memory::Region;
 use onecopy::memory::remote::{RemoteProcess, Transfer};
+use onecopy::memory::{Region, maps};
 use onecopy::open::{self, OpenOptions, Shape};
 use onecopy::{Address, Error};
+use rustix::io::Errno;
 
 use crate::endpoint::remedy;
 use crate::failure::Failure;
@@ -65,6 +66,31 @@ impl Memory {
             Self::Remote { process, start, .. } => partial(process.write(start + offset, bytes)),
         }
     }
+
+    /// Why the byte at `offset` could not be reached; of another process with what is mapped there, or nearest to it.
+    pub(crate) fn failure(&self, offset: u64, error: Error) -> Failure {
+        let no_memory = error.raw_os_error() == Some(Errno::FAULT.raw_os_error());
+        match (self, Failure::from(error)) {
+            (Self::Remote { process, start, .. }, Failure::Failed(text)) if no_memory => {
+                let near = around(process.pid(), start.saturating_add(offset));
+                Failure::Failed(near.map_or(text.clone(), |near| format!("{text}; {near}")))
+            }
+            (_, failure) => failure,
+        }
+    }
+}
+
+/// What is mapped at an address of a process, or nearest to it.
+fn around(pid: u32, address: u64) -> Option<String> {
+    let map = maps::nearest(pid, address).ok().flatten()?;
+    Some(match map.range() {
+        range if range.contains(&address) => format!("there is {map}"),
+        range if range.end == address => format!("the nearest mapping ends there: {map}"),
+        range if range.end < address => {
+            format!("the nearest mapping ends {} bytes before it: {map}", address - range.end)
+        }
+        range => format!("the nearest mapping begins {} bytes behind it: {map}", range.start - address),
+    })
 }
 
 fn whole(result: onecopy::Result<()>, bytes: usize) -> (usize, Option<Error>) {

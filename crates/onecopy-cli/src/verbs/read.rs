@@ -57,7 +57,7 @@ fn copy_out(memory: &Memory, offset: u64, len: u64, mut output: Output) -> Resul
         progress.advance(count);
         done += count as u64;
         if let Some(error) = error {
-            return Err(Failure::from(error).after(done, "bytes"));
+            return Err(memory.failure(offset + done, error).after(done, "bytes"));
         }
     }
     output.commit()

@@ -64,7 +64,7 @@ fn copy_in(memory: &Memory, offset: u64, room: u64, mut input: Input, address: &
         progress.advance(written);
         done += written as u64;
         if let Some(error) = error {
-            return Err(Failure::from(error).after(done, "bytes"));
+            return Err(memory.failure(offset + done, error).after(done, "bytes"));
         }
         if fits < count {
             return Err(Failure::failed(format!(

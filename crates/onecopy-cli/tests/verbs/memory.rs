@@ -80,6 +80,7 @@ fn the_memory_of_a_process_is_read_and_written_and_holes_are_exact() {
     let address = |len: usize| format!("mem:{}:{}+{len}", owner.id(), line.trim());
     assert_eq!(onecopy(["read", &address(6)]).end().succeeds(), b"remote");
     let partial = onecopy(["read", &address(12_288)]).end();
+    let nothing = onecopy(["read", &format!("mem:{}:0x10+8", owner.id())]).end();
     onecopy(["write", &address(6)]).input("writer").end().succeeds();
     onecopy(["write", &address(6)]).input("too long").end().fails_with(1, &["does not fit", "6 bytes"]);
     owner.stdin.take().unwrap().write_all(b"\n").unwrap();
@@ -93,6 +94,8 @@ fn the_memory_of_a_process_is_read_and_written_and_holes_are_exact() {
         "{}",
         partial.stderr
     );
+    assert!(partial.stderr.contains("the nearest mapping ends there: "), "{}", partial.stderr);
+    nothing.fails_with(1, &["process_vm_readv", "0x10+8", "the nearest mapping begins ", " bytes behind it: "]);
 }
 
 #[test]

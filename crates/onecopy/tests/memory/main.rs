@@ -6,6 +6,7 @@ mod support;
 mod anonymous;
 mod bounds;
 mod file_mapping;
+mod maps;
 mod posix_shm;
 mod remote;
 mod ring;
