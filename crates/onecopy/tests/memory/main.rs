@@ -8,6 +8,7 @@ mod bounds;
 mod file_mapping;
 mod maps;
 mod posix_shm;
+mod process_vm;
 mod remote;
 mod ring;
 mod sysv_shm;

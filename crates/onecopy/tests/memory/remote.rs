@@ -26,36 +26,29 @@ const BIG: usize = 16 << 20;
 const SIZES: [usize; 10] = [0, 1, 63, 64, 65, PAGE, (64 << 10) - 1, (64 << 10) + 1, (1 << 20) + 3, BIG];
 
 /// Where the second process has what, and who its second thread is.
-struct Target {
-    peer: Peer,
-    process: RemoteProcess,
+pub(crate) struct Target {
+    pub(crate) peer: Peer,
+    pub(crate) process: RemoteProcess,
     /// 16 MiB of `big_content()`.
-    big: u64,
+    pub(crate) big: u64,
     /// Two pages of `pattern(2 * PAGE, 2)`, a hole of one page, then a page of zeros.
-    holed: u64,
+    pub(crate) holed: u64,
     /// A page that cannot be accessed at all.
-    forbidden: u64,
+    pub(crate) forbidden: u64,
     /// A page of `pattern(PAGE, 3)` that can only be read.
-    read_only: u64,
+    pub(crate) read_only: u64,
     /// A page of a file, and behind it one that lies beyond the end of that file.
-    past_end: u64,
-    thread: u32,
+    pub(crate) past_end: u64,
+    pub(crate) thread: u32,
 }
 
 impl Target {
-    fn start(test: &str) -> Self {
+    pub(crate) fn start(test: &str) -> Self {
         Self::start_as(test, "target")
     }
 
-    fn start_as(test: &str, role: &str) -> Self {
-        let (reader, writer) = pipe::pair().unwrap();
-        let stdin = Stdio::from(writer.as_fd().try_clone_to_owned().unwrap());
-        let peer = Peer::configure(test, role, &[], |command| {
-            command.stdin(stdin);
-        });
-        drop(writer);
-        let message = FramedReceiver::new(reader).recv().unwrap().expect("the addresses of the second process");
-        let words: Vec<u64> = message.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
+    pub(crate) fn start_as(test: &str, role: &str) -> Self {
+        let (peer, words) = start_and_ask(test, role);
         let process = RemoteProcess::open(peer.pid()).unwrap();
         let thread = u32::try_from(words[5]).unwrap();
         let [big, holed, forbidden, read_only, past_end] = words[..5].try_into().unwrap();
@@ -63,8 +56,27 @@ impl Target {
     }
 }
 
+/// A second process, and the words that it tells.
+pub(crate) fn start_and_ask(test: &str, role: &str) -> (Peer, Vec<u64>) {
+    let (reader, writer) = pipe::pair().unwrap();
+    let stdin = Stdio::from(writer.as_fd().try_clone_to_owned().unwrap());
+    let peer = Peer::configure(test, role, &[], |command| {
+        command.stdin(stdin);
+    });
+    drop(writer);
+    let message = FramedReceiver::new(reader).recv().unwrap().expect("the addresses of the second process");
+    (peer, message.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect())
+}
+
+/// In the second process: tells words to the first.
+pub(crate) fn answer(words: &[u64]) {
+    let message: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
+    FramedSender::new(pipe::PipeWriter::from_fd(stdin, "fd:0").unwrap()).send(&message).unwrap();
+}
+
 /// The second process: lays its pages out, tells their addresses, and waits to be killed.
-fn serve(role: &str) {
+pub(crate) fn serve(role: &str) {
     let big = pages(BIG / PAGE, &big_content());
     let holed = pages(4, &pattern(2 * PAGE, 2));
     // SAFETY: the third page of the four mapped above.
@@ -88,10 +100,7 @@ fn serve(role: &str) {
         std::thread::sleep(Duration::from_secs(60));
     });
     let thread = told.recv().unwrap().cast_unsigned();
-    let words = [big as u64, holed as u64, forbidden as u64, read_only as u64, past_end as u64, thread.into()];
-    let message: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    let stdin = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
-    FramedSender::new(pipe::PipeWriter::from_fd(stdin, "fd:0").unwrap()).send(&message).unwrap();
+    answer(&[big as u64, holed as u64, forbidden as u64, read_only as u64, past_end as u64, thread.into()]);
     match role {
         "leader exits" => {
             end_first_thread();
@@ -128,7 +137,7 @@ fn pages(count: usize, content: &[u8]) -> *mut u8 {
 }
 
 /// The content of the 16 MiB: a pattern of 1 MiB and a bit, over and over, which unoptimised code has ready at once.
-fn big_content() -> Vec<u8> {
+pub(crate) fn big_content() -> Vec<u8> {
     let mut content = pattern((1 << 20) + 17, 1).repeat(16);
     content.truncate(BIG);
     content
@@ -253,7 +262,7 @@ fn more_vectors_than_one_call_takes() {
 }
 
 /// A slice whose memory is the same 2 MiB again and again.
-fn repeated(total: usize) -> &'static mut [u8] {
+pub(crate) fn repeated(total: usize) -> &'static mut [u8] {
     const PIECE: usize = 2 << 20;
     let file = rustix::fs::memfd_create("repeated", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
     rustix::fs::ftruncate(&file, PIECE as u64).unwrap();
