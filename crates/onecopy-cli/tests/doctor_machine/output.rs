@@ -158,6 +158,8 @@ fn exit_codes_are_those_of_every_verb() {
         assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{wrong:?}: {output:?}");
         assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), 1, "{output:?}");
     }
+    let foreign = doctor(&["--probe", "4194304,4096,4096"]).output().unwrap();
+    assert_eq!(foreign.status.code(), Some(2), "no process but its parent: {foreign:?}");
     let help = doctor(&["--help"]).output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     assert!(help.contains("onecopy doctor --all") && !help.contains("--probe"), "{help}");

@@ -77,6 +77,7 @@ fn availability(mechanism: Mechanism, attach: &Attach, surroundings: &Surroundin
     };
     match outcome {
         Outcome::Works => Ok(()),
+        Outcome::Unknown(_) => mechanism.availability(),
         other => Err(other.reason(surroundings)),
     }
 }

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use onecopy::memory::remote::RemoteProcess;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getppid, setrlimit};
 
 use super::surroundings::Surroundings;
 use crate::failure::{Failure, plain, print};
@@ -87,6 +87,10 @@ impl FromStr for FirstProcess {
 /// The second process: tells where its words lie, reads and writes the first process's, lets that one do the same, and tells
 /// what it has received.
 pub(in crate::verbs::doctor) fn second_process(first: &FirstProcess) -> Result<(), Failure> {
+    // Else `--probe` would write into any process that this user may trace.
+    if getppid().is_none_or(|parent| parent.as_raw_nonzero().get().cast_unsigned() != first.pid) {
+        return Err(Failure::usage("--probe is for a child of the process that it names"));
+    }
     OFFERED.store(WORD, Ordering::Relaxed);
     // A filter that kills need not leave a core file behind.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
@@ -129,7 +133,8 @@ impl Attach {
         }
     }
 
-    fn all(outcome: &Outcome) -> Self {
+    /// All four went the same way.
+    pub(super) fn all(outcome: &Outcome) -> Self {
         Self {
             reads_child: outcome.clone(),
             writes_child: outcome.clone(),
@@ -187,10 +192,12 @@ impl Attach {
             return "Cross-memory attach works: a process and its child read and wrote each other, one copy each."
                 .into();
         };
-        let what = match failed.len() {
-            4 => "does not work here".to_owned(),
+        let what = match (failed.len(), first) {
+            (4, Outcome::Unknown(_)) => "could not be tried here".to_owned(),
+            (4, _) => "does not work here".to_owned(),
             _ => {
-                format!("works in part: {} failed", failed.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "))
+                let names: Vec<&str> = failed.iter().map(|(name, _)| *name).collect();
+                format!("works in part: {} failed", names.join(", "))
             }
         };
         let why = first.reason(surroundings);
@@ -284,6 +291,15 @@ impl Outcome {
         }
     }
 
+    /// In one word.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::Works => "works",
+            Self::Refused(_) | Self::Killed(_) => "refused",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+
     /// Why it did not work, so far as this machine as a whole explains it.
     pub(super) fn reason(&self, surroundings: &Surroundings) -> String {
         let filtered = surroundings.has_seccomp_filter();
@@ -361,6 +377,8 @@ mod tests {
             assert!(verdict.contains(words) && verdict.contains("does not work here"), "{verdict}");
             assert!(verdict.contains("`onecopy doctor --pid PID`"), "{verdict}");
         }
+        let unknown = Attach::all(&Outcome::Unknown("no process".into())).verdict(&plain);
+        assert!(unknown.starts_with("Cross-memory attach could not be tried here: no process; "), "{unknown}");
         let mut half = Attach::all(&Outcome::Works);
         half.reads_parent = Outcome::Refused(1);
         let verdict = half.verdict(&yama);

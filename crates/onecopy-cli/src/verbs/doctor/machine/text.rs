@@ -20,6 +20,11 @@ struct Section {
 }
 
 impl Section {
+    /// The lines that are kept for it whatever comes before.
+    fn least(&self) -> usize {
+        if self.lines.is_empty() { 0 } else { (2 + self.lines.len()).min(6) }
+    }
+
     /// Its lines if there are any, in at most `room` lines with the empty one before; what does not fit is counted.
     fn fit(self, room: usize, style: Style) -> Vec<String> {
         if self.lines.is_empty() || room < 4 {
@@ -41,9 +46,11 @@ impl Section {
 /// What is refused and what is low, in at most 23 lines.
 pub(super) fn summary(report: &Report, style: Style) -> String {
     let mut lines = verdict(report, style);
-    for section in [refused(report, style), low(report, style), notes(report)] {
-        lines.extend(section.fit(LINES.saturating_sub(FOOTER + lines.len()), style));
-    }
+    let (refused, low, notes) = (refused(report, style), low(report, style), notes(report));
+    let room = |lines: &[String], others: usize| LINES.saturating_sub(FOOTER + lines.len() + others);
+    lines.extend(refused.fit(room(&lines, low.least()), style));
+    lines.extend(low.fit(room(&lines, 0), style));
+    lines.extend(notes.fit(room(&lines, 0), style));
     lines.push(String::new());
     lines.push("Every mechanism and limit: onecopy doctor --all. One process: --pid PID.".into());
     lines.join("\n") + "\n"
@@ -163,7 +170,9 @@ fn attach(report: &Report, style: Style) -> Vec<String> {
     let rows = report.attach.named();
     let line = |(what, outcome): (&str, &Outcome)| match outcome {
         Outcome::Works => vec![format!("{INDENT}{what:<23}  {}", style.good("works"))],
-        other => beside(&format!("{INDENT}{what:<23}  "), &style.bad("refused"), &other.reason(&report.surroundings)),
+        other => {
+            beside(&format!("{INDENT}{what:<23}  "), &style.bad(other.word()), &other.reason(&report.surroundings))
+        }
     };
     rows.into_iter().flat_map(line).collect()
 }
@@ -215,7 +224,37 @@ fn surroundings(report: &Report) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use onecopy::Mechanism;
+    use onecopy::limits::limits;
+
+    use super::super::Attach;
+    use super::super::surroundings::Surroundings;
     use super::*;
+
+    #[test]
+    fn the_worst_of_machines_fits_a_terminal_too() {
+        let why =
+            |mechanism: Mechanism| format!("{mechanism} is refused for a reason of its own, which takes two lines");
+        let surroundings = Surroundings {
+            seccomp_mode: Some(2),
+            own_pid_namespace: Some(true),
+            own_ipc_namespace: Some(true),
+            ..Surroundings::nowhere()
+        };
+        let report = Report {
+            mechanisms: Mechanism::ALL.map(|mechanism| (mechanism, Err(why(mechanism)))).into(),
+            attach: Attach::all(&Outcome::Refused(1)),
+            limits: limits(),
+            surroundings,
+        };
+        let summary = summary(&report, Style::plain());
+        let lines: Vec<&str> = summary.lines().collect();
+        assert!(lines.len() <= LINES, "{} lines:\n{summary}", lines.len());
+        assert!(lines.iter().all(|line| line.chars().count() <= COLUMNS), "{summary}");
+        assert!(summary.starts_with("0 of the 30 mechanisms work here."), "{summary}");
+        assert!(summary.contains(" lines more: onecopy doctor --all"), "{summary}");
+        assert_eq!(summary.contains("Low limits"), report.low().count() > 0, "{summary}");
+    }
 
     #[test]
     fn a_section_counts_what_does_not_fit() {
