@@ -181,19 +181,18 @@ fn attach(report: &Report, style: Style) -> Vec<String> {
 fn limit_lines(limit: &Limit, style: Style) -> Vec<String> {
     let (number, unit) = shown(limit);
     let head = format!("{INDENT}{:<29}  {number} {unit}", limit.name);
-    let raised = limit.value != Value::Absent && limit.source != "a constant";
-    let meaning = match &limit.advice {
-        Some(advice) if limit.is_low() => {
-            format!("{}; low, as it is {}: {}", limit.meaning, advice.low_if, advice.because)
-        }
-        _ if raised => format!("{}; {}", limit.meaning, limit.how_to_raise),
-        _ => limit.meaning.to_owned(),
-    };
     let mut lines = vec![head.trim_end().to_owned()];
-    lines.extend(indented(&meaning, 2 * INDENT.len()));
-    if limit.is_low() {
-        lines[0] = style.low(&lines[0]);
-        lines.extend(limit.advice.as_ref().map(|advice| format!("{INDENT}{INDENT}{}", prompted(advice))));
+    let mut below = |text: &str| lines.extend(indented(text, 2 * INDENT.len()));
+    below(limit.meaning);
+    match &limit.advice {
+        Some(advice) if limit.is_low() => {
+            below(&format!("low, as it is {}: {}", advice.low_if, advice.because));
+            lines[0] = style.low(&lines[0]);
+            // Unwrapped, so that it can be copied.
+            lines.push(format!("{INDENT}{INDENT}{}", prompted(advice)));
+        }
+        _ if limit.value == Value::Absent || limit.source == "a constant" => {}
+        _ => below(&limit.how_to_raise),
     }
     lines
 }
