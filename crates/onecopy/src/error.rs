@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::Deadline;
+use crate::memory::permission::Diagnosis;
 
 /// The result of an operation of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -24,6 +25,18 @@ pub enum Error {
         source: io::Error,
         /// What would help, where that is known.
         remedy: Option<String>,
+    },
+    /// The kernel does not let this process reach the memory of another one.
+    #[error("{call} on {object}: {source} ({})", diagnosis.of_call(call))]
+    NotPermitted {
+        /// The system call, as its man page names it.
+        call: &'static str,
+        /// The address of the memory.
+        object: String,
+        /// What the kernel answered; [`io::Error::raw_os_error`] is the `errno`.
+        source: io::Error,
+        /// Which rule refused, the evidence, and what would help: found out after the refusal.
+        diagnosis: Box<Diagnosis>,
     },
     /// The operation would have had to wait, and [`Deadline::Now`] forbids that. Nothing was transferred.
     #[error("{operation} on {object} would have to wait")]
@@ -196,7 +209,7 @@ impl Error {
     #[must_use]
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
-            Self::Os { source, .. } => source.raw_os_error(),
+            Self::Os { source, .. } | Self::NotPermitted { source, .. } => source.raw_os_error(),
             _ => None,
         }
     }

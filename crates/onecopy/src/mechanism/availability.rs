@@ -130,7 +130,9 @@ fn attach(mechanism: Mechanism) -> Result<(), String> {
         .and_then(|this| this.read(byte.as_ptr().addr() as u64, &mut copy))
         .and_then(|transfer| transfer.complete(1));
     match result {
-        Err(Error::Os { call, source, .. }) => Err(refused(mechanism, call, &source)),
+        Err(Error::Os { call, source, .. } | Error::NotPermitted { call, source, .. }) => {
+            Err(refused(mechanism, call, &source))
+        }
         _ => Ok(()),
     }
 }

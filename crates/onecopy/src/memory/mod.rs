@@ -10,7 +10,7 @@
 //!
 //! [`ring`] sends messages through any of rows 12 to 15, [`attach`] sends them by rows 16 and 17. A [`window`] names memory
 //! that others reach by rows 16 and 17, by a token that travels over any mechanism; [`buffer`] is memory that is good for it.
-//! [`maps`] lists what a process has mapped, and so what rows 16 and 17 can reach.
+//! [`maps`] lists what a process has mapped, and so what rows 16 and 17 can reach; [`permission`] says why the kernel refuses those two.
 //!
 //! Rows 12 to 15 give a [`Region`]: a mapping that others can write at any time. So a region hands out copies and never a
 //! reference to its bytes; the one exception is a [`Frozen`](anonymous::Frozen) mapping, whose bytes the kernel keeps from
@@ -26,6 +26,7 @@ mod guarded;
 pub mod maps;
 mod named_file;
 mod nonce;
+pub mod permission;
 pub mod posix_shm;
 mod region;
 pub mod remote;

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
+use crate::memory::permission::{Cause, Diagnosis};
 use crate::process::ProcessHandle;
 use crate::tally::count_kernel;
 use crate::{Error, Result};
@@ -155,9 +156,9 @@ impl RemoteProcess {
     ///
     /// # Errors
     ///
-    /// When not one byte could be read: EFAULT with the address; EPERM when the permission is missing; an error for which
-    /// [`Error::is_peer_gone`] holds when the process has exited. A process that exits after some bytes were read is that
-    /// error too, since nobody could say whose bytes they were.
+    /// When not one byte could be read: EFAULT with the address; [`Error::NotPermitted`] with the reason when the kernel
+    /// refuses; an error for which [`Error::is_peer_gone`] holds when the process has exited. A process that exits after
+    /// some bytes were read is that error too, since nobody could say whose bytes they were.
     pub fn read(&self, address: u64, buffer: &mut [u8]) -> Result<Transfer> {
         if buffer.is_empty() {
             return Ok(Transfer { bytes: 0, stopped: None });
@@ -340,14 +341,18 @@ impl RemoteProcess {
     }
 
     pub(super) fn error(&self, call: &'static str, address: u64, bytes: usize, errno: Errno) -> Error {
-        let error = Error::os(call, format!("mem:{}:{address:#x}+{bytes}", self.pid()), errno);
+        let object = format!("mem:{}:{address:#x}+{bytes}", self.pid());
+        if let Errno::EPERM | Errno::EACCES | Errno::ENOSYS | Errno::ESRCH = errno {
+            let diagnosis = Box::new(Diagnosis::of(self.pid()));
+            // A filter may say ESRCH of a process that is there.
+            if errno != Errno::ESRCH || diagnosis.of_call(call).cause == Cause::SelfDenied {
+                return Error::NotPermitted { call, object, source: errno.into(), diagnosis };
+            }
+        }
+        let error = Error::os(call, object, errno);
         match errno {
             Errno::EFAULT if call == READ => error.with_remedy("nothing readable is mapped there"),
             Errno::EFAULT => error.with_remedy("nothing writable is mapped there"),
-            Errno::EPERM => error.with_remedy(
-                "it needs the same user and group, capabilities that cover the other's, a dumpable process and a Yama \
-                 ptrace_scope that allows it, or CAP_SYS_PTRACE",
-            ),
             Errno::ESRCH => error.with_remedy("it has no memory: it has exited, or is a kernel thread"),
             _ => error,
         }

@@ -3,6 +3,7 @@
 pub(crate) mod inherited;
 pub(crate) mod mq;
 pub(crate) mod msg;
+pub(crate) mod pidfd_info;
 pub(crate) mod recvmsg;
 pub(crate) mod sigpipe;
 pub(crate) mod socket_options;

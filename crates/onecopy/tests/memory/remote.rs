@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::ptr;
 use std::time::{Duration, Instant};
 
+use onecopy::memory::permission::Cause;
 use onecopy::memory::remote::{RemoteProcess, RemoteRange};
 use onecopy::stream::framed::{FramedReceiver, FramedSender};
 use onecopy::stream::pipe;
@@ -422,7 +423,10 @@ fn without_permission_the_error_says_what_would_help() {
     .join()
     .unwrap();
     assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
-    assert!(error.to_string().contains("CAP_SYS_PTRACE"), "{error}");
+    let Error::NotPermitted { call: "process_vm_readv", diagnosis, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((diagnosis.pid, diagnosis.read.cause), (pid, Cause::OtherUid), "{error}");
+    assert!(error.to_string().contains(&diagnosis.read.to_string()), "{error}");
+    assert!(error.to_string().contains("uid 4321/4321/4321 here") && error.to_string().contains("setpriv"), "{error}");
 }
 
 #[test]
