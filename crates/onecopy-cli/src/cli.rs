@@ -33,7 +33,7 @@ pub(crate) enum Verb {
     Create(create::Arguments),
     /// Remove an object
     Rm(rm::Arguments),
-    /// Say what this machine allows, which limits are low, and how to raise them
+    /// Say what this machine allows and which limits are low, or why a process's memory cannot be read
     Doctor(doctor::Arguments),
     /// Explain a mechanism: what it is, who may reach it, copies, limits here, traps
     Explain(explain::Arguments),

@@ -1,20 +1,30 @@
-//! `onecopy doctor`: what this machine allows, what holds it back, and what would help.
+//! `onecopy doctor`: what keeps this machine, or one process of it, from working with us, and what would help.
 
 mod machine;
+mod process;
 
 use crate::failure::Failure;
 
 const EXAMPLES: &str = "\
 Examples:
-  onecopy doctor           what is refused here, and which limits are low
-  onecopy doctor --all     every mechanism, every limit, and how to raise it
-  onecopy doctor --json    the same for a program to read";
+  onecopy doctor                      what is refused here, and which limits are low
+  onecopy doctor --all                every mechanism, every limit, and how to raise it
+  onecopy doctor --pid 1234           may its memory be read and written, and if not, why
+  onecopy doctor --pid 1234 --json    for a program to read: see the field `cause`
+
+Exit code 0 when there is a report, whatever it says: a process that is `gone` is one too.";
+
+/// `PID_MAX_LIMIT`, which no number of a process reaches.
+const MAX_PID: i64 = 1 << 22;
 
 /// The options of `doctor`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// Show everything, as tables
+    /// The process whose memory is wanted
+    #[arg(long, value_name = "PID", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MAX_PID))]
+    pid: Option<u32>,
+    /// Show everything, however long that gets
     #[arg(long)]
     all: bool,
     /// Print one JSON object, of everything
@@ -26,8 +36,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    match &arguments.probe {
-        Some(first) => machine::second_process(first),
-        None => machine::run(arguments.all, arguments.json),
+    match (&arguments.probe, arguments.pid) {
+        (Some(first), _) => machine::second_process(first),
+        (None, Some(pid)) => process::run(pid, arguments.all, arguments.json),
+        (None, None) => machine::run(arguments.all, arguments.json),
     }
 }

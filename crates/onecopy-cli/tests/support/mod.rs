@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub(crate) use library::{Scratch, eventually, pattern, skip, unique, watchdog};
+#[allow(unused_imports, reason = "each test binary uses its own part of this file")]
+pub(crate) use library::{Peer, Scratch, argument, eventually, pattern, role, skip, unique, watchdog};
 
 /// How long a command may take before the test fails.
 const LIMIT: Duration = Duration::from_secs(100);
