@@ -7,9 +7,9 @@
 
 use crate::stage::{
     NOBODY, Said, Target, as_nobody, changed, doctor, doctor_by, has_sys_ptrace, is_root, onecopy_by, ordinary_doctor,
-    ordinary_group, ordinary_user,
+    ordinary_group, ordinary_user, possible, words,
 };
-use crate::support::{argument, role, skip};
+use crate::support::{Scratch, argument, program, role, skip};
 
 /// The second process of a test here: takes the ids that it is told, says so, and waits to be killed.
 fn play() {
@@ -124,4 +124,45 @@ fn a_refused_read_says_why_in_its_error() {
     let wrapper = if is_root() { as_nobody() } else { Vec::new() };
     let ended = onecopy_by(&wrapper, &["read", &address]).end();
     ended.fails_with(1, &[&address, "Operation not permitted", "not-dumpable: ", "PR_SET_DUMPABLE"]);
+}
+
+#[test]
+fn what_is_derived_for_the_reverse_is_what_the_other_side_finds() {
+    let test = "what_is_derived_for_the_reverse_is_what_the_other_side_finds";
+    let as_user = if is_root() { as_nobody() } else { Vec::new() };
+    let with = |more: &str| as_user.iter().cloned().chain(words(more)).collect::<Vec<String>>();
+    let mut sides = vec![with(""), Vec::new()];
+    if is_root() {
+        sides.push(with("--inh-caps=+net_raw --ambient-caps=+net_raw"));
+        sides.push(with("--inh-caps=+sys_ptrace --ambient-caps=+sys_ptrace"));
+        sides.extend(
+            ["setpriv --reuid=33 --regid=33 --clear-groups", "setpriv --ruid=4321 --euid=33 --clear-groups"].map(words),
+        );
+    }
+    if possible(test, "unshare -U -r") {
+        sides.extend([with("unshare -U -r"), with("unshare -U"), words("unshare -U -r")]);
+    }
+    let scratch = Scratch::new();
+    let copy = scratch.path("onecopy");
+    program("cp", [env!("CARGO_BIN_EXE_onecopy").as_ref(), copy.as_os_str()]).end().succeeds();
+    let targets: Vec<Target> = sides.iter().map(|side| Target::start(side)).collect();
+    let look = |from: usize, to: usize| {
+        let arguments =
+            [copy.to_str().unwrap(), "doctor", "--json", "--pid", &targets[to].pid().to_string()].map(str::to_owned);
+        let words: Vec<String> = sides[from].iter().cloned().chain(arguments).collect();
+        Said::by(program(&words[0], &words[1..]).end()).0
+    };
+    let mut derived = 0;
+    for one in 0..sides.len() {
+        for other in 0..one {
+            for (from, to) in [(one, other), (other, one)] {
+                let (there, here) = (look(from, to), look(to, from));
+                let (reverse, found) = (&there["reverse"]["allowed"], &here["read"]["allowed"]);
+                let sides = (&sides[from], &sides[to]);
+                assert!(reverse.is_null() || reverse == found, "{sides:?}: derived {there:#}, found {here:#}");
+                derived += usize::from(!reverse.is_null());
+            }
+        }
+    }
+    assert!(derived > 0, "nothing was derived");
 }

@@ -20,7 +20,7 @@ struct Info {
 
 const _: () = assert!(size_of::<Info>() == 72);
 
-/// `_IOWR(0xff, 11, struct pidfd_info)`, the same number on every architecture but three, where it is ENOTTY.
+/// `_IOWR(0xff, 11, struct pidfd_info)`. Where an architecture composes such numbers in another way it is ENOTTY.
 const PIDFD_GET_INFO: u32 = (3 << 30) | ((size_of::<Info>() as u32) << 16) | (0xff << 8) | 11;
 const PIDFD_INFO_COREDUMP: u64 = 1 << 4;
 const PIDFD_COREDUMP_USER: u32 = 1 << 2;

@@ -11,8 +11,10 @@ use crate::verbs::explain::{width, wrap};
 
 /// The width of the first column.
 const LABEL: usize = 16;
-/// How many remedies of each kind are shown without `--all`: a page has 24 lines.
-const SHOWN: usize = 3;
+/// The lines of a page without `--all`.
+const LINES: usize = 24;
+/// How many facts and how many remedies of each kind such a page shows: fewer when they don't fit.
+const SHOWN: [(usize, usize); 4] = [(9, 3), (9, 2), (9, 1), (2, 1)];
 
 pub(super) fn run(pid: u32, all: bool, json: bool) -> Result<(), Failure> {
     let diagnosis = Diagnosis::of(pid);
@@ -20,12 +22,26 @@ pub(super) fn run(pid: u32, all: bool, json: bool) -> Result<(), Failure> {
         return print(&json::text(&diagnosis)?);
     }
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    print(&Page { text: String::new(), width: width(), all, colour }.fill(&diagnosis))
+    print(&page(&diagnosis, width(), all, colour))
+}
+
+/// Everything that fits, or everything.
+fn page(diagnosis: &Diagnosis, width: usize, all: bool, colour: bool) -> String {
+    let draw = |facts, remedies| Page { text: String::new(), width, facts, remedies, all, colour }.fill(diagnosis);
+    if all {
+        return draw(usize::MAX, usize::MAX);
+    }
+    let [rest @ .., last] = SHOWN;
+    let pages = rest.into_iter().map(|(facts, remedies)| draw(facts, remedies));
+    pages.into_iter().find(|text| text.lines().count() <= LINES).unwrap_or_else(|| draw(last.0, last.1))
 }
 
 struct Page {
     text: String,
     width: usize,
+    /// How many facts are shown, and how many remedies of each kind.
+    facts: usize,
+    remedies: usize,
     all: bool,
     colour: bool,
 }
@@ -76,7 +92,7 @@ impl Page {
         }
         self.text += "\n";
         self.entry("Rule", &format!("{title}{}", verdict.cause.rule()));
-        for (index, fact) in verdict.evidence.iter().enumerate() {
+        for (index, fact) in verdict.evidence.iter().take(self.facts).enumerate() {
             self.entry(if index == 0 { "Evidence" } else { "" }, &visible(fact));
         }
         self.remedies("On a host", verdict.remedies.host);
@@ -84,8 +100,7 @@ impl Page {
     }
 
     fn remedies(&mut self, label: &str, remedies: &[&str]) {
-        let count = if self.all { remedies.len() } else { SHOWN };
-        for (index, remedy) in remedies.iter().take(count).enumerate() {
+        for (index, remedy) in remedies.iter().take(self.remedies).enumerate() {
             self.entry(if index == 0 { label } else { "" }, &format!("{}. {remedy}", index + 1));
         }
     }
@@ -103,11 +118,11 @@ impl Page {
 fn headline(diagnosis: &Diagnosis) -> String {
     let name = diagnosis.name.as_deref().map_or_else(String::new, |name| format!(" ({})", visible(name)));
     let verdict = match (diagnosis.read.allowed, diagnosis.write.allowed) {
-        (Some(true), Some(true)) => "its memory can be read and written from here",
-        (Some(true), _) => "its memory can be read from here, and not written",
-        (_, Some(true)) => "its memory can be written from here, and not read",
-        (None, _) | (_, None) => "whether its memory can be used from here is unknown",
-        _ => "its memory can neither be read nor written from here",
+        (Some(true), Some(true)) => "readable and writable from here",
+        (Some(true), _) => "readable from here, and not writable",
+        (_, Some(true)) => "writable from here, and not readable",
+        (None, _) | (_, None) => "whether it is readable and writable is unknown",
+        _ => "neither readable nor writable from here",
     };
     format!("Process {}{name}: {verdict}", diagnosis.pid)
 }
@@ -119,7 +134,7 @@ mod tests {
     use super::*;
 
     fn page(diagnosis: &Diagnosis, all: bool) -> String {
-        Page { text: String::new(), width: 80, all, colour: false }.fill(diagnosis)
+        super::page(diagnosis, 80, all, false)
     }
 
     /// A diagnosis of a process that cannot be used for this reason.
@@ -147,6 +162,18 @@ mod tests {
     }
 
     #[test]
+    fn a_page_leaves_out_what_does_not_fit_and_all_of_it_nothing() {
+        let mut diagnosis = refused(Cause::Capabilities);
+        diagnosis.write = refused(Cause::SelfDenied).write;
+        let text = page(&diagnosis, false);
+        assert!(text.lines().count() <= 24 && text.matches("Rule").count() == 2, "{text}");
+        let text = page(&diagnosis, true);
+        let remedies = diagnosis.read.remedies.host.len() + diagnosis.write.remedies.host.len();
+        assert!(text.lines().count() > 24 && text.matches("uid 33/33/33 there").count() == 6, "{text}");
+        assert!(text.matches("CAP_SYS_PTRACE").count() >= 1 && text.matches(". ").count() >= remedies, "{text}");
+    }
+
+    #[test]
     fn directions_that_differ_are_both_explained() {
         let mut diagnosis = refused(Cause::OtherUid);
         assert_eq!(page(&diagnosis, false).matches("Rule").count(), 1);
@@ -157,6 +184,6 @@ mod tests {
         diagnosis.reverse = diagnosis.read.clone();
         diagnosis.read = Diagnosis::of(std::process::id()).read;
         let text = page(&diagnosis, false);
-        assert!(text.starts_with("Process ") && text.contains("can be read from here, and not written"), "{text}");
+        assert!(text.starts_with("Process ") && text.contains(": readable from here, and not writable"), "{text}");
     }
 }

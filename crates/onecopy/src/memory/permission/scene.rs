@@ -76,6 +76,9 @@ impl Scene {
             Outcome::Untried(errno) => {
                 Verdict::unknown(format!("no child to try it could be made: {}", name_of(errno)))
             }
+            Outcome::Killed(signal) if signal != libc::SIGSYS => Verdict::unknown(format!(
+                "the child that tried it was killed by signal {signal}, which no filter sends"
+            )),
             Outcome::Killed(signal) => {
                 let what = format!("a child that tried it was killed by signal {signal}");
                 Verdict { killed_by: Some(signal), ..Verdict::refused(None, finding(what)) }

@@ -247,7 +247,10 @@ fn a_filter_on_this_process_is_named_with_what_it_did() {
         assert_eq!((verdict.cause, verdict.errno), (Cause::SelfDenied, Some(errno)));
         assert_eq!(verdict.evidence[1], "Seccomp: 2 in /proc/self/status");
     }
-    assert_eq!(filtered.self_denied(Outcome::Untried(libc::EAGAIN)).cause, Cause::Unknown);
+    for outcome in [Outcome::Untried(libc::EAGAIN), Outcome::Killed(libc::SIGINT)] {
+        let verdict = filtered.self_denied(outcome);
+        assert_eq!((verdict.allowed, verdict.cause), (None, Cause::Unknown), "{outcome:?} says nothing of a filter");
+    }
     let module = filtered.refused(libc::EPERM);
     assert!(module.cause == Cause::SecurityModule && module.evidence.last().unwrap().contains("seccomp"), "{module:?}");
     let unfiltered = scene(ordinary(), Some(closed()), Ok(()));
