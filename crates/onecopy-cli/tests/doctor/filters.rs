@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt as _;
 use libc::{SYS_process_vm_readv, SYS_process_vm_writev, c_long, sock_filter};
 
 use crate::stage::{Said, Target, doctor};
-use crate::support::Run;
+use crate::support::{Run, onecopy};
 
 /// A filter that answers `calls` with `answer`, for the process `pid` alone if one is named, and lets all others pass.
 pub(crate) fn filtered(run: Run, calls: &[c_long], pid: Option<u32>, answer: u32) -> Run {
@@ -116,4 +116,26 @@ fn a_filter_that_kills_for_one_process_alone_spares_the_doctor_too() {
     let said =
         Said::by(filtered(doctor(target.pid()), &BOTH, Some(target.pid()), libc::SECCOMP_RET_KILL_PROCESS).end());
     assert_eq!((&said.0["cause"], &said.0["read"]["killed_by_signal"]), (&"self-denied".into(), &libc::SIGSYS.into()));
+}
+
+#[test]
+fn explain_knows_what_a_filter_takes_away() {
+    let explain = |mechanism: &str, answer: u32| {
+        let run = filtered(onecopy(["explain", mechanism, "--json"]), &BOTH[1..], None, answer);
+        serde_json::from_slice::<serde_json::Value>(&run.end().succeeds()).unwrap()
+    };
+    for (answer, reason) in [
+        (
+            libc::SECCOMP_RET_KILL_PROCESS,
+            "process_vm_writev is refused here: a child that tried it was killed by signal 31",
+        ),
+        (
+            libc::SECCOMP_RET_ERRNO | libc::EACCES.cast_unsigned(),
+            "process_vm_writev is refused here: Permission denied (EACCES)",
+        ),
+    ] {
+        assert_eq!(explain("cma-read", answer)["available"], true);
+        let write = explain("cma-write", answer);
+        assert!(write["unavailable_because"].as_str().is_some_and(|text| text.starts_with(reason)), "{write:#}");
+    }
 }

@@ -7,7 +7,8 @@ const DESTINATION: &str = "A process and an address in its memory. The kernel ca
 
 const ACCESS: &str = "The kernel's check for tracing: every user and group id of the target equals the caller's, or \
                       CAP_SYS_PTRACE in the target's user namespace; the target is dumpable and has no capability that \
-                      the caller lacks; Yama, Landlock, other security modules and seccomp agree.";
+                      the caller lacks; Yama, Landlock, other security modules and seccomp agree. `onecopy doctor --pid PID` says \
+                      which of them refuses.";
 
 const RANGE: Answer = Answer {
     short: "range",

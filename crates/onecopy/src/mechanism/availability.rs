@@ -15,7 +15,7 @@ use rustix::pty::{OpenptFlags, openpt};
 use rustix::thread::futex;
 
 use super::Mechanism;
-use crate::memory::remote::RemoteProcess;
+use crate::memory::permission::Diagnosis;
 use crate::message::posix_mq::PosixQueue;
 use crate::message::sysv_mq::SysvQueue;
 use crate::sys::{sysv_sem, sysv_shm};
@@ -117,22 +117,17 @@ fn looks(mechanism: Mechanism, call: &str, result: io::Result<i32>) -> Result<()
     }
 }
 
-/// Reads a byte of this process. Not under a seccomp filter, which may answer by killing who asks: there only the attempt
-/// on the peer tells.
+/// Attaches to this process itself: from a child where a seccomp filter may answer by killing who asks.
 fn attach(mechanism: Mechanism) -> Result<(), String> {
-    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    if status.lines().any(|line| line.starts_with("Seccomp:") && line.ends_with('2')) {
-        return Ok(());
-    }
-    let byte = [1_u8];
-    let mut copy = [0_u8];
-    let result = RemoteProcess::open(std::process::id())
-        .and_then(|this| this.read(byte.as_ptr().addr() as u64, &mut copy))
-        .and_then(|transfer| transfer.complete(1));
-    match result {
-        Err(Error::Os { call, source, .. } | Error::NotPermitted { call, source, .. }) => {
-            Err(refused(mechanism, call, &source))
-        }
+    let own = Diagnosis::of(std::process::id());
+    let (call, verdict) = match mechanism {
+        Mechanism::CmaWrite => ("process_vm_writev", own.write),
+        _ => ("process_vm_readv", own.read),
+    };
+    match (verdict.allowed, verdict.errno) {
+        (Some(false), Some(errno)) => Err(refused(mechanism, call, &io::Error::from_raw_os_error(errno))),
+        (Some(false), None) => Err(format!("{call} is refused here: {}", verdict.evidence.join(", "))),
+        // A shortage says nothing about the kernel.
         _ => Ok(()),
     }
 }
