@@ -123,7 +123,7 @@ fn a_refused_read_says_why_in_its_error() {
     let address = format!("mem:{}:0x1000+16", target.pid());
     let wrapper = if is_root() { as_nobody() } else { Vec::new() };
     let ended = onecopy_by(&wrapper, &["read", &address]).end();
-    ended.fails_with(1, &[&address, "Operation not permitted", "not-dumpable: ", "PR_SET_DUMPABLE"]);
+    ended.fails_with(1, &[&address, "Operation not permitted", "(not-dumpable: ", "PR_SET_DUMPABLE"]);
 }
 
 #[test]

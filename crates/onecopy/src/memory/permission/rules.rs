@@ -143,7 +143,7 @@ impl Case<'_> {
             return None;
         }
         let kernel = self.target.dumpable.map(|_| "the kernel says that it is not dumpable".to_owned());
-        Some(Finding::new(Cause::NotDumpable, [self.ids_seen()].into_iter().chain(kernel).chain(self.owner())))
+        Some(Finding::new(Cause::NotDumpable, kernel.into_iter().chain(self.owner()).chain([self.ids_seen()])))
     }
 
     /// The one case in which `CAP_SYS_PTRACE` does not outweigh that a process is not dumpable: it has run its program before
