@@ -36,7 +36,7 @@ impl RemoteWindow {
     /// # Errors
     ///
     /// An error for which [`Error::is_peer_gone`] holds when the process has exited or executed another program, or the window
-    /// was closed. EPERM when the kernel does not let this process attach to the other. [`Error::Unsupported`]
+    /// was closed. [`Error::NotPermitted`] when the kernel does not let this process attach to the other. [`Error::Unsupported`]
     /// when the token comes from another pid namespace or another machine.
     pub fn open(token: &Token) -> Result<Self> {
         let here = Origin::here();
@@ -274,7 +274,7 @@ impl RemoteWindow {
             Ok(_) | Err(Errno::EFAULT) => {
                 Err(self.gone("the window was closed, or its process executed another program"))
             }
-            Err(Errno::ESRCH) => Err(self.gone("its process has exited")),
+            Err(Errno::ESRCH) if self.process.has_exited() => Err(self.gone("its process has exited")),
             Err(errno) => Err(self.process.error(READ, self.token.nonce_address, NONCE_BYTES, errno)),
         }
     }
