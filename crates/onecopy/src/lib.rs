@@ -21,6 +21,7 @@
 compile_error!("onecopy needs 64-bit Linux");
 
 pub mod address;
+pub mod channel;
 mod deadline;
 mod error;
 mod io;
@@ -39,6 +40,7 @@ mod transport;
 mod wait_strategy;
 
 pub use address::{Address, HostPort, ParseAddressError, PosixName, SysvName, UnixName};
+pub use channel::Channel;
 pub use deadline::Deadline;
 pub use error::{Error, Result};
 pub use mechanism::Mechanism;

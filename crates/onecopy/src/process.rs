@@ -56,6 +56,11 @@ impl ProcessHandle {
         self.start_ticks
     }
 
+    /// The pidfd.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     /// Whether it has exited. While it has not, its number belongs to nobody else.
     pub(crate) fn has_exited(&self) -> io::Result<bool> {
         has_exited(self.fd.as_fd())

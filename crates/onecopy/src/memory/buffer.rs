@@ -95,13 +95,13 @@ impl Buffer {
     }
 
     /// The first byte. Valid for as long as the buffer, wherever that is moved.
-    pub(super) fn base(&self) -> NonNull<u8> {
+    pub(crate) fn base(&self) -> NonNull<u8> {
         self.pages.as_ref().map_or(NonNull::dangling(), |pages| pages.base)
     }
 
     /// Takes the memory away from a writer that may still be at it, for good: about 1 ms for 64 MiB. A late write fails, and
     /// nothing else is ever mapped at these addresses.
-    pub(super) fn retire(mut self) {
+    pub(crate) fn retire(mut self) {
         if let Some(pages) = self.pages.take() {
             pages.retire();
         }

@@ -60,6 +60,13 @@ impl Nonce {
     pub(crate) fn value(&self) -> Value {
         self.value
     }
+
+    /// Whether it is still there: in a child made by fork it is not.
+    #[inline]
+    pub(crate) fn is_intact(&self) -> bool {
+        // Relaxed: the kernel cleared it before the child could run.
+        self.slot[0].load(Ordering::Relaxed) == self.value[0] && self.slot[1].load(Ordering::Relaxed) == self.value[1]
+    }
 }
 
 impl Drop for Nonce {

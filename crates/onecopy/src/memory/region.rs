@@ -107,6 +107,24 @@ impl Region {
         Self { base: attachment.into_base(), len, access, object, backing: Backing::Attached }
     }
 
+    /// The first `at` bytes and the rest, as regions of their own. Only for memory that nobody can shorten.
+    ///
+    /// # Panics
+    ///
+    /// When `at` is no boundary of pages inside of the region, or somebody can shorten it.
+    pub(crate) fn split(mut self, at: usize) -> (Self, Self) {
+        assert!(at > 0 && at < self.len && at.is_multiple_of(rustix::param::page_size()), "{at} of {}", self.len);
+        assert!(matches!(self.backing, Backing::Fixed), "the halves of {} end apart", self.object);
+        let (object, access) = (std::mem::take(&mut self.object), self.access);
+        let half = |base, len| Self { base, len, access, object: object.clone(), backing: Backing::Fixed };
+        // SAFETY: `at` lies within the mapping.
+        let middle = unsafe { self.base.add(at) };
+        let halves = (half(self.base, at), half(middle, self.len - at));
+        // Each half unmaps its own pages.
+        std::mem::forget(self);
+        halves
+    }
+
     /// Maps `len` bytes in place of what was mapped, perhaps at another address. Nothing borrows from the region meanwhile.
     pub(super) fn remap(&mut self, len: usize) -> Result<()> {
         // SAFETY: `self` owns the old range, and the unique borrow says that nobody uses an address in it.

@@ -5,6 +5,7 @@
 //! number of the process, an address there, and the permission that a debugger needs.
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
@@ -18,8 +19,8 @@ use crate::{Error, Result};
 /// How many ranges one system call takes on either side; longer lists are split.
 pub const IOV_MAX: usize = 1024;
 
-pub(super) const READ: &str = "process_vm_readv";
-pub(super) const WRITE: &str = "process_vm_writev";
+pub(crate) const READ: &str = "process_vm_readv";
+pub(crate) const WRITE: &str = "process_vm_writev";
 
 /// A range of addresses in another process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +151,11 @@ impl RemoteProcess {
     #[must_use]
     pub fn has_exited(&self) -> bool {
         self.handle.has_exited().unwrap_or(false)
+    }
+
+    /// A pidfd, which is readable once the process has exited.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
     }
 
     /// Reads from `address` on into `buffer`: as much as is readable there without a gap.
@@ -295,12 +301,12 @@ impl RemoteProcess {
     }
 
     /// One process_vm_readv(2), about which nothing is known afterwards but what it returned.
-    pub(super) fn readv(&self, local: &mut [IoSliceMut<'_>], remote: &[RemoteIoVec]) -> Result<usize, Errno> {
+    pub(crate) fn readv(&self, local: &mut [IoSliceMut<'_>], remote: &[RemoteIoVec]) -> Result<usize, Errno> {
         process_vm_readv(self.number(), local, remote).inspect(|&bytes| count_kernel(bytes))
     }
 
     /// One process_vm_writev(2), about which nothing is known afterwards but what it returned.
-    pub(super) fn writev(&self, local: &[IoSlice<'_>], remote: &[RemoteIoVec]) -> Result<usize, Errno> {
+    pub(crate) fn writev(&self, local: &[IoSlice<'_>], remote: &[RemoteIoVec]) -> Result<usize, Errno> {
         process_vm_writev(self.number(), local, remote).inspect(|&bytes| count_kernel(bytes))
     }
 
@@ -340,7 +346,7 @@ impl RemoteProcess {
         }
     }
 
-    pub(super) fn error(&self, call: &'static str, address: u64, bytes: usize, errno: Errno) -> Error {
+    pub(crate) fn error(&self, call: &'static str, address: u64, bytes: usize, errno: Errno) -> Error {
         let object = format!("mem:{}:{address:#x}+{bytes}", self.pid());
         if let Errno::EPERM | Errno::EACCES | Errno::ENOSYS | Errno::ESRCH = errno {
             let diagnosis = Box::new(Diagnosis::of(self.pid()));

@@ -66,6 +66,7 @@ mod sender;
 mod tests;
 
 pub use layout::{MIN_RING_BYTES, PIECE_BYTES, RING_BYTES};
+pub(crate) use receiver::Arrival;
 pub use receiver::{DEFAULT_LIMIT_BYTES, RingReceiver};
 pub use sender::RingSender;
 

@@ -18,21 +18,23 @@
 //! | futex wait, if `word` is still 1 | if it is 1: `word = 0`, futex wake |
 //!
 //! A peer can leave out the wake-up call, or move the sleeper to another word (FUTEX_REQUEUE): nobody sleeps longer than
-//! [`SLICE`] before looking again, at the peer's process too.
+//! [`SLICE`] before looking again, at the peer's process too. A side that has an alarm, a word of its own process that is set and
+//! woken when the peer has exited, sleeps on both words at once (futex_waitv, Linux 5.16), and needs no slices to notice that.
 
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::thread::futex;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::{Deadline, Error, Result, WaitStrategy};
 
 /// The words that the two sides sleep on.
 #[repr(C, align(128))]
-pub(super) struct Sleepers {
-    pub(super) sender: AtomicU32,
-    pub(super) receiver: AtomicU32,
+pub(crate) struct Sleepers {
+    pub(crate) sender: AtomicU32,
+    pub(crate) receiver: AtomicU32,
 }
 
 const AWAKE: u32 = 0;
@@ -46,8 +48,27 @@ const EAGER_ROUNDS: u32 = 2000;
 /// Rounds between two looks at the clock, which costs as much as tens of them.
 const ROUNDS_PER_LOOK: u32 = 256;
 
+/// A word of this process alone that turns from 0 to 1, with a wake-up, when a peer's process has exited.
+#[derive(Debug, Default)]
+pub(crate) struct Alarm(AtomicU32);
+
+impl Alarm {
+    /// The peer's process has exited.
+    pub(crate) fn set(&self) {
+        self.0.store(1, Ordering::SeqCst);
+        // The only errors are of a bad address, which cannot occur.
+        let _ = futex::wake(&self.0, futex::Flags::PRIVATE, i32::MAX as u32);
+    }
+
+    #[inline]
+    pub(crate) fn is_set(&self) -> bool {
+        // Acquire: what the peer had published is seen by whoever looks for it after this.
+        self.0.load(Ordering::Acquire) != 0
+    }
+}
+
 /// What a side waits for.
-pub(super) trait Wait {
+pub(crate) trait Wait {
     type Event;
 
     /// Looks for it.
@@ -65,6 +86,16 @@ pub(super) trait Wait {
     /// Is called before each sleep.
     fn before_sleep(&mut self) {}
 
+    /// What tells that the other side's process has exited.
+    fn alarm(&self) -> Option<&Alarm> {
+        None
+    }
+
+    /// Whether it may come without a wake-up: then no sleep is longer than a slice.
+    fn needs_looks(&self) -> bool {
+        self.alarm().is_none()
+    }
+
     /// The word to sleep on.
     fn word(&self) -> &AtomicU32;
 
@@ -73,7 +104,7 @@ pub(super) trait Wait {
 }
 
 /// Waits until `side` has what it waits for.
-pub(super) fn wait<W: Wait>(side: &mut W, strategy: WaitStrategy, deadline: Deadline) -> Result<W::Event> {
+pub(crate) fn wait<W: Wait>(side: &mut W, strategy: WaitStrategy, deadline: Deadline) -> Result<W::Event> {
     if let Some(event) = side.poll()? {
         return Ok(event);
     }
@@ -81,7 +112,7 @@ pub(super) fn wait<W: Wait>(side: &mut W, strategy: WaitStrategy, deadline: Dead
     loop {
         if deadline != Deadline::Now {
             let found = match spin_time {
-                Some(Duration::ZERO) => sleep(side, deadline.at_most(SLICE))?,
+                Some(Duration::ZERO) => sleep(side, deadline)?,
                 time => spin(side, time.unwrap_or(SLICE), deadline)?,
             };
             if let Some(event) = found {
@@ -114,6 +145,9 @@ fn spin<W: Wait>(side: &mut W, time: Duration, deadline: Deadline) -> Result<Opt
             }
         }
         rounds = rounds.saturating_add(ROUNDS_PER_LOOK);
+        if is_alarmed(side) {
+            return Ok(None);
+        }
         let now = Instant::now();
         if now >= *end.get_or_insert_with(|| deadline.earlier(now + time)) {
             return Ok(None);
@@ -121,27 +155,59 @@ fn spin<W: Wait>(side: &mut W, time: Duration, deadline: Deadline) -> Result<Opt
     }
 }
 
-fn sleep<W: Wait>(side: &mut W, until: Deadline) -> Result<Option<W::Event>> {
+fn sleep<W: Wait>(side: &mut W, deadline: Deadline) -> Result<Option<W::Event>> {
     side.before_sleep();
     side.word().store(ASLEEP, Ordering::SeqCst);
     fence(Ordering::SeqCst);
     let mut event = side.poll();
     if let Ok(None) = event {
-        let timeout = until.timespec();
-        match futex::wait(side.word(), futex::Flags::empty(), ASLEEP, timeout.as_ref()) {
-            // EAGAIN: the word had changed. EINTR: a signal; the caller looks at the clock.
-            Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => event = side.poll(),
-            Err(errno) => event = Err(Error::os("futex", "the word to sleep on", errno)),
-        }
+        let deadline = if side.needs_looks() { deadline.at_most(SLICE) } else { deadline };
+        event = match futex_sleep(side.word(), side.alarm(), deadline) {
+            // EAGAIN: a word had changed. EINTR: a signal; the caller looks at the clock.
+            Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => side.poll(),
+            Err(errno) => Err(Error::os("futex", "the word to sleep on", errno)),
+        };
     }
     // Relaxed: a wake-up call for nobody does no harm.
     side.word().store(AWAKE, Ordering::Relaxed);
     event
 }
 
+/// Sleeps until somebody wakes `word` or `alarm`; for at most a slice where the kernel cannot do both.
+fn futex_sleep(word: &AtomicU32, alarm: Option<&Alarm>, deadline: Deadline) -> Result<(), Errno> {
+    if let Some(alarm) = alarm {
+        match sleep_on_both(word, alarm, deadline) {
+            // Linux before 5.16.
+            Err(Errno::NOSYS) => {}
+            result => return result,
+        }
+    }
+    let timeout = deadline.at_most(SLICE).timespec();
+    futex::wait(word, futex::Flags::empty(), ASLEEP, timeout.as_ref())
+}
+
+/// futex_waitv(2) on the word that the peer wakes, while it is [`ASLEEP`], and on the one of this process, while it is 0. It takes
+/// a point of the clock, where futex(2) takes a time.
+fn sleep_on_both(word: &AtomicU32, alarm: &Alarm, deadline: Deadline) -> Result<(), Errno> {
+    let waiter = |word: &AtomicU32, value: u32, flags| {
+        let mut waiter = futex::Wait::new();
+        waiter.val = value.into();
+        waiter.uaddr = futex::WaitPtr::new(word.as_ptr().cast());
+        waiter.flags = futex::WaitFlags::SIZE_U32 | flags;
+        waiter
+    };
+    let waiters = [waiter(word, ASLEEP, futex::WaitFlags::empty()), waiter(&alarm.0, 0, futex::WaitFlags::PRIVATE)];
+    let end = deadline.timespec().map(|left| clock_gettime(ClockId::Monotonic) + left);
+    futex::waitv(&waiters, futex::WaitvFlags::empty(), end.as_ref(), ClockId::Monotonic).map(drop)
+}
+
+fn is_alarmed<W: Wait>(side: &W) -> bool {
+    side.alarm().is_some_and(Alarm::is_set)
+}
+
 /// Wakes the side that sleeps on `word`, if one does. The caller has stored what it shall see, with SeqCst.
 #[inline]
-pub(super) fn wake(word: &AtomicU32) {
+pub(crate) fn wake(word: &AtomicU32) {
     if is_asleep(word) {
         wake_sleeper(word);
     }

@@ -5,6 +5,7 @@ pub(crate) mod mq;
 pub(crate) mod msg;
 pub(crate) mod pidfd_info;
 pub(crate) mod recvmsg;
+pub(crate) mod signal_mask;
 pub(crate) mod sigpipe;
 pub(crate) mod socket_options;
 pub(crate) mod sysctl;

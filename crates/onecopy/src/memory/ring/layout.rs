@@ -141,6 +141,8 @@ pub(super) struct Record(u64);
 pub(super) const FIRST: u8 = 1;
 /// The last record of a message.
 pub(super) const LAST: u8 = 2;
+/// No message, but what stands in line with them: see [`RingSender::send_offer`](super::RingSender).
+pub(super) const OFFER: u8 = 8;
 /// The bytes lie in the bulk. The words are the length of the whole message and the position of the piece.
 pub(super) const BULK: u8 = 4;
 

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use super::create;
 use super::layout::{
-    BULK, FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, Record, Ring, SLOTS, Sizes, whole_lines,
+    BULK, FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, OFFER, Record, Ring, SLOTS, Sizes,
+    whole_lines,
 };
 use crate::memory::Region;
 use crate::memory::role::{self, Status};
-use crate::memory::wait::{Wait, is_asleep, wait, wake, wake_sleeper};
+use crate::memory::wait::{Alarm, Wait, is_asleep, wait, wake, wake_sleeper};
 use crate::process::{Identity, Watch};
 use crate::{Deadline, Error, Receiver, Result, WaitStrategy, tally};
 
@@ -39,6 +40,18 @@ pub struct RingReceiver {
     stash: Vec<u8>,
     /// The generation of the sender whose end this receiver has told, or 0.
     ended: u64,
+    /// Tells of the end of the sender's process, where somebody watches it.
+    alarm: Option<Arc<Alarm>>,
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// A message of so many bytes, to be received.
+    Message(usize),
+    /// What [`RingSender::send_offer`](super::RingSender) sent, and how much of it: to be taken with
+    /// [`RingReceiver::take_offer`].
+    Offer([u8; INLINE_BYTES], usize),
 }
 
 /// A message of which the first record was seen.
@@ -59,6 +72,8 @@ enum Fate {
     TooLong,
     /// Its begin went to another receiver.
     Headless,
+    /// It is no message.
+    Offer,
 }
 
 /// What the ring has for a receiver.
@@ -99,6 +114,7 @@ impl RingReceiver {
             message: None,
             stash: Vec::new(),
             ended: 0,
+            alarm: None,
         };
         receiver.forget_served_sender();
         Ok(receiver)
@@ -134,6 +150,28 @@ impl RingReceiver {
         self.limit_bytes = limit_bytes;
     }
 
+    /// Learns of the end of the sender's process by `alarm`, instead of looking for it.
+    pub(crate) fn set_alarm(&mut self, alarm: Arc<Alarm>) {
+        self.alarm = Some(alarm);
+    }
+
+    /// What comes next, which stays there; `None` is the end.
+    #[inline]
+    pub(crate) fn arrival(&mut self, deadline: Deadline) -> Result<Option<Arrival>> {
+        let Some(message) = self.begin(deadline)? else { return Ok(None) };
+        if message.fate != Fate::Offer {
+            return Ok(Some(Arrival::Message(message.total)));
+        }
+        let mut offer = [0; INLINE_BYTES];
+        self.ring.slot(self.slots).take(0, &mut offer);
+        Ok(Some(Arrival::Offer(offer, message.total)))
+    }
+
+    /// Takes the offer that came.
+    pub(crate) fn take_offer(&mut self) {
+        self.release(self.bulk, true);
+    }
+
     /// The message that is being received, or the next one; `None` is the end.
     #[inline]
     fn begin(&mut self, deadline: Deadline) -> Result<Option<Message>> {
@@ -150,6 +188,7 @@ impl RingReceiver {
         let total = self.total_bytes(record)?;
         let fate = match total {
             _ if !record.has(FIRST) => Fate::Headless,
+            _ if record.has(OFFER) => Fate::Offer,
             total if total > self.limit_bytes => Fate::TooLong,
             _ => Fate::Deliver,
         };
@@ -184,7 +223,7 @@ impl RingReceiver {
         fence(Ordering::SeqCst);
         self.wake_sender();
         let strategy = self.strategy;
-        wait(&mut Arrival { receiver: self, inside }, strategy, deadline)
+        wait(&mut Waiting { receiver: self, inside }, strategy, deadline)
     }
 
     /// The next record of `message`.
@@ -349,6 +388,7 @@ impl RingReceiver {
         self.message = None;
         Err(match message.fate {
             Fate::Headless => self.torn(&message),
+            Fate::Offer => self.corrupt(format!("record {} is an offer, which nobody takes here", self.slots)),
             Fate::Deliver | Fate::TooLong => Error::TooLong {
                 object: self.ring.object().into(),
                 message_bytes: message.total,
@@ -455,13 +495,13 @@ impl Drop for RingReceiver {
 }
 
 /// A receiver that waits for a record, or for news of the sender.
-struct Arrival<'a> {
+struct Waiting<'a> {
     receiver: &'a mut RingReceiver,
     /// The message that is being received.
     inside: Option<Message>,
 }
 
-impl Wait for Arrival<'_> {
+impl Wait for Waiting<'_> {
     type Event = Event;
 
     #[inline]
@@ -494,7 +534,14 @@ impl Wait for Arrival<'_> {
     fn check_peer(&mut self) -> Result<()> {
         let receiver = &mut *self.receiver;
         let role = &receiver.ring.header().roles.sender;
-        let Some(owner) = role::gone_owner(role, &mut receiver.watch) else { return Ok(()) };
+        if receiver.alarm.as_ref().is_some_and(|alarm| !alarm.is_set()) {
+            return Ok(());
+        }
+        let owner = match receiver.alarm {
+            Some(_) => Identity::from_bits(role.owner.load(Ordering::Acquire)),
+            None => role::gone_owner(role, &mut receiver.watch),
+        };
+        let Some(owner) = owner else { return Ok(()) };
         let generation = Status::load(role).generation();
         if receiver.ring.record(receiver.slots).is_some() {
             return Ok(());
@@ -516,6 +563,10 @@ impl Wait for Arrival<'_> {
     fn is_urgent(&self) -> bool {
         // Between the pieces of a message there is no hurry: the ring has room for what comes meanwhile.
         self.inside.is_none()
+    }
+
+    fn alarm(&self) -> Option<&Alarm> {
+        self.receiver.alarm.as_deref()
     }
 
     fn word(&self) -> &AtomicU32 {

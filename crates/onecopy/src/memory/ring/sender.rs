@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use super::layout::{
-    BULK, FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, Record, Ring, SLOTS, whole_lines,
+    BULK, FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, OFFER, Record, Ring, SLOTS, whole_lines,
 };
 use super::{create, layout};
 use crate::memory::Region;
 use crate::memory::role::{self, Status};
-use crate::memory::wait::{Wait, wait, wake};
+use crate::memory::wait::{Alarm, Wait, wait, wake};
 use crate::process::{Identity, Watch};
 use crate::{Deadline, Error, Result, Sender, WaitStrategy, tally};
 
@@ -37,6 +37,8 @@ pub struct RingSender {
     absent: u64,
     /// The rest of an accepted message.
     rest: Option<Rest>,
+    /// Tells of the end of the receiver's process, where somebody watches it.
+    alarm: Option<Arc<Alarm>>,
 }
 
 #[derive(Debug)]
@@ -76,6 +78,7 @@ impl RingSender {
             bulk_taken: 0,
             absent,
             rest: None,
+            alarm: None,
         };
         sender.find_place()?;
         Ok(sender)
@@ -84,6 +87,27 @@ impl RingSender {
     /// Sets how to wait while the ring is full.
     pub fn set_wait_strategy(&mut self, strategy: WaitStrategy) {
         self.strategy = strategy;
+    }
+
+    /// Learns of the end of the receiver's process by `alarm`, instead of looking for it.
+    pub(crate) fn set_alarm(&mut self, alarm: Arc<Alarm>) {
+        self.alarm = Some(alarm);
+    }
+
+    /// Whether the receiver has closed.
+    pub(crate) fn is_receiver_closed(&self) -> bool {
+        Status::load(&self.ring.header().roles.receiver).is_closed()
+    }
+
+    /// Sends what is no message, of up to 56 bytes, and stands in line with the messages: the receiver finds it by
+    /// [`RingReceiver::arrival`](super::RingReceiver).
+    pub(crate) fn send_offer(&mut self, offer: &[u8], deadline: Deadline) -> Result<()> {
+        self.flush_by(deadline)?;
+        self.wait_for_room(1, 0, deadline)?;
+        self.ring.slot(self.slots).put(0, offer);
+        self.publish(FIRST | LAST | OFFER, offer.len());
+        self.announce();
+        Ok(())
     }
 
     /// Goes on where the last sender stopped. One that was killed may have published a record and not said so.
@@ -292,8 +316,12 @@ impl Wait for Room<'_> {
     }
 
     fn check_peer(&mut self) -> Result<()> {
-        let RingSender { ring, watch, absent, .. } = &mut *self.sender;
+        let RingSender { ring, watch, absent, alarm, .. } = &mut *self.sender;
         let role = &ring.header().roles.receiver;
+        if let Some(alarm) = alarm {
+            let detail = "its receiver's process has exited without closing, and it is full".into();
+            return if alarm.is_set() { Err(Error::PeerGone { object: ring.object().into(), detail }) } else { Ok(()) };
+        }
         match role::gone_owner(role, watch) {
             Some(owner) if Status::load(role).generation() != *absent => Err(Error::PeerGone {
                 object: ring.object().into(),
@@ -305,6 +333,15 @@ impl Wait for Room<'_> {
 
     fn is_urgent(&self) -> bool {
         false
+    }
+
+    fn alarm(&self) -> Option<&Alarm> {
+        self.sender.alarm.as_deref()
+    }
+
+    /// A receiver wakes when there is much room, and less may do.
+    fn needs_looks(&self) -> bool {
+        true
     }
 
     fn word(&self) -> &AtomicU32 {

@@ -1,0 +1,228 @@
+//! The copies of a message that does not go through the ring.
+//!
+//! # Safety
+//!
+//! While a message is SHARED the peer writes into a buffer of this process, and so do the calls of this side. No reference to the
+//! buffer is formed meanwhile but to a chunk that this side has claimed, which the peer leaves alone by the protocol. A peer that
+//! breaks it, as it may attach to this process, could as well write any other memory of it. The buffer is lent out when the peer
+//! has said that it is done, and retired when it never said so.
+#![expect(unsafe_code, reason = "forms slices of single chunks of a buffer that a peer writes too")]
+
+use std::io::{IoSlice, IoSliceMut};
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::uio::RemoteIoVec;
+
+use super::desk::{Desk, Offer, Phase, Turn};
+use super::liveness::PeerProcess;
+use crate::memory::buffer::Buffer;
+use crate::memory::nonce::{NONCE_BYTES, Value};
+use crate::memory::remote::RemoteProcess;
+use crate::memory::wait::wake;
+use crate::{Error, Result};
+
+/// How much is read between two looks at whether the message was revoked.
+const PIECE_BYTES: usize = 4 << 20;
+/// The size of the chunks that are claimed: a quarter of the message, within these limits.
+const CHUNK_BYTES: Range<usize> = 32 << 10..512 << 10;
+/// How long the sender may keep a chunk that it has claimed, and everything else is copied. After that it is taken to be
+/// descheduled or stopped, and this side copies by itself.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// A message in the memory of its sender.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source {
+    address: u64,
+    pub(super) bytes: usize,
+    nonce_address: u64,
+    nonce: Value,
+}
+
+/// Why a message was not copied.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The sender has revoked it.
+    Revoked,
+    /// The kernel refused.
+    Errno(Errno),
+    /// This side has no memory.
+    Here(Error),
+}
+
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno)
+    }
+}
+
+impl Source {
+    /// What `desk` says of the message of `offer`. The turn was ASKED with its number.
+    pub(super) fn of(desk: &Desk, offer: Offer) -> Self {
+        // Relaxed: the load of the turn ordered them.
+        Self {
+            address: desk.address.load(Ordering::Relaxed),
+            bytes: offer.bytes,
+            nonce_address: desk.nonce_address.load(Ordering::Relaxed),
+            nonce: [desk.nonce[0].load(Ordering::Relaxed), desk.nonce[1].load(Ordering::Relaxed)],
+        }
+    }
+
+    /// Reads all of it into `target`, unless it is revoked meanwhile.
+    pub(super) fn pull(&self, peer: &RemoteProcess, desk: &Desk, turn: Turn, target: &mut [u8]) -> Result<(), Failure> {
+        let mut offset = 0;
+        for piece in target.chunks_mut(PIECE_BYTES) {
+            if offset > 0 && Turn::load(desk) != turn {
+                return Err(Failure::Revoked);
+            }
+            self.read(peer, offset, piece)?;
+            offset += piece.len();
+        }
+        Ok(())
+    }
+
+    /// Reads a piece, and behind it the sender's nonce: both come from one address space, so that a process that executed another
+    /// program or has a recycled pid is told from the sender.
+    fn read(&self, peer: &RemoteProcess, offset: usize, piece: &mut [u8]) -> Result<(), Errno> {
+        let mut done = 0;
+        while done < piece.len() {
+            let rest = &mut piece[done..];
+            let len = rest.len();
+            let address = self.address.wrapping_add((offset + done) as u64);
+            let mut found = [[0; 8]; 2];
+            let remote = [range(address, len), range(self.nonce_address, NONCE_BYTES)];
+            let read =
+                match peer.readv(&mut [IoSliceMut::new(rest), IoSliceMut::new(found.as_flattened_mut())], &remote) {
+                    Ok(read) => read,
+                    Err(Errno::EINTR) => continue,
+                    Err(errno) => return Err(errno),
+                };
+            if read == len + NONCE_BYTES {
+                return if found.map(u64::from_ne_bytes) == self.nonce { Ok(()) } else { Err(Errno::ESRCH) };
+            }
+            if read == 0 || read >= len {
+                return Err(Errno::EFAULT);
+            }
+            done += read;
+        }
+        Ok(())
+    }
+
+    /// Copies it into a buffer together with the sender, which waits for that.
+    pub(super) fn share(&self, peer: &PeerProcess, desk: &Desk, asked: Turn) -> Result<Buffer, Failure> {
+        let buffer = Buffer::warm(self.bytes).map_err(Failure::Here)?;
+        let chunk_bytes =
+            (self.bytes / 4).clamp(CHUNK_BYTES.start, CHUNK_BYTES.end).next_multiple_of(CHUNK_BYTES.start);
+        let chunks = self.bytes.div_ceil(chunk_bytes);
+        desk.target.store(buffer.base().as_ptr().expose_provenance() as u64, Ordering::Relaxed);
+        desk.chunk_bytes.store(chunk_bytes as u64, Ordering::Relaxed);
+        for word in [&desk.claims.0, &desk.finished.0, &desk.failed] {
+            word.store(0, Ordering::Relaxed);
+        }
+        // Publishes the words above.
+        if !asked.change(desk, Phase::Shared) {
+            return Err(Failure::Revoked);
+        }
+        wake(&desk.sleepers.sender);
+        match self.copy_chunks(peer, desk, &buffer, chunk_bytes, chunks) {
+            Ok(()) => Ok(buffer),
+            // The sender may be writing.
+            Err(failure) => {
+                buffer.retire();
+                Err(failure)
+            }
+        }
+    }
+
+    fn copy_chunks(
+        &self,
+        peer: &PeerProcess,
+        desk: &Desk,
+        buffer: &Buffer,
+        chunk_bytes: usize,
+        chunks: usize,
+    ) -> Result<(), Failure> {
+        let mut own = 0;
+        let read = |index: usize| -> Result<(), Errno> {
+            let offset = index * chunk_bytes;
+            let len = chunk_bytes.min(self.bytes - offset);
+            // SAFETY: `index < chunks`, so the chunk lies within the buffer.
+            let start = unsafe { buffer.base().add(offset) };
+            // SAFETY: `len` initialised bytes of a buffer that this side owns; the chunk was claimed by this side, or the sender
+            // has said that it could not write it, so nobody else writes it while the slice lives.
+            let chunk = unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len) };
+            self.read(peer.process(), offset, chunk)
+        };
+        while let Some(index) = claim(desk, chunks) {
+            read(index)?;
+            own += 1;
+        }
+        let outstanding = (chunks - own) as u64;
+        let end = Instant::now() + PATIENCE;
+        // Acquire: the chunks that the sender counted are written.
+        while desk.finished.0.load(Ordering::Acquire) < outstanding {
+            if peer.alarm().is_set() {
+                return Err(Failure::Errno(Errno::ESRCH));
+            }
+            if Instant::now() >= end {
+                return Err(Failure::Errno(Errno::ETIMEDOUT));
+            }
+            std::hint::spin_loop();
+        }
+        match desk.failed.load(Ordering::Acquire).checked_sub(1).map(usize::try_from) {
+            None => Ok(()),
+            Some(Ok(index)) if index < chunks => Ok(read(index)?),
+            Some(_) => Err(Failure::Errno(Errno::EFAULT)),
+        }
+    }
+}
+
+/// Writes chunks of `message` into the receiver's buffer until all are claimed; the errno when the kernel refused one.
+pub(super) fn help(peer: &RemoteProcess, desk: &Desk, message: &[u8]) -> Result<(), Errno> {
+    // Relaxed: the load of the turn, which is SHARED, ordered them.
+    let target = desk.target.load(Ordering::Relaxed);
+    let chunk_bytes = usize::try_from(desk.chunk_bytes.load(Ordering::Relaxed)).unwrap_or(0);
+    if chunk_bytes < CHUNK_BYTES.start {
+        return Err(Errno::EINVAL);
+    }
+    let chunks = message.len().div_ceil(chunk_bytes);
+    while let Some(index) = claim(desk, chunks) {
+        let offset = index * chunk_bytes;
+        let end = message.len().min(offset + chunk_bytes);
+        let written = write(peer, target.wrapping_add(offset as u64), &message[offset..end]);
+        if written.is_err() {
+            desk.failed.store(index as u64 + 1, Ordering::Release);
+        }
+        desk.finished.0.fetch_add(1, Ordering::Release);
+        written?;
+    }
+    Ok(())
+}
+
+fn write(peer: &RemoteProcess, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+    let mut done = 0;
+    while done < bytes.len() {
+        let remote = [range(address.wrapping_add(done as u64), bytes.len() - done)];
+        match peer.writev(&[IoSlice::new(&bytes[done..])], &remote) {
+            Ok(0) => return Err(Errno::EFAULT),
+            Ok(written) => done += written,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// The next chunk, unless all are claimed. A peer may set the counter back, and then a chunk is copied twice; it ends when this
+/// side has had its turn for each.
+fn claim(desk: &Desk, chunks: usize) -> Option<usize> {
+    // Relaxed: it orders nothing but the claims among themselves.
+    let index = desk.claims.0.fetch_add(1, Ordering::Relaxed);
+    usize::try_from(index).ok().filter(|index| *index < chunks)
+}
+
+fn range(address: u64, len: usize) -> RemoteIoVec {
+    RemoteIoVec { base: address as usize, len }
+}

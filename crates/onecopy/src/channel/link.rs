@@ -1,0 +1,76 @@
+//! What both halves of one side of a channel share.
+
+use std::sync::Arc;
+
+use super::desk::{DESKS_BYTES, Desks};
+use super::liveness::PeerProcess;
+use super::stats::Counters;
+use crate::memory::Region;
+use crate::memory::nonce::Nonce;
+use crate::memory::ring::RING_BYTES;
+use crate::{Error, Result};
+
+/// One side of a channel.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) desks: Desks,
+    pub(super) peer: Arc<PeerProcess>,
+    /// Stands in this process's memory while the channel is open: the other side reads it with each message.
+    pub(super) nonce: Nonce,
+    /// Whether both sides allow cross-memory attach.
+    pub(super) attach: bool,
+    pub(super) object: String,
+    pub(super) counters: Counters,
+}
+
+impl Link {
+    /// Fails in a child made by fork, which has a copy of its parent's channel: two processes cannot be one side.
+    #[inline]
+    pub(super) fn check_owner(&self) -> Result<()> {
+        if self.nonce.is_intact() { Ok(()) } else { Err(self.forked()) }
+    }
+
+    #[cold]
+    fn forked(&self) -> Error {
+        let reason = "this is a copy of the parent's channel, made by fork: connect anew".into();
+        Error::Unsupported { object: self.object.clone(), reason }
+    }
+
+    #[cold]
+    pub(super) fn gone(&self, detail: impl Into<String>) -> Error {
+        Error::PeerGone { object: self.object.clone(), detail: detail.into() }
+    }
+}
+
+/// The parts of the memory of a connection: a ring for each direction, then the desks.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) to_listener: Region,
+    pub(super) to_connector: Region,
+    pub(super) desks: Region,
+}
+
+/// The length of a ring, in whole pages of this machine.
+fn ring_bytes() -> usize {
+    RING_BYTES.next_multiple_of(rustix::param::page_size())
+}
+
+/// How much memory a connection shares.
+pub(super) fn memory_bytes() -> usize {
+    2 * ring_bytes() + DESKS_BYTES.next_multiple_of(rustix::param::page_size())
+}
+
+impl Parts {
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] when the other side made it of another size.
+    pub(super) fn of(region: Region) -> Result<Self> {
+        if region.len() != memory_bytes() {
+            let detail = format!("the other side shares {} bytes, {} are needed", region.len(), memory_bytes());
+            return Err(Error::Corrupt { object: region.object().into(), detail });
+        }
+        let (to_listener, rest) = region.split(ring_bytes());
+        let (to_connector, desks) = rest.split(ring_bytes());
+        Ok(Self { to_listener, to_connector, desks })
+    }
+}

@@ -1,0 +1,71 @@
+//! A message in memory of the library.
+
+use std::fmt;
+use std::ops::Deref;
+
+use crate::memory::buffer::Buffer;
+
+/// What a message may have to need no buffer of its own: two slots of the ring.
+pub(super) const SHORT_BYTES: usize = 104;
+
+/// A message that was received. It is warm memory of the library, which is used again when the message is dropped.
+///
+/// ```no_run
+/// use onecopy::Channel;
+///
+/// let mut channel = Channel::connect("frames")?;
+/// if let Some(frame) = channel.recv()? {
+///     println!("{} bytes, the first is {:?}", frame.len(), frame.first());
+/// }
+/// # Ok::<(), onecopy::Error>(())
+/// ```
+pub struct Message(Content);
+
+enum Content {
+    Short { bytes: [u8; SHORT_BYTES], len: u8 },
+    Long(Buffer),
+}
+
+impl Message {
+    /// A short message that `fill` writes.
+    pub(super) fn short<E>(len: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<Self, E> {
+        let mut bytes = [0; SHORT_BYTES];
+        fill(&mut bytes[..len])?;
+        Ok(Self(Content::Short { bytes, len: len as u8 }))
+    }
+
+    /// A message in a buffer.
+    pub(super) fn long(buffer: Buffer) -> Self {
+        Self(Content::Long(buffer))
+    }
+
+    /// The bytes in a vector of their own: a copy.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<u8> {
+        self.to_vec()
+    }
+}
+
+impl Deref for Message {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Content::Short { bytes, len } => &bytes[..usize::from(*len)],
+            Content::Long(buffer) => buffer,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Message {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Message({} bytes)", self.len())
+    }
+}

@@ -1,0 +1,307 @@
+//! The receiving half.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use super::copying::{Failure, Source};
+use super::desk::{Answer, Desk, Offer, Phase, Turn};
+use super::link::Link;
+use super::message::{Message, SHORT_BYTES};
+use super::stats::{Path, Stats};
+use crate::memory::buffer::Buffer;
+use crate::memory::remote::READ;
+use crate::memory::ring::{Arrival, DEFAULT_LIMIT_BYTES, RingReceiver};
+use crate::memory::wait::wake;
+use crate::{Deadline, Error, Receiver, Result, WaitStrategy};
+
+/// From how many bytes on both sides copy. Measured as [`DEFAULT_SINGLE_COPY_BYTES`](super::DEFAULT_SINGLE_COPY_BYTES): one side
+/// alone was faster at none of the sizes.
+pub const DEFAULT_COOPERATIVE_BYTES: usize = 64 << 10;
+/// How long a process that has lost its memory may take to become one that has exited.
+const EXIT_TIME: Duration = Duration::from_millis(300);
+
+/// Receives messages from a channel.
+#[derive(Debug)]
+pub struct ChannelReceiver {
+    // Fields are dropped in this order: who is woken by the second finds that the first has closed.
+    ring: RingReceiver,
+    _farewell: Farewell,
+    link: Arc<Link>,
+    limit_bytes: usize,
+    cooperative_bytes: usize,
+}
+
+/// Wakes a sender of the other side that waits at its desk, when this side has closed.
+#[derive(Debug)]
+struct Farewell(Arc<Link>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        wake(&self.0.desks.incoming().sleepers.sender);
+    }
+}
+
+impl ChannelReceiver {
+    pub(super) fn new(mut ring: RingReceiver, link: Arc<Link>) -> Self {
+        ring.set_alarm(Arc::clone(link.peer.alarm()));
+        let farewell = Farewell(Arc::clone(&link));
+        Self {
+            ring,
+            _farewell: farewell,
+            link,
+            limit_bytes: DEFAULT_LIMIT_BYTES,
+            cooperative_bytes: DEFAULT_COOPERATIVE_BYTES,
+        }
+    }
+
+    /// Sets how to wait for the sender.
+    pub fn set_wait_strategy(&mut self, strategy: WaitStrategy) {
+        self.ring.set_wait_strategy(strategy);
+    }
+
+    /// Sets the longest message that is taken, 1 GiB at first. A longer one is [`Error::TooLong`] with both numbers, takes no
+    /// memory, and the one after it is received.
+    pub fn set_limit_bytes(&mut self, limit_bytes: usize) {
+        self.limit_bytes = limit_bytes;
+        self.ring.set_limit_bytes(limit_bytes);
+    }
+
+    /// Sets from how many bytes on the sender is asked to copy too, into the memory behind a [`Message`].
+    pub fn set_cooperative_bytes(&mut self, bytes: usize) {
+        self.cooperative_bytes = bytes;
+    }
+
+    /// What came which way until now.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.link.counters.snapshot()
+    }
+
+    /// Receives a message into warm memory of the library; `None` is the end: the other side has closed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Receiver::recv_into_by`], without [`Error::BufferTooSmall`]; ENOMEM.
+    pub fn recv_by(&mut self, deadline: Deadline) -> Result<Option<Message>> {
+        self.link.check_owner()?;
+        loop {
+            match self.ring.arrival(deadline)? {
+                None => return Ok(None),
+                Some(Arrival::Message(bytes)) => return self.take_message(bytes, deadline).map(Some),
+                Some(Arrival::Offer(words, len)) => {
+                    let offer = self.offer(&words[..len])?;
+                    self.ring.take_offer();
+                    if let Some(message) = self.take_offered(offer)? {
+                        return Ok(Some(message));
+                    }
+                }
+            }
+            self.check_time(deadline)?;
+        }
+    }
+
+    /// Receives a message that stands in the ring.
+    #[inline]
+    fn take_message(&mut self, bytes: usize, deadline: Deadline) -> Result<Message> {
+        let ring = &mut self.ring;
+        let mut fill = |target: &mut [u8]| match ring.recv_into_by(target, deadline)? {
+            Some(len) if len == target.len() => Ok(()),
+            _ => Err(Error::Corrupt { object: ring.object().into(), detail: "a message changed its length".into() }),
+        };
+        if bytes > self.limit_bytes {
+            // The ring throws it away, and says so.
+            fill(&mut [])?;
+        }
+        let message = if bytes <= SHORT_BYTES {
+            Message::short(bytes, fill)?
+        } else {
+            let mut buffer = Buffer::warm(bytes)?;
+            fill(&mut buffer)?;
+            Message::long(buffer)
+        };
+        self.count_ring(bytes);
+        Ok(message)
+    }
+
+    fn count_ring(&self, bytes: usize) {
+        let path = if bytes <= SHORT_BYTES { Path::Line } else { Path::Ring };
+        self.link.counters.count_received(path, bytes);
+    }
+
+    fn offer(&self, bytes: &[u8]) -> Result<Offer> {
+        Offer::from_bytes(bytes).ok_or_else(|| Error::Corrupt {
+            object: self.link.object.clone(),
+            detail: format!("an offer of {} bytes, which has {}", bytes.len(), Offer::BYTES),
+        })
+    }
+
+    /// Copies a message that its sender offers; `None` when that has revoked it, or is told that this side cannot.
+    fn take_offered(&mut self, offer: Offer) -> Result<Option<Message>> {
+        let link = Arc::clone(&self.link);
+        let desk = link.desks.incoming();
+        let asked = Turn::new(offer.number, Phase::Asked);
+        if Turn::load(desk) != asked {
+            return Ok(None);
+        }
+        self.check_limit(desk, asked, offer.bytes)?;
+        let source = Source::of(desk, offer);
+        if offer.bytes >= self.cooperative_bytes {
+            match source.share(&link.peer, desk, asked) {
+                Ok(buffer) => return Ok(self.settle(desk, asked.with(Phase::Shared), Path::Cooperative, buffer)),
+                // The sender has been stopped in the middle: what it has is still there to be read.
+                Err(Failure::Errno(Errno::ETIMEDOUT)) => {
+                    return self.pull(&source, desk, asked.with(Phase::Shared));
+                }
+                Err(failure) => return self.failed(desk, asked.with(Phase::Shared), failure, offer.bytes),
+            }
+        }
+        self.pull(&source, desk, asked)
+    }
+
+    /// Copies a message alone, into a buffer.
+    fn pull(&mut self, source: &Source, desk: &Desk, turn: Turn) -> Result<Option<Message>> {
+        let mut buffer = match Buffer::warm(source.bytes) {
+            Ok(buffer) => buffer,
+            Err(error) => return self.failed(desk, turn, Failure::Here(error), source.bytes),
+        };
+        match source.pull(self.link.peer.process(), desk, turn, &mut buffer) {
+            Ok(()) => Ok(self.settle(desk, turn, Path::SingleCopy, buffer)),
+            Err(failure) => self.failed(desk, turn, failure, source.bytes),
+        }
+    }
+
+    /// The message, unless its sender has revoked it meanwhile.
+    fn settle(&self, desk: &Desk, turn: Turn, path: Path, buffer: Buffer) -> Option<Message> {
+        if !self.answer(desk, turn, Phase::Done) {
+            return None;
+        }
+        self.link.counters.count_received(path, buffer.len());
+        Some(Message::long(buffer))
+    }
+
+    fn answer(&self, desk: &Desk, turn: Turn, phase: Phase) -> bool {
+        let changed = turn.change(desk, phase);
+        wake(&desk.sleepers.sender);
+        changed
+    }
+
+    fn refuse(&self, desk: &Desk, turn: Turn, answer: Answer) {
+        // Relaxed: the change of the turn publishes it.
+        desk.answer.store(answer.to_bits(), std::sync::atomic::Ordering::Relaxed);
+        self.answer(desk, turn, Phase::Refused);
+    }
+
+    fn check_limit(&self, desk: &Desk, asked: Turn, bytes: usize) -> Result<()> {
+        if bytes <= self.limit_bytes {
+            return Ok(());
+        }
+        self.refuse(desk, asked, Answer::TooLong(self.limit_bytes));
+        Err(Error::TooLong {
+            object: self.link.object.clone(),
+            message_bytes: bytes,
+            limit_bytes: self.limit_bytes,
+            remedy: Some("it was refused; set_limit_bytes raises the limit".into()),
+        })
+    }
+
+    /// What a failed copy means: that the message comes through the ring, or that its sender is gone.
+    fn failed<T>(&self, desk: &Desk, turn: Turn, failure: Failure, bytes: usize) -> Result<Option<T>> {
+        let errno = match failure {
+            Failure::Revoked => return Ok(None),
+            Failure::Here(error) => {
+                self.refuse(desk, turn, Answer::Errno(libc::ENOMEM));
+                return Err(error);
+            }
+            Failure::Errno(errno) => errno,
+        };
+        if matches!(errno, Errno::ESRCH | Errno::EFAULT) && self.has_lost_peer() {
+            return Err(self.link.gone(format!("its process has exited, and a message of {bytes} bytes is lost")));
+        }
+        let error = self.link.peer.process().error(READ, 0, bytes, errno);
+        self.link.counters.note_fallback(error.to_string());
+        self.refuse(desk, turn, Answer::Errno(errno as i32));
+        Ok(None)
+    }
+
+    /// Whether the sender's process exits about now: its memory goes first.
+    fn has_lost_peer(&self) -> bool {
+        let end = Instant::now() + EXIT_TIME;
+        loop {
+            if self.link.peer.is_gone() {
+                return true;
+            }
+            if Instant::now() >= end {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn check_time(&self, deadline: Deadline) -> Result<()> {
+        match deadline {
+            Deadline::At(_) if deadline.has_passed() => Err(Error::out_of_time("receive", &self.link.object, deadline)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Receiver for ChannelReceiver {
+    /// Receives a message straight into `buffer`, which this thread alone fills.
+    fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
+        self.link.check_owner()?;
+        loop {
+            let offer = match self.ring.arrival(deadline)? {
+                None => return Ok(None),
+                Some(Arrival::Message(_)) => {
+                    let received = self.ring.recv_into_by(buffer, deadline)?;
+                    received.into_iter().for_each(|bytes| self.count_ring(bytes));
+                    return Ok(received);
+                }
+                Some(Arrival::Offer(words, len)) => self.offer(&words[..len])?,
+            };
+            if let Some(bytes) = self.take_offered_into(offer, buffer)? {
+                return Ok(Some(bytes));
+            }
+            self.check_time(deadline)?;
+        }
+    }
+
+    fn object(&self) -> &str {
+        &self.link.object
+    }
+}
+
+impl ChannelReceiver {
+    /// As [`ChannelReceiver::take_offered`], into the caller's memory.
+    fn take_offered_into(&mut self, offer: Offer, buffer: &mut [u8]) -> Result<Option<usize>> {
+        let link = Arc::clone(&self.link);
+        let desk = link.desks.incoming();
+        let asked = Turn::new(offer.number, Phase::Asked);
+        if Turn::load(desk) != asked {
+            self.ring.take_offer();
+            return Ok(None);
+        }
+        let buffer_bytes = buffer.len();
+        let target = match buffer.get_mut(..offer.bytes) {
+            Some(target) => target,
+            None if offer.bytes > self.limit_bytes => &mut [],
+            None => {
+                let (object, message_bytes) = (link.object.clone(), offer.bytes);
+                return Err(Error::BufferTooSmall { object, message_bytes, buffer_bytes });
+            }
+        };
+        self.ring.take_offer();
+        self.check_limit(desk, asked, offer.bytes)?;
+        let source = Source::of(desk, offer);
+        match source.pull(link.peer.process(), desk, asked, target) {
+            Ok(()) if self.answer(desk, asked, Phase::Done) => {
+                link.counters.count_received(Path::SingleCopy, offer.bytes);
+                Ok(Some(offer.bytes))
+            }
+            Ok(()) => Ok(None),
+            Err(failure) => self.failed(desk, asked, failure, offer.bytes),
+        }
+    }
+}

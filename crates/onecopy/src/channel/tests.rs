@@ -1,0 +1,143 @@
+//! Both sides of a channel in one process, on two threads.
+
+use std::time::Duration;
+
+use super::*;
+use crate::Error;
+use crate::memory::anonymous::AnonymousMapping;
+
+/// The listener's side, and the connector's.
+fn pair() -> (Channel, Channel) {
+    pair_with(true)
+}
+
+fn pair_with(attach: bool) -> (Channel, Channel) {
+    let mapping = AnonymousMapping::create("channel", link::memory_bytes()).unwrap();
+    let again = AnonymousMapping::from_fd(mapping.try_clone_fd().unwrap()).unwrap();
+    let side = |region, is_listener| {
+        let this = RemoteProcess::open(std::process::id()).unwrap();
+        Channel::new(region, is_listener, this, attach, "channel:test".into()).unwrap()
+    };
+    (side(mapping.into_region(), true), side(again.into_region(), false))
+}
+
+fn pattern(len: usize, seed: u64) -> Vec<u8> {
+    (0..len as u64).map(|index| (index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8 ^ seed as u8).collect()
+}
+
+const SIZES: [usize; 14] = [
+    0,
+    1,
+    56,
+    57,
+    104,
+    105,
+    4096,
+    (64 << 10) + 1,
+    DEFAULT_SINGLE_COPY_BYTES - 1,
+    DEFAULT_SINGLE_COPY_BYTES,
+    DEFAULT_COOPERATIVE_BYTES - 1,
+    DEFAULT_COOPERATIVE_BYTES,
+    (5 << 20) + 3,
+    16 << 20,
+];
+
+#[test]
+fn messages_of_every_size_arrive_in_order_both_ways() {
+    let (mut one, mut other) = pair();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for (index, size) in SIZES.into_iter().enumerate() {
+                let message = other.recv().unwrap().unwrap();
+                assert_eq!(message.len(), size);
+                assert!(message[..] == pattern(size, index as u64), "{size}");
+                other.send(&message).unwrap();
+            }
+            assert!(other.recv().unwrap().is_none());
+        });
+        for (index, size) in SIZES.into_iter().enumerate() {
+            let message = pattern(size, index as u64);
+            one.send(&message).unwrap();
+            let mut buffer = vec![0; size + 1];
+            assert_eq!(one.recv_into(&mut buffer).unwrap(), Some(size));
+            assert!(buffer[..size] == message, "{size}");
+        }
+        let stats = one.stats();
+        assert_eq!(stats.sent(Path::Line).messages, 5);
+        assert_eq!(stats.received(Path::SingleCopy).messages, 5, "into a buffer of the caller: alone");
+        assert_eq!(stats.fallback, None);
+        drop(one);
+    });
+}
+
+#[test]
+fn without_permission_messages_go_through_the_ring() {
+    let (mut one, mut other) = pair_with(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert_eq!(other.recv().unwrap().unwrap().len(), 3 << 20));
+        one.send(&vec![7; 3 << 20]).unwrap();
+    });
+    assert_eq!(one.stats().sent(Path::Ring), Count { messages: 1, bytes: 3 << 20 });
+}
+
+#[test]
+fn a_message_that_runs_out_of_time_is_revoked_and_passed_over() {
+    let (mut one, mut other) = pair();
+    let big = vec![1; 4 << 20];
+    for _ in 0..3 {
+        let error = one.sender.send_by(&big, Deadline::after(Duration::from_millis(5))).unwrap_err();
+        assert!(error.is_out_of_time(), "{error}");
+    }
+    one.send(b"small").unwrap();
+    assert_eq!(&*other.recv().unwrap().unwrap(), b"small");
+}
+
+#[test]
+fn a_message_beyond_the_limit_is_an_error_on_both_sides_and_the_next_arrives() {
+    let (mut one, mut other) = pair();
+    other.receiver.set_limit_bytes(1000);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..2 {
+                let error = other.recv().unwrap_err();
+                assert!(matches!(error, Error::TooLong { limit_bytes: 1000, .. }), "{error}");
+            }
+            assert_eq!(&*other.recv().unwrap().unwrap(), b"short");
+        });
+        one.send(&[0; 1001]).unwrap();
+        let error = one.send(&vec![0; 2 << 20]).unwrap_err();
+        assert!(matches!(error, Error::TooLong { message_bytes, limit_bytes: 1000, .. } if message_bytes == 2 << 20));
+        one.send(b"short").unwrap();
+    });
+}
+
+#[test]
+fn a_buffer_that_is_too_small_leaves_the_message_first_in_line() {
+    let (mut one, mut other) = pair();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for size in [10, 1000, 2 << 20] {
+                one.send(&vec![3; size]).unwrap();
+            }
+        });
+        for size in [10, 1000, 2 << 20] {
+            let error = other.recv_into(&mut vec![0; size - 1]).unwrap_err();
+            assert!(matches!(error, Error::BufferTooSmall { message_bytes, .. } if message_bytes == size), "{error}");
+            assert_eq!(other.recv_into(&mut vec![0; size]).unwrap(), Some(size));
+        }
+    });
+}
+
+#[test]
+fn the_end_of_the_other_side_ends_a_send_that_waits() {
+    let (mut one, other) = pair();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(other);
+        });
+        let error = one.send(&vec![0; 4 << 20]).unwrap_err();
+        assert!(error.is_peer_gone(), "{error}");
+    });
+    assert!(one.recv().unwrap().is_none());
+}
