@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use onecopy::memory::anonymous::AnonymousMapping;
-use onecopy::{Channel, WaitStrategy};
+use onecopy::{Channel, Deadline, WaitStrategy};
 
 /// Rotating over this much keeps the caches cold.
 const COLD_BYTES: usize = 128 << 20;
@@ -64,15 +63,15 @@ fn best(measure: impl Fn() -> f64) -> f64 {
     (0..ATTEMPTS).map(|_| measure()).fold(f64::INFINITY, f64::min)
 }
 
-/// Starts the second process, which finds the memory of the channel in its standard input.
+/// Starts the second process, which finds its end of the channel in its standard input.
 fn start(role: &str, size: usize, cold: bool, single: usize, both: usize) -> (Channel, Child) {
-    let memory = AnonymousMapping::create("channel", Channel::bytes()).unwrap();
+    let (parent, end) = Channel::pair().unwrap();
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["peer", role, &size.to_string(), &cold.to_string(), &single.to_string(), &both.to_string()])
-        .stdin(Stdio::from(memory.try_clone_fd().unwrap()))
+        .stdin(Stdio::from(end))
         .spawn()
         .unwrap();
-    let mut channel = Channel::over(memory.into_region(), true, child.id()).unwrap();
+    let mut channel = parent.accept_by(Deadline::Never).unwrap();
     set(&mut channel, single, both);
     (channel, child)
 }
@@ -187,9 +186,7 @@ fn peer(arguments: &[String]) {
     pin(1);
     let number = |index: usize| arguments[index].parse::<usize>().unwrap();
     let (size, cold) = (number(2), arguments[3] == "true");
-    let region = AnonymousMapping::from_inherited(0).unwrap().into_region();
-    let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get().cast_unsigned();
-    let mut channel = Channel::over(region, false, parent).unwrap();
+    let mut channel = Channel::adopt_by(0, Deadline::Never).unwrap();
     set(&mut channel, number(4), number(5));
     if arguments[1] == "flood" {
         let source = vec![1_u8; buffer_bytes(size, cold)];

@@ -121,6 +121,14 @@ pub enum Error {
         /// The process that has it, as its own pid namespace counts.
         pid: u32,
     },
+    /// A process was not admitted: by the policy of this side, or by that of the other one.
+    #[error("{object}: {reason}")]
+    Refused {
+        /// The address of the object.
+        object: String,
+        /// Who was found, who is admitted, and the remedy.
+        reason: String,
+    },
     /// What came in, or what lies in shared memory, is not what this library wrote there.
     #[error("{object} holds something else than expected: {detail}")]
     Corrupt {

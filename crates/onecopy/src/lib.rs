@@ -40,7 +40,7 @@ mod transport;
 mod wait_strategy;
 
 pub use address::{Address, HostPort, ParseAddressError, PosixName, SysvName, UnixName};
-pub use channel::Channel;
+pub use channel::{Channel, Listener};
 pub use deadline::Deadline;
 pub use error::{Error, Result};
 pub use mechanism::Mechanism;

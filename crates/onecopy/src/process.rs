@@ -25,6 +25,12 @@ pub(crate) struct ProcessHandle {
     fd: OwnedFd,
 }
 
+impl AsFd for ProcessHandle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 impl ProcessHandle {
     /// Opens the process, or thread, that has the number `pid` now.
     ///
@@ -47,6 +53,21 @@ impl ProcessHandle {
         Ok(Self { pid, start_ticks: stat?, fd })
     }
 
+    /// Takes over a pidfd that the kernel passed, of the process that has the number `pid` here; 0 is one that has none here.
+    /// The start time is 0 where it cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// ESRCH when the process has exited.
+    pub(crate) fn from_pidfd(pid: u32, fd: OwnedFd) -> io::Result<Self> {
+        let start_ticks = if pid == 0 { 0 } else { start_ticks(pid).unwrap_or(0) };
+        // As above: the file belonged to this process if that still lives.
+        if has_exited(fd.as_fd())? {
+            return Err(Errno::SRCH.into());
+        }
+        Ok(Self { pid, start_ticks, fd })
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
@@ -54,11 +75,6 @@ impl ProcessHandle {
     /// When it started, in clock ticks since the machine did.
     pub(crate) fn start_ticks(&self) -> u64 {
         self.start_ticks
-    }
-
-    /// The pidfd.
-    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
     }
 
     /// Whether it has exited. While it has not, its number belongs to nobody else.

@@ -4,7 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
+use super::ParseAddressError;
 use super::percent;
 use crate::{Error, Result};
 
@@ -199,6 +201,18 @@ impl fmt::Display for UnixName {
 }
 
 /// What names a channel: a name of this user's, or a socket file.
+///
+/// It parses from what follows `channel:` in an address, and prints as that.
+///
+/// ```
+/// use onecopy::address::ChannelName;
+///
+/// assert_eq!("frames".parse::<ChannelName>()?, ChannelName::name("frames")?);
+/// assert_eq!("/run/frames".parse::<ChannelName>()?, ChannelName::path("/run/frames")?);
+/// let error = "a/b".parse::<ChannelName>().unwrap_err();
+/// assert!(error.to_string().contains("the name holds a slash"), "{error}");
+/// # Ok::<(), onecopy::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ChannelName {
     /// A name that belongs to the user: nothing of it is left after everybody died. Made with [`ChannelName::name`].
@@ -248,6 +262,14 @@ impl ChannelName {
         }
         check_path(&path, SOCKET_NAME_BYTES)?;
         Ok(Self::Path(PathBuf::from(OsString::from_vec(path))))
+    }
+}
+
+impl FromStr for ChannelName {
+    type Err = ParseAddressError;
+
+    fn from_str(text: &str) -> Result<Self, ParseAddressError> {
+        super::parse::channel_name(text)
     }
 }
 

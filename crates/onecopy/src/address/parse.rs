@@ -199,6 +199,12 @@ fn channel(part: Part<'_>) -> Parsed<ChannelName> {
     if part.text.starts_with('/') { part.name(ChannelName::checked_path) } else { part.name(ChannelName::checked_name) }
 }
 
+/// The name of a channel without its scheme.
+pub(super) fn channel_name(text: &str) -> Result<ChannelName, ParseAddressError> {
+    let form = Form { form: "NAME or /PATH", example: "frames" };
+    channel(Part { text, at: 0 }).map_err(|problem| problem.into_error(text, &form))
+}
+
 fn descriptor(part: Part<'_>) -> Parsed<DescriptorName> {
     let (owner, number) = match part.split(':') {
         Some((pid, number)) => (Some(process(pid)?), number),

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use super::Peer;
 use super::desk::{DESKS_BYTES, Desks};
 use super::liveness::PeerProcess;
 use super::stats::Counters;
+use crate::io::socket::Socket;
 use crate::memory::Region;
 use crate::memory::nonce::Nonce;
 use crate::memory::ring::RING_BYTES;
@@ -17,9 +19,12 @@ pub(super) struct Link {
     pub(super) peer: Arc<PeerProcess>,
     /// Stands in this process's memory while the channel is open: the other side reads it with each message.
     pub(super) nonce: Nonce,
-    /// Whether both sides allow cross-memory attach.
+    /// Whether cross-memory attach may be tried at all.
     pub(super) attach: bool,
     pub(super) object: String,
+    pub(super) identity: Peer,
+    /// Hangs up at the other side when this one is dropped.
+    pub(super) socket: Socket,
     pub(super) counters: Counters,
 }
 

@@ -16,7 +16,7 @@
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::event::epoll;
@@ -24,6 +24,7 @@ use rustix::io::Errno;
 
 use crate::memory::remote::RemoteProcess;
 use crate::memory::wait::Alarm;
+use crate::process::ProcessHandle;
 use crate::sys::signal_mask::without_signals;
 use crate::{Error, Result};
 
@@ -34,14 +35,12 @@ pub(super) struct PeerProcess {
     alarm: Arc<Alarm>,
 }
 
-/// Pid and start time.
-type Key = (u32, u64);
-
 struct Watcher {
     /// The process whose thread it is.
     pid: u32,
     epoll: Arc<OwnedFd>,
-    peers: HashMap<Key, Weak<PeerProcess>>,
+    /// By the address of their handle, which all channels to one process share.
+    peers: HashMap<usize, Weak<PeerProcess>>,
 }
 
 static WATCHER: Mutex<Option<Watcher>> = Mutex::new(None);
@@ -52,20 +51,24 @@ impl PeerProcess {
     /// # Errors
     ///
     /// EMFILE and ENFILE; EAGAIN when there can be no more threads.
-    pub(super) fn watch(process: RemoteProcess) -> Result<Arc<Self>> {
+    pub(super) fn watch(handle: &Arc<ProcessHandle>) -> Result<Arc<Self>> {
         let mut guard = WATCHER.lock().unwrap_or_else(PoisonError::into_inner);
         let watcher = Watcher::of_this_process(&mut guard)?;
-        let key = (process.pid(), process.start_ticks());
+        let key = Arc::as_ptr(handle).addr();
         if let Some(known) = watcher.peers.get(&key).and_then(Weak::upgrade) {
             return Ok(known);
         }
         watcher.peers.retain(|_, peer| peer.strong_count() > 0);
-        let peer = Arc::new(Self { process, alarm: Arc::default() });
-        watcher.peers.insert(key, Arc::downgrade(&peer));
-        let data = epoll::EventData::new_u64(key_bits(key));
+        let peer = Arc::new(Self { process: RemoteProcess::of(Arc::clone(handle)), alarm: Arc::default() });
+        let data = epoll::EventData::new_u64(key as u64);
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
-        epoll::add(&*watcher.epoll, peer.process.as_fd(), data, flags)
-            .map_err(|errno| Error::os("epoll_ctl", format!("mem:{}", key.0), errno))?;
+        let added = match epoll::add(&*watcher.epoll, handle.as_fd(), data, flags) {
+            // An earlier channel to the same process, which is closed by now.
+            Err(Errno::EXIST) => epoll::modify(&*watcher.epoll, handle.as_fd(), data, flags),
+            added => added,
+        };
+        added.map_err(|errno| Error::os("epoll_ctl", format!("the pidfd of process {}", handle.pid()), errno))?;
+        watcher.peers.insert(key, Arc::downgrade(&peer));
         Ok(peer)
     }
 
@@ -81,11 +84,6 @@ impl PeerProcess {
     pub(super) fn is_gone(&self) -> bool {
         self.alarm.is_set() || self.process.has_exited()
     }
-}
-
-/// A number for a peer. Two peers that have the same one are both looked at.
-fn key_bits((pid, start_ticks): Key) -> u64 {
-    u64::from(pid) << 32 ^ start_ticks
 }
 
 impl Watcher {
@@ -117,7 +115,7 @@ fn run(epoll: &OwnedFd) {
         let Ok((ready, _)) = epoll::wait(epoll, &mut events, None) else { continue };
         let keys: Vec<u64> = ready.iter().map(|event| event.data.u64()).collect();
         let guard = WATCHER.lock().unwrap_or_else(PoisonError::into_inner);
-        let peers = guard.iter().flat_map(|watcher| &watcher.peers).filter(|(key, _)| keys.contains(&key_bits(**key)));
+        let peers = guard.iter().flat_map(|watcher| &watcher.peers).filter(|(key, _)| keys.contains(&(**key as u64)));
         let gone: Vec<_> =
             peers.filter_map(|(_, peer)| peer.upgrade()).filter(|peer| peer.process.has_exited()).collect();
         drop(guard);
@@ -134,7 +132,9 @@ mod tests {
     #[test]
     fn the_end_of_a_process_is_told_and_channels_to_it_share_one_watch() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let open = || PeerProcess::watch(RemoteProcess::open(child.id()).unwrap()).unwrap();
+        let handle = Arc::new(ProcessHandle::open(child.id()).unwrap());
+        let open = || PeerProcess::watch(&handle).unwrap();
+        drop(open());
         let (one, other) = (open(), open());
         assert!(Arc::ptr_eq(&one, &other));
         assert!(!one.alarm().is_set() && !one.is_gone());

@@ -17,27 +17,39 @@ mod desk;
 mod link;
 mod liveness;
 mod message;
+mod name;
+mod peer;
+mod policy;
 mod receiver;
+pub mod rendezvous;
 mod sender;
 mod stats;
 #[cfg(test)]
 mod tests;
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use link::{Link, Parts};
 use liveness::PeerProcess;
+use rendezvous::Connection;
+use stats::Counters;
 
 pub use message::Message;
+pub use peer::Peer;
+pub use policy::{Policy, Tracer};
 pub use receiver::{ChannelReceiver, DEFAULT_COOPERATIVE_BYTES};
 pub use sender::{ChannelSender, DEFAULT_SINGLE_COPY_BYTES};
 pub use stats::{Count, Path, Stats};
 
-use crate::memory::Region;
+pub use rendezvous::TurnedAway;
+
+pub use crate::address::ChannelName;
+
 use crate::memory::nonce::Nonce;
-use crate::memory::remote::RemoteProcess;
+use crate::memory::permission::Diagnosis;
 use crate::memory::ring::{RingReceiver, RingSender};
-use crate::{Deadline, Receiver, Result, Sender, WaitStrategy};
+use crate::{Deadline, Error, Receiver, Result, Sender, WaitStrategy};
 
 /// One side of a connection.
 #[derive(Debug)]
@@ -48,33 +60,73 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// This side of a connection over `region`, which both sides have mapped and the listener has made: all zeros.
-    fn new(region: Region, is_listener: bool, peer: RemoteProcess, attach: bool, object: String) -> Result<Self> {
+    /// Connects to the listener with this name, "frames" or "/run/frames", of the same user. Waits for one for as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for a name that can be none; otherwise as [`Channel::connect_by`].
+    pub fn connect(name: &str) -> Result<Self> {
+        Self::connect_by(&parse(name)?, &Policy::default(), Deadline::Never)
+    }
+
+    /// Connects to the listener with this name, whom `policy` must admit, waiting until `deadline` for one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`] and [`Error::WouldBlock`] with the places tried; [`Error::Refused`] when either side does not admit the
+    /// other; otherwise as [`rendezvous::connect_by`].
+    pub fn connect_by(name: &ChannelName, policy: &Policy, deadline: Deadline) -> Result<Self> {
+        Self::over(rendezvous::connect_by(name, policy, deadline)?)
+    }
+
+    /// The parent's side of a channel to a child, and the end that the child is to [`adopt`](Channel::adopt_by): as one of its
+    /// descriptors, by [`Command::stdin`](std::process::Command::stdin) for instance.
+    ///
+    /// # Errors
+    ///
+    /// EMFILE and ENFILE when there are too many descriptors.
+    pub fn pair() -> Result<(Parent, OwnedFd)> {
+        let (parent, end) = rendezvous::pair(&Policy::default(), link::memory_bytes())?;
+        Ok((Parent(parent), end))
+    }
+
+    /// The child's side of a [`Channel::pair`], by the number of the descriptor that it inherited: 0 is standard input.
+    ///
+    /// # Errors
+    ///
+    /// As [`rendezvous::adopt_inherited_by`].
+    pub fn adopt_by(number: i32, deadline: Deadline) -> Result<Self> {
+        Self::over(rendezvous::adopt_inherited_by(number, &Policy::default(), deadline)?)
+    }
+
+    /// This side of a connection that a rendezvous has made.
+    fn over(connection: Connection) -> Result<Self> {
+        let Connection { socket, peer: identity, region, is_listener, attach, limit_bytes, .. } = connection;
+        let object = socket.object().to_owned();
         let Parts { to_listener, to_connector, desks } = Parts::of(region)?;
         let (incoming, outgoing) = if is_listener { (to_listener, to_connector) } else { (to_connector, to_listener) };
-        let sender = RingSender::attach(outgoing, Deadline::Never)?;
-        let receiver = RingReceiver::attach(incoming, Deadline::Never)?;
+        let peer = PeerProcess::watch(identity.handle().ok_or_else(|| unseen(&object))?)?;
+        let counters = Counters::default();
         let link = Arc::new(Link {
             desks: desk::Desks::new(desks, is_listener),
-            peer: PeerProcess::watch(peer)?,
+            peer,
             nonce: Nonce::draw()?,
-            attach,
+            attach: attach && may_attach(&identity, &counters),
             object,
-            counters: stats::Counters::default(),
+            identity,
+            socket,
+            counters,
         });
-        let sender = ChannelSender::new(sender, Arc::clone(&link));
-        Ok(Self { sender, receiver: ChannelReceiver::new(receiver, link) })
+        let sender = ChannelSender::new(RingSender::attach(outgoing, Deadline::Never)?, Arc::clone(&link));
+        let mut receiver = ChannelReceiver::new(RingReceiver::attach(incoming, Deadline::Never)?, link);
+        receiver.set_limit_bytes(limit_bytes);
+        Ok(Self { sender, receiver })
     }
 
-    #[doc(hidden)]
-    pub fn over(region: Region, is_listener: bool, pid: u32) -> Result<Self> {
-        Self::new(region, is_listener, RemoteProcess::open(pid)?, true, "channel:test".into())
-    }
-
-    #[doc(hidden)]
+    /// Who is on the other side, as the kernel says.
     #[must_use]
-    pub fn bytes() -> usize {
-        link::memory_bytes()
+    pub fn peer(&self) -> &Peer {
+        self.sender.peer()
     }
 
     /// The two halves, for two threads.
@@ -131,4 +183,112 @@ impl Channel {
     pub fn stats(&self) -> Stats {
         self.sender.stats()
     }
+}
+
+impl AsFd for Channel {
+    /// The socket to the other side. It hangs up when the other side closes or exits; messages do not go through it.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.sender.socket()
+    }
+}
+
+/// Waits for processes that connect.
+///
+/// ```
+/// use onecopy::{Channel, Listener};
+///
+/// let name = format!("onecopy-doc-{}", std::process::id());
+/// let listener = Listener::bind(&name)?;
+/// # let client = std::thread::spawn(move || {
+/// let mut channel = Channel::connect(&name)?; // in another process
+/// channel.send(b"a frame")?;
+/// # Ok::<(), onecopy::Error>(()) });
+///
+/// let mut channel = listener.accept()?;
+/// assert_eq!(channel.recv()?.as_deref(), Some(&b"a frame"[..]));
+/// # client.join().unwrap()?;
+/// # Ok::<(), onecopy::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Listener(rendezvous::Listener);
+
+impl Listener {
+    /// Listens at a name of this user's, "frames", or at a path, "/run/frames", for processes of this user.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for a name that can be none; otherwise as [`Listener::bind_with`].
+    pub fn bind(name: &str) -> Result<Self> {
+        Self::bind_with(&parse(name)?, &Policy::default())
+    }
+
+    /// Listens at `name` for the processes that `policy` admits.
+    ///
+    /// # Errors
+    ///
+    /// EADDRINUSE when a process holds the name, or when the file is no socket.
+    pub fn bind_with(name: &ChannelName, policy: &Policy) -> Result<Self> {
+        rendezvous::Listener::bind(name, policy, link::memory_bytes()).map(Self)
+    }
+
+    /// Waits for the next process.
+    ///
+    /// # Errors
+    ///
+    /// As [`Listener::accept_by`].
+    pub fn accept(&self) -> Result<Channel> {
+        self.accept_by(Deadline::Never)
+    }
+
+    /// Waits until `deadline` for a process that connects and is admitted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`] and [`Error::TimedOut`] when none came; EMFILE when there are too many descriptors; ENOMEM.
+    pub fn accept_by(&self, deadline: Deadline) -> Result<Channel> {
+        Channel::over(self.0.accept_by(deadline)?)
+    }
+
+    /// Those that connected in vain so far.
+    #[must_use]
+    pub fn turned_away(&self) -> TurnedAway {
+        self.0.turned_away()
+    }
+}
+
+/// The parent's side of a [`Channel::pair`], before the child has adopted the other.
+#[derive(Debug)]
+pub struct Parent(rendezvous::Parent);
+
+impl Parent {
+    /// Waits until `deadline` for the child to adopt its end.
+    ///
+    /// # Errors
+    ///
+    /// As [`rendezvous::Parent::accept_by`].
+    pub fn accept_by(self, deadline: Deadline) -> Result<Channel> {
+        Channel::over(self.0.accept_by(deadline)?)
+    }
+}
+
+fn parse(name: &str) -> Result<ChannelName> {
+    if name.starts_with('/') { ChannelName::path(name) } else { ChannelName::name(name) }
+}
+
+fn unseen(object: &str) -> Error {
+    let reason = "the kernel cannot tell of the end of a process in another pid namespace: Linux 6.5 does".into();
+    Error::Unsupported { object: object.into(), reason }
+}
+
+/// Whether cross-memory attach may be tried: the other side has a number here, and no filter kills who tries.
+fn may_attach(peer: &Peer, counters: &Counters) -> bool {
+    if peer.pid() == 0 {
+        counters.note_fallback("the other side is in another pid namespace, and has no number in this one".into());
+        return false;
+    }
+    let own = Diagnosis::of(std::process::id()).read;
+    if own.allowed == Some(false) {
+        counters.note_fallback(format!("this process may not use process_vm_readv: {own}"));
+    }
+    own.allowed != Some(false)
 }

@@ -146,6 +146,10 @@ impl ChannelReceiver {
             return Ok(None);
         }
         self.check_limit(desk, asked, offer.bytes)?;
+        if !link.attach {
+            self.refuse(desk, asked, Answer::Errno(libc::EPERM));
+            return Ok(None);
+        }
         let source = Source::of(desk, offer);
         if offer.bytes >= self.cooperative_bytes {
             match source.share(&link.peer, desk, asked) {
@@ -294,6 +298,10 @@ impl ChannelReceiver {
         };
         self.ring.take_offer();
         self.check_limit(desk, asked, offer.bytes)?;
+        if !link.attach {
+            self.refuse(desk, asked, Answer::Errno(libc::EPERM));
+            return Ok(None);
+        }
         let source = Source::of(desk, offer);
         match source.pull(link.peer.process(), desk, asked, target) {
             Ok(()) if self.answer(desk, asked, Phase::Done) => {

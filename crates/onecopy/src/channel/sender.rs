@@ -1,8 +1,10 @@
 //! The sending half.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::Peer;
 use super::copying::help;
 use super::desk::{Answer, Desk, Offer, Phase, Turn};
 use super::link::Link;
@@ -70,6 +72,16 @@ impl ChannelSender {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.link.counters.snapshot()
+    }
+
+    /// Who is on the other side, as the kernel says.
+    #[must_use]
+    pub fn peer(&self) -> &Peer {
+        &self.link.identity
+    }
+
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.link.socket.as_fd()
     }
 
     fn send_through_ring(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {

@@ -4,21 +4,20 @@ use std::time::Duration;
 
 use super::*;
 use crate::Error;
-use crate::memory::anonymous::AnonymousMapping;
 
-/// The listener's side, and the connector's.
+/// The parent's side of a pair, and the child's.
 fn pair() -> (Channel, Channel) {
-    pair_with(true)
+    pair_with(&Policy::default())
 }
 
-fn pair_with(attach: bool) -> (Channel, Channel) {
-    let mapping = AnonymousMapping::create("channel", link::memory_bytes()).unwrap();
-    let again = AnonymousMapping::from_fd(mapping.try_clone_fd().unwrap()).unwrap();
-    let side = |region, is_listener| {
-        let this = RemoteProcess::open(std::process::id()).unwrap();
-        Channel::new(region, is_listener, this, attach, "channel:test".into()).unwrap()
-    };
-    (side(mapping.into_region(), true), side(again.into_region(), false))
+fn pair_with(policy: &Policy) -> (Channel, Channel) {
+    let (parent, end) = rendezvous::pair(policy, link::memory_bytes()).unwrap();
+    let deadline = Deadline::after(Duration::from_secs(20));
+    std::thread::scope(|scope| {
+        let child = scope.spawn(|| Channel::over(rendezvous::adopt_by(end, policy, deadline).unwrap()).unwrap());
+        let parent = Channel::over(parent.accept_by(deadline).unwrap()).unwrap();
+        (parent, child.join().unwrap())
+    })
 }
 
 fn pattern(len: usize, seed: u64) -> Vec<u8> {
@@ -72,7 +71,7 @@ fn messages_of_every_size_arrive_in_order_both_ways() {
 
 #[test]
 fn without_permission_messages_go_through_the_ring() {
-    let (mut one, mut other) = pair_with(false);
+    let (mut one, mut other) = pair_with(&Policy::same_user().separate());
     std::thread::scope(|scope| {
         scope.spawn(|| assert_eq!(other.recv().unwrap().unwrap().len(), 3 << 20));
         one.send(&vec![7; 3 << 20]).unwrap();

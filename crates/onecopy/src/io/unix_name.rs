@@ -169,7 +169,7 @@ pub(crate) fn connect_to(socket: &OwnedFd, name: &UnixName, object: &str, deadli
 }
 
 /// Refuses to wait for what no bind can bring: a file that is no socket has the path.
-fn check_hope(name: &UnixName, object: &str, errno: Errno) -> Result<()> {
+pub(crate) fn check_hope(name: &UnixName, object: &str, errno: Errno) -> Result<()> {
     let UnixName::Path(path) = name else { return Ok(()) };
     match stat(path) {
         Ok(found) if !is_socket(&found) => {

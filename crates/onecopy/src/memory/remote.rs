@@ -5,7 +5,7 @@
 //! number of the process, an address there, and the permission that a debugger needs.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
@@ -93,7 +93,7 @@ impl Transfer {
 /// ```
 #[derive(Debug)]
 pub struct RemoteProcess {
-    handle: ProcessHandle,
+    handle: Arc<ProcessHandle>,
     /// Whether it is this process, or a thread of it.
     own: bool,
 }
@@ -110,9 +110,15 @@ impl RemoteProcess {
     /// waited for.
     pub fn open(pid: u32) -> Result<Self> {
         let handle = ProcessHandle::open(pid).map_err(|error| open_error(pid, error))?;
+        Ok(Self::of(Arc::new(handle)))
+    }
+
+    /// The process of a pidfd that is there already.
+    pub(crate) fn of(handle: Arc<ProcessHandle>) -> Self {
+        let pid = handle.pid();
         // The first for where /proc counts as another pid namespace does.
         let own = pid == std::process::id() || std::path::Path::new(&format!("/proc/self/task/{pid}")).exists();
-        Ok(Self { handle, own })
+        Self { handle, own }
     }
 
     /// As [`RemoteProcess::open`], for a process that is known by its start time too ([`RemoteProcess::start_ticks`] on
@@ -151,11 +157,6 @@ impl RemoteProcess {
     #[must_use]
     pub fn has_exited(&self) -> bool {
         self.handle.has_exited().unwrap_or(false)
-    }
-
-    /// A pidfd, which is readable once the process has exited.
-    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.handle.as_fd()
     }
 
     /// Reads from `address` on into `buffer`: as much as is readable there without a gap.

@@ -1,4 +1,4 @@
-//! recvmsg(2) on UNIX sockets, with credentials and descriptors.
+//! recvmsg(2) on UNIX sockets, with credentials, descriptors and pidfds.
 //!
 //! rustix makes a number that may not be 0 of the sender's pid, which is 0 for a process that cannot be seen from here; nix
 //! loses the descriptors that came when others did not fit. So the control data are taken apart here, as plain bytes.
@@ -6,7 +6,7 @@
 //! # Safety
 //!
 //! The kernel writes to memory that the caller of [`recvmsg`] borrows mutably and to values on its stack. It is trusted to
-//! number in SCM_RIGHTS only descriptors that it has just made for this process.
+//! number in SCM_RIGHTS and SCM_PIDFD only descriptors that it has just made for this process.
 #![expect(
     unsafe_code,
     reason = "neither rustix nor nix can receive a pid of 0 and keep descriptors of truncated control data"
@@ -28,6 +28,8 @@ pub(crate) const fn control_words(payload_bytes: usize) -> usize {
 /// The header of a control message, `cmsghdr`: a length of one word, a level and a type of half a word each.
 const HEADER_BYTES: usize = size_of::<libc::cmsghdr>();
 const ALIGNMENT: usize = size_of::<u64>();
+/// `SCM_PIDFD` of linux/socket.h.
+const SCM_PIDFD: i32 = 4;
 const _: () = assert!(HEADER_BYTES == 16 && size_of::<libc::ucred>() == 12);
 
 /// What came with a message, besides its bytes.
@@ -37,6 +39,8 @@ pub(crate) struct Received {
     pub(crate) flags: i32,
     pub(crate) credentials: Option<RawCredentials>,
     pub(crate) fds: Vec<OwnedFd>,
+    /// The sender's process, where the socket was set to receive it and the kernel could make the descriptor.
+    pub(crate) pidfd: Option<OwnedFd>,
     /// The name of the sender, where it was asked for.
     pub(crate) name: RawName,
 }
@@ -108,16 +112,19 @@ pub(crate) fn recvmsg(
     received.name.len = header.msg_namelen as usize;
     received.credentials = None;
     received.fds.clear();
+    received.pidfd = None;
     #[allow(clippy::unnecessary_cast, reason = "a u32 with musl")]
     let control_bytes = header.msg_controllen as usize;
+    let adopt = |fd: u32| {
+        // SAFETY: the kernel made this descriptor for this process a moment ago; nobody else knows its number.
+        unsafe { OwnedFd::from_raw_fd(fd.cast_signed()) }
+    };
     for_each_part(control, control_bytes, |kind, payload| match kind {
         (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => received.credentials = credentials(payload),
-        (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
-            let adopt = |fd: u32| {
-                // SAFETY: the kernel made this descriptor for this process a moment ago; nobody else knows its number.
-                unsafe { OwnedFd::from_raw_fd(fd.cast_signed()) }
-            };
-            received.fds.extend(payload.map(adopt));
+        (libc::SOL_SOCKET, libc::SCM_RIGHTS) => received.fds.extend(payload.map(adopt)),
+        // In place of a descriptor that it could not make the kernel puts a negative errno.
+        (libc::SOL_SOCKET, SCM_PIDFD) => {
+            received.pidfd = payload.next().filter(|fd| fd.cast_signed() >= 0).map(adopt);
         }
         _ => {}
     });

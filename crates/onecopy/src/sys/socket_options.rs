@@ -3,7 +3,7 @@
 //! # Safety
 //!
 //! The functions hand the kernel pointers to values on their own stack, with the lengths of those values.
-#![expect(unsafe_code, reason = "rustix and nix have neither SO_MEMINFO nor SCTP_NODELAY")]
+#![expect(unsafe_code, reason = "rustix and nix have neither SO_MEMINFO, SO_PASSPIDFD nor SCTP_NODELAY")]
 
 use std::ffi::c_int;
 use std::mem::size_of_val;
@@ -29,6 +29,18 @@ pub(crate) fn dropped_datagrams(socket: BorrowedFd<'_>) -> Result<u32, Errno> {
         libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_MEMINFO, info.as_mut_ptr().cast(), &raw mut len)
     };
     if result == 0 { Ok(info[MEMINFO_DROPS]) } else { Err(last_errno()) }
+}
+
+/// Whether messages come with the pidfd of their sender (Linux 6.5; ENOPROTOOPT before).
+pub(crate) fn set_pass_pidfd(socket: BorrowedFd<'_>, value: bool) -> Result<(), Errno> {
+    /// `SO_PASSPIDFD` of asm-generic/socket.h, the same number on every architecture but SPARC and PA-RISC.
+    const SO_PASSPIDFD: c_int = 76;
+    let value = c_int::from(value);
+    let len = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: `value` is readable and `len` bytes long; the descriptor is open for the call.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PASSPIDFD, (&raw const value).cast(), len) };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
 /// Makes SCTP send small messages at once (RFC 6458, 8.1.5).

@@ -1,0 +1,309 @@
+//! Listening at a name, and the handshakes of several that connect at the same time.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::AtFlags;
+use rustix::fs::{CWD, Mode, chmodat, fchmod};
+use rustix::io::Errno;
+use rustix::net::{SocketType, listen};
+use rustix::process::geteuid;
+
+use super::handshake::Pending;
+use super::{Connection, name};
+use crate::address::ChannelName;
+use crate::channel::Policy;
+use crate::io::socket::{BACKLOG, Socket};
+use crate::io::unix_name::{SocketFile, bind_to, new_socket};
+use crate::{Deadline, Error, Result, UnixName};
+
+/// How many handshakes go on at once. Each holds a descriptor.
+const MOST_PENDING: usize = 64;
+/// How long a handshake is safe from others that need its place.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// A name that processes connect to.
+///
+/// Several threads may accept at once; one of them looks after all handshakes that go on, and the others wait for their turn. A
+/// process that connects and says nothing holds up nobody: it is turned away after five seconds, or as soon as
+/// there are 64 like it and others wait.
+///
+/// ```
+/// use onecopy::Deadline;
+/// use onecopy::channel::{ChannelName, Policy};
+/// use onecopy::channel::rendezvous::{Listener, connect_by};
+///
+/// let name = ChannelName::name(format!("example-{}", std::process::id()))?;
+/// let listener = Listener::bind(&name, &Policy::default(), 65_536)?;
+/// let other = {
+///     let name = name.clone();
+///     std::thread::spawn(move || connect_by(&name, &Policy::default(), Deadline::Never))
+/// };
+/// let connection = listener.accept_by(Deadline::Never)?;
+/// assert_eq!(connection.peer().pid(), std::process::id());
+/// assert_eq!(connection.region().len(), 65_536);
+/// other.join().unwrap()?;
+/// # Ok::<(), onecopy::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+    file: Option<SocketFile>,
+    /// The process that bound the name. A child made by fork has a copy of this value, and the file is not the child's.
+    owner: u32,
+    policy: Policy,
+    memory_bytes: usize,
+    state: Mutex<State>,
+    turn_free: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Whether a thread looks after the handshakes, which it has taken out then.
+    led: bool,
+    pending: Vec<Pending>,
+    turned_away: TurnedAway,
+}
+
+/// Those that connected and were not admitted, or did not complete the handshake.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TurnedAway {
+    /// How many there were.
+    pub count: u64,
+    /// Why the last one was turned away; empty when there was none.
+    pub last: String,
+}
+
+impl Listener {
+    /// Listens at `name`, and gives each connection `memory_bytes` of shared memory.
+    ///
+    /// A socket file that no process holds any more is replaced; dropping the listener removes the file, unless another one has
+    /// taken its place. The file has mode 0600, or 0666 when the policy admits others than this user.
+    ///
+    /// # Errors
+    ///
+    /// EADDRINUSE when a process holds the name, or when the file is no socket; [`Error::Invalid`] for a length of 0.
+    pub fn bind(name: &ChannelName, policy: &Policy, memory_bytes: usize) -> Result<Self> {
+        let object = name::object(name);
+        let place = name::place(name, geteuid().as_raw())?;
+        let fd = new_socket(SocketType::SEQPACKET, &object)?;
+        fchmod(&fd, Mode::RUSR | Mode::WUSR).map_err(|errno| Error::os("fchmod", &object, errno))?;
+        let file = bind_to(&fd, &place, &object)?;
+        if let (UnixName::Path(path), true) = (&place, policy.admits_others()) {
+            // Nobody can connect before listen(2), and what keeps strangers away is the handshake.
+            chmodat(CWD, path, Mode::from_raw_mode(0o666), AtFlags::empty())
+                .map_err(|errno| Error::os("chmod", &object, errno))?;
+        }
+        listen(&fd, BACKLOG).map_err(|errno| Error::os("listen", &object, errno))?;
+        Self::over(fd, file, object, policy, memory_bytes)
+    }
+
+    /// Listens with a socket that this process inherited, which listens already: a sequenced-packet socket, such as another
+    /// process's [`Listener`] has. `object` names it in errors. Its file, if it has one, is the concern of whoever bound
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// EBADF when `fd` is no descriptor; [`Error::Invalid`] for a length of 0.
+    pub fn from_fd(fd: OwnedFd, object: impl Into<String>, policy: &Policy, memory_bytes: usize) -> Result<Self> {
+        Self::over(fd, None, object.into(), policy, memory_bytes)
+    }
+
+    fn over(
+        fd: OwnedFd,
+        file: Option<SocketFile>,
+        object: String,
+        policy: &Policy,
+        memory_bytes: usize,
+    ) -> Result<Self> {
+        if memory_bytes == 0 {
+            let reason = "0 bytes of shared memory are none".to_owned();
+            return Err(Error::Invalid { object, reason });
+        }
+        Ok(Self {
+            socket: Socket::listener(fd, object)?,
+            file,
+            owner: std::process::id(),
+            policy: policy.clone(),
+            memory_bytes,
+            state: Mutex::default(),
+            turn_free: Condvar::new(),
+        })
+    }
+
+    /// Waits until `deadline` for a process that connects, is admitted and completes the handshake.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`] and [`Error::TimedOut`] when none came; EMFILE when there are too many descriptors; ENOMEM. Those that are
+    /// turned away are no error, but [`Listener::turned_away`] knows of them.
+    pub fn accept_by(&self, deadline: Deadline) -> Result<Connection> {
+        let mut turn = self.take_turn(deadline)?;
+        loop {
+            if let Some(connection) = turn.advance()? {
+                return Ok(connection);
+            }
+            turn.wait(deadline)?;
+        }
+    }
+
+    /// Those that connected in vain so far.
+    #[must_use]
+    pub fn turned_away(&self) -> TurnedAway {
+        self.lock().turned_away.clone()
+    }
+
+    /// Waits until no other thread looks after the handshakes.
+    fn take_turn(&self, deadline: Deadline) -> Result<Turn<'_>> {
+        let mut state = self.lock();
+        while state.led {
+            state = match deadline.remaining() {
+                Some(Duration::ZERO) => return Err(self.out_of_time(deadline)),
+                Some(left) => self.turn_free.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.turn_free.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+        state.led = true;
+        let pending = std::mem::take(&mut state.pending);
+        Ok(Turn { listener: self, pending })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn out_of_time(&self, deadline: Deadline) -> Error {
+        Error::out_of_time("accept", self.socket.object(), deadline)
+    }
+}
+
+impl AsFd for Listener {
+    /// The listening socket: to hand it on to a process that will accept.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if self.owner != std::process::id() {
+            std::mem::forget(self.file.take());
+        }
+    }
+}
+
+/// The right to look after the handshakes, and the handshakes.
+struct Turn<'a> {
+    listener: &'a Listener,
+    pending: Vec<Pending>,
+}
+
+impl Turn<'_> {
+    /// Takes in who waits, and goes on with every handshake for which something came, until one is complete.
+    fn advance(&mut self) -> Result<Option<Connection>> {
+        let mut next = 0;
+        while next < self.pending.len() {
+            if let Some(connection) = self.step(&mut next)? {
+                return Ok(Some(connection));
+            }
+        }
+        while self.has_room() {
+            let fd = match self.listener.socket.accept_by(Deadline::Now) {
+                Err(error) if error.is_out_of_time() => break,
+                other => other?,
+            };
+            let mut last = self.pending.len();
+            self.pending.push(Pending::new(Socket::new(fd, self.listener.socket.object()))?);
+            if let Some(connection) = self.step(&mut last)? {
+                return Ok(Some(connection));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Goes on with the handshake at `next`, which then is the one after it.
+    fn step(&mut self, next: &mut usize) -> Result<Option<Connection>> {
+        let Listener { policy, memory_bytes, socket, .. } = self.listener;
+        let pending = &mut self.pending[*next];
+        let outcome = match pending.advance(policy, *memory_bytes, Deadline::Now) {
+            Ok(false) if Instant::now() < pending.expires() => {
+                *next += 1;
+                return Ok(None);
+            }
+            Ok(false) => {
+                self.pending.remove(*next);
+                let silent = format!("{}: it said nothing more", socket.object());
+                Err(Error::out_of_time("accept", silent, Deadline::Never))
+            }
+            Ok(true) => self.pending.remove(*next).finish(policy),
+            Err(error) => {
+                self.pending.remove(*next);
+                Err(error)
+            }
+        };
+        match outcome {
+            Ok(connection) => Ok(Some(connection)),
+            Err(error) if is_own(&error) => Err(error),
+            Err(error) => {
+                self.turn_away(error.to_string());
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether another handshake may begin. Where all places are taken, the oldest one gives way after a moment.
+    fn has_room(&mut self) -> bool {
+        if self.pending.len() < MOST_PENDING {
+            return true;
+        }
+        if self.pending[0].since.elapsed() < GRACE {
+            return false;
+        }
+        self.pending.remove(0);
+        self.turn_away(format!("{}: it said nothing, and others wait", self.listener.socket.object()));
+        true
+    }
+
+    fn turn_away(&self, why: String) {
+        let mut state = self.listener.lock();
+        state.turned_away.count += 1;
+        state.turned_away.last = why;
+    }
+
+    /// Waits until somebody connects or says something, or time has passed for one of them.
+    fn wait(&self, deadline: Deadline) -> Result<()> {
+        if deadline.has_passed() {
+            return Err(self.listener.out_of_time(deadline));
+        }
+        let full = self.pending.len() >= MOST_PENDING;
+        let oldest = self.pending.first();
+        let wake = oldest.map(|oldest| if full { oldest.since + GRACE } else { oldest.expires() });
+        let until = wake.map_or(deadline, |wake| Deadline::At(deadline.earlier(wake)));
+        let sockets = self.pending.iter().map(|pending| &pending.socket);
+        let sockets = sockets.chain((!full).then_some(&self.listener.socket));
+        let mut fds: Vec<PollFd<'_>> = sockets.map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
+        match poll(&mut fds, until.timespec().as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(self.listener.socket.error("poll", errno)),
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut state = self.listener.lock();
+        state.pending = std::mem::take(&mut self.pending);
+        state.led = false;
+        drop(state);
+        self.listener.turn_free.notify_one();
+    }
+}
+
+/// Whether a handshake failed for want of something on this side, which its caller has to know.
+fn is_own(error: &Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOSPC))
+        || matches!(error, Error::Invalid { .. })
+}

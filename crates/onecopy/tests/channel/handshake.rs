@@ -1,0 +1,236 @@
+//! What comes instead of a handshake: silence, garbage, another version, death in the middle of it.
+
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use onecopy::channel::rendezvous::{Listener, connect_by};
+use onecopy::channel::{ChannelName, Policy};
+use onecopy::{Deadline, Error};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, accept_with, sendmsg};
+
+use crate::support::{Peer, argument, pattern, role, watchdog};
+use crate::{MEMORY, hear, listen_at, meet, open_descriptors, own_name, own_uid, place, raw_client, raw_listener, say};
+
+const SECONDS: Duration = Duration::from_secs(60);
+const MOMENT: Duration = Duration::from_millis(100);
+
+/// The first message of a client, as a listener of this name would hear it.
+fn hello() -> Vec<u8> {
+    let name = own_name();
+    let listener = raw_listener(&place(&name, own_uid()));
+    let (hello, _) = answer_one(&name, &listener, |socket| say(socket, b"that is enough"));
+    hello
+}
+
+/// Lets a client connect to `listener`, and answers it. Returns what it said, and what it made of the answer.
+fn answer_one(name: &ChannelName, listener: &OwnedFd, answer: impl FnOnce(&OwnedFd)) -> (Vec<u8>, Error) {
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| connect_by(name, &Policy::default(), Deadline::after(SECONDS)).unwrap_err());
+        let socket = accept_with(listener, SocketFlags::CLOEXEC).unwrap();
+        let hello = hear(&socket);
+        answer(&socket);
+        (hello, client.join().unwrap())
+    })
+}
+
+/// Says `bytes`, and passes `fds` with them.
+fn pass(socket: &OwnedFd, bytes: &[u8], fds: &[&OwnedFd]) {
+    let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(100))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).unwrap();
+}
+
+/// Has the listener deal with who is there; nobody completes a handshake.
+fn turn_away(listener: &Listener) {
+    let error = listener.accept_by(Deadline::after(MOMENT)).unwrap_err();
+    assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+}
+
+fn last_reason(listener: &Listener, count: u64) -> String {
+    let away = listener.turned_away();
+    assert_eq!(away.count, count, "{away:?}");
+    away.last
+}
+
+#[test]
+fn silent_clients_hold_up_nobody_however_many_there_are() {
+    let _watchdog = watchdog(SECONDS);
+    let name = own_name();
+    let listener = listen_at(&name);
+    let few: Vec<_> = (0..3).map(|_| raw_client(&name)).collect();
+    meet(&listener, &name);
+    assert_eq!(listener.turned_away().count, 0);
+    let many: Vec<_> = (0..200).map(|_| raw_client(&name)).collect();
+    meet(&listener, &name);
+    assert!(last_reason(&listener, listener.turned_away().count).contains("others wait"));
+    drop((few, many));
+    turn_away(&listener);
+    assert!(last_reason(&listener, 203).contains("closed the connection during the handshake"));
+    meet(&listener, &name);
+}
+
+#[test]
+fn a_silent_client_is_turned_away_in_the_end() {
+    let _watchdog = watchdog(SECONDS);
+    let name = own_name();
+    let listener = listen_at(&name);
+    let silent = raw_client(&name);
+    let error = listener.accept_by(Deadline::after(Duration::from_millis(5_200))).unwrap_err();
+    assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+    assert!(last_reason(&listener, 1).contains("said nothing more"));
+    assert_eq!(hear(&silent), b"", "the end");
+}
+
+#[test]
+fn garbage_instead_of_a_hello_is_told_so_and_hurts_nobody() {
+    let _watchdog = watchdog(SECONDS);
+    let name = own_name();
+    let listener = listen_at(&name);
+    let hello = hello();
+    let changed = |at: usize, byte: u8| {
+        let mut bytes = hello.clone();
+        bytes[at] = byte;
+        bytes
+    };
+    let cases = [
+        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "no handshake"),
+        (b"x".to_vec(), "1 bytes are no message"),
+        (pattern(1000, 3), "longer than any message"),
+        (pattern(400, 4), "no handshake"),
+        (changed(8, 2), "version 2 of the channel and this side version 1"),
+        (changed(12, 2), "not the one whose turn it is"),
+        (changed(12, 77), "kind 77"),
+        (hello[..40].to_vec(), "a greeting of 24 bytes"),
+    ];
+    for (count, (bytes, part)) in (1..).zip(cases) {
+        let client = raw_client(&name);
+        say(&client, &bytes);
+        // What was not read does not keep the answer from coming.
+        say(&client, b"and more");
+        turn_away(&listener);
+        let reason = last_reason(&listener, count);
+        assert!(reason.contains(part), "{reason:?} lacks {part:?}");
+        let told = rustix::io::retry_on_intr(|| {
+            let mut bytes = [0; 1024];
+            rustix::net::recv(&client, &mut bytes, rustix::net::RecvFlags::empty())
+                .map(|(len, _)| bytes[..len].to_vec())
+        });
+        let told = told.unwrap_or_else(|_| hear(&client));
+        assert!(String::from_utf8_lossy(&told).contains(part), "{told:?} lacks {part:?}");
+    }
+    meet(&listener, &name);
+}
+
+#[test]
+fn answers_that_are_none_are_errors_of_the_client() {
+    let _watchdog = watchdog(SECONDS);
+    let name = own_name();
+    let accept = {
+        let listener = listen_at(&name);
+        let client = raw_client(&name);
+        say(&client, &hello());
+        turn_away(&listener);
+        hear(&client)
+    };
+    let version = {
+        let mut bytes = accept.clone();
+        bytes[8] = 9;
+        bytes
+    };
+    let memory = |len: u64, seals: SealFlags| {
+        let memory = memfd_create("test", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&memory, len).unwrap();
+        fcntl_add_seals(&memory, seals).unwrap();
+        memory
+    };
+    let all = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    let (bare, loose) = (memory(MEMORY as u64, SealFlags::empty()), memory(MEMORY as u64, SealFlags::SHRINK));
+    let (short, frozen) = (memory(4096, all), memory(MEMORY as u64, all | SealFlags::WRITE));
+    let socket = crate::socket();
+    let (none, one): (&[&OwnedFd], &[&OwnedFd]) = (&[], &[&bare]);
+    let cases: [(&[u8], &[&OwnedFd], &str); 9] = [
+        (b"200 OK", none, "are no message of a handshake"),
+        (&version, one, "version 9 of the channel"),
+        (&accept, none, "came with 0 descriptors"),
+        (&accept, one, "F_SEAL_SHRINK is missing"),
+        (&accept, &[&loose], "not sealed for good"),
+        (&accept, &[&short], "4096 bytes, and 8192 were told"),
+        (&accept, &[&frozen], "not writable"),
+        (&accept, &[&socket], "no memfd"),
+        (&accept, &[&bare, &bare, &bare], "came with 3 descriptors"),
+    ];
+    let listener = raw_listener(&place(&name, own_uid()));
+    for (bytes, fds, part) in cases {
+        let (_, error) = answer_one(&name, &listener, |socket| match fds {
+            [] => say(socket, bytes),
+            fds => pass(socket, bytes, fds),
+        });
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        assert!(error.to_string().contains(part), "{error} lacks {part:?}");
+    }
+}
+
+#[test]
+fn a_client_killed_in_the_middle_of_the_handshake_is_forgotten() {
+    if role().is_some() {
+        let client = raw_client(&argument("NAME").parse().unwrap());
+        if argument("SAYS") == "hello" {
+            say(&client, &hello());
+            hear(&client);
+        }
+        println!("\nhalfway");
+        std::thread::sleep(SECONDS);
+        return;
+    }
+    let _watchdog = watchdog(SECONDS);
+    let name = own_name();
+    let listener = listen_at(&name);
+    let test = "handshake::a_client_killed_in_the_middle_of_the_handshake_is_forgotten";
+    for (count, says) in [(1, "nothing"), (2, "hello")] {
+        let mut peer = Peer::start(test, "client", &[("NAME", &name.to_string()), ("SAYS", says)]);
+        std::thread::scope(|scope| {
+            let accepting = scope.spawn(|| listener.accept_by(Deadline::Never));
+            peer.wait_for_line("halfway");
+            peer.kill();
+            // The acceptor still waits for somebody: give it who completes.
+            crate::connect_to(&name);
+            accepting.join().unwrap().unwrap();
+        });
+        turn_away(&listener);
+        assert!(last_reason(&listener, count).contains("handshake"));
+    }
+}
+
+#[test]
+fn descriptors_that_strangers_pass_are_closed() {
+    if role().is_none() {
+        let _watchdog = watchdog(SECONDS);
+        // Alone in its process, so that no other test opens descriptors meanwhile.
+        return Peer::start("handshake::descriptors_that_strangers_pass_are_closed", "alone", &[]).succeed();
+    }
+    let name = own_name();
+    let listener = listen_at(&name);
+    let hello = hello();
+    let before = open_descriptors();
+    for (count, many) in (1..).zip([1, 2, 50]) {
+        let client = raw_client(&name);
+        let gift = crate::socket();
+        pass(&client, &hello, &vec![&gift; many]);
+        turn_away(&listener);
+        drop((client, gift));
+        last_reason(&listener, count);
+        assert_eq!(open_descriptors(), before, "{many} descriptors");
+    }
+    let client = raw_client(&name);
+    say(&client, &hello);
+    turn_away(&listener);
+    // Its answer is there, with the memory, and it goes.
+    drop(client);
+    turn_away(&listener);
+    assert_eq!(open_descriptors(), before);
+}
