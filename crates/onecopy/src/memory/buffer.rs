@@ -10,27 +10,24 @@
 //!
 //! # Safety
 //!
-//! A [`Buffer`] is the only owner of its mapping. Its bytes are reached through it alone, by the rules of references. A buffer
+//! A [`Buffer`] is the only owner of its pages. Its bytes are reached through it alone, by the rules of references. A buffer
 //! that a peer may write belongs to a [`WriteWindow`](super::window::WriteWindow), which hands out no references and never
 //! gives it back to the pool.
-#![expect(unsafe_code, reason = "maps, retires and lends out memory")]
+#![expect(unsafe_code, reason = "lends out memory")]
+
+mod addresses;
+mod pages;
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::io::Errno;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use pages::{Pages, capacity_for};
 
-use crate::{Error, Result};
+use crate::Result;
 
-const PAGE_BYTES: usize = 4096;
-/// A huge page of x86-64, and of aarch64 with small pages of 4 KiB.
-const HUGE_BYTES: usize = 2 << 20;
-/// From `asm-generic/mman-common.h` of Linux 6.1.
-const MADV_COLLAPSE: libc::c_int = 25;
 /// How many buffers are kept at most: each is looked at when one is asked for.
 const KEPT_BUFFERS: usize = 64;
 
@@ -96,7 +93,7 @@ impl Buffer {
 
     /// The first byte. Valid for as long as the buffer, wherever that is moved.
     pub(crate) fn base(&self) -> NonNull<u8> {
-        self.pages.as_ref().map_or(NonNull::dangling(), |pages| pages.base)
+        self.pages.as_ref().map_or(NonNull::dangling(), Pages::base)
     }
 
     /// Takes the memory away from a writer that may still be at it, for good: about 1 ms for 64 MiB. A late write fails, and
@@ -189,15 +186,15 @@ impl Pool {
     /// Memory for `len` bytes, and not much more than that.
     fn take(&mut self, len: usize) -> Option<Pages> {
         let wanted = capacity_for(len)?;
-        let index = self.kept.iter().rposition(|pages| pages.bytes == wanted)?;
+        let index = self.kept.iter().rposition(|pages| pages.bytes() == wanted)?;
         let pages = self.kept.remove(index);
-        self.bytes -= pages.bytes;
+        self.bytes -= pages.bytes();
         Some(pages)
     }
 
     /// Takes `pages` in, and returns what had to go for that.
     fn keep(&mut self, pages: Pages, limit_bytes: usize) -> Vec<Pages> {
-        self.bytes += pages.bytes;
+        self.bytes += pages.bytes();
         self.kept.push(pages);
         self.shrink(limit_bytes)
     }
@@ -207,114 +204,16 @@ impl Pool {
         let mut surplus = Vec::new();
         while !self.kept.is_empty() && (self.bytes > limit_bytes || self.kept.len() > KEPT_BUFFERS) {
             let pages = self.kept.remove(0);
-            self.bytes -= pages.bytes;
+            self.bytes -= pages.bytes();
             surplus.push(pages);
         }
         surplus
     }
 }
 
-/// The size of the mapping for `len` bytes: in steps of an eighth, so that buffers of about the same size can follow each
-/// other; `None` is more than an address space holds.
-fn capacity_for(len: usize) -> Option<usize> {
-    let step = (len.checked_next_power_of_two()? / 8).max(PAGE_BYTES);
-    len.max(1).checked_next_multiple_of(step).filter(|bytes| *bytes <= isize::MAX as usize)
-}
-
-/// A mapping.
-struct Pages {
-    base: NonNull<u8>,
-    bytes: usize,
-}
-
-// SAFETY: the mapping belongs to the process, not to a thread, and `Pages` is its only owner.
-unsafe impl Send for Pages {}
-// SAFETY: through a shared reference nothing can be reached but the address.
-unsafe impl Sync for Pages {}
-
-impl Pages {
-    /// New zeros for `len` bytes, all of them there.
-    fn map(len: usize) -> Result<Self> {
-        let failed = |errno: Errno| Error::os("mmap", format!("a buffer of {len} bytes"), errno);
-        let bytes = capacity_for(len).ok_or_else(|| failed(Errno::NOMEM))?;
-        let pages = Self::map_aligned(bytes).map_err(failed)?;
-        pages.warm_up();
-        Ok(pages)
-    }
-
-    /// A mapping that begins where a huge page can, if it has room for one.
-    fn map_aligned(bytes: usize) -> Result<Self, Errno> {
-        if bytes < HUGE_BYTES {
-            return Ok(Self { base: map_private(bytes)?, bytes });
-        }
-        let total = bytes.checked_add(HUGE_BYTES).ok_or(Errno::NOMEM)?;
-        let start = map_private(total)?;
-        let head = start.as_ptr().align_offset(HUGE_BYTES);
-        // SAFETY: an alignment of HUGE_BYTES is reached within HUGE_BYTES, and the mapping is longer.
-        let base = unsafe { start.add(head) };
-        // SAFETY: `head <= HUGE_BYTES`, so `bytes` follow.
-        let end = unsafe { base.add(bytes) };
-        unmap(start, head);
-        unmap(end, HUGE_BYTES - head);
-        Ok(Self { base, bytes })
-    }
-
-    /// Has the kernel provide all pages, huge ones where it can. A refusal costs speed only.
-    fn warm_up(&self) {
-        let advise = |advice| {
-            // SAFETY: the mapping that `self` owns and nobody uses yet; none of these changes what it contains.
-            let _ = unsafe { madvise(self.base.as_ptr().cast(), self.bytes, advice) };
-        };
-        if self.bytes >= HUGE_BYTES {
-            advise(Advice::LinuxHugepage);
-        }
-        advise(Advice::LinuxPopulateWrite);
-        if self.bytes >= HUGE_BYTES {
-            self.collapse();
-        }
-    }
-
-    /// Asks for huge pages where the setting of the machine kept them away, madvise(2) with MADV_COLLAPSE (Linux 6.1).
-    fn collapse(&self) {
-        // SAFETY: the mapping that `self` owns; its contents stay as they are. A refusal costs speed only.
-        unsafe { libc::madvise(self.base.as_ptr().cast(), self.bytes, MADV_COLLAPSE) };
-    }
-
-    fn retire(self) {
-        let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
-        // SAFETY: replaces the mapping that `self` owns and nobody borrows from. It is not unmapped afterwards, so that nothing
-        // else is ever mapped at its addresses.
-        let replaced = unsafe { mmap_anonymous(self.base.as_ptr().cast(), self.bytes, ProtFlags::empty(), flags) };
-        // If there is no memory left even for that, the pages stay: leaked rather than used again.
-        let _ = replaced;
-        std::mem::forget(self);
-    }
-}
-
-fn map_private(bytes: usize) -> Result<NonNull<u8>, Errno> {
-    let protection = ProtFlags::READ | ProtFlags::WRITE;
-    // SAFETY: a null hint lets the kernel choose an address range that nothing else uses.
-    let base = unsafe { mmap_anonymous(ptr::null_mut(), bytes, protection, MapFlags::PRIVATE) }?;
-    Ok(NonNull::new(base.cast()).expect("mmap with a null hint never maps address 0"))
-}
-
-/// Unmaps what was mapped above and nobody uses.
-fn unmap(base: NonNull<u8>, bytes: usize) {
-    if bytes > 0 {
-        // SAFETY: called for whole pages of mappings of this file alone, by their owner. The only error, of a bad range,
-        // cannot occur.
-        let _ = unsafe { munmap(base.as_ptr().cast(), bytes) };
-    }
-}
-
-impl Drop for Pages {
-    fn drop(&mut self) {
-        unmap(self.base, self.bytes);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::pages::{HUGE_BYTES, PAGE_BYTES};
     use super::*;
 
     #[test]
@@ -346,24 +245,15 @@ mod tests {
     }
 
     #[test]
-    fn a_capacity_wastes_an_eighth_at_most() {
-        for len in [1, 5000, 33_000, 100_000, 1 << 20, (1 << 20) + 1, 50 << 20] {
-            let capacity = capacity_for(len).unwrap();
-            assert!(capacity >= len && capacity.is_multiple_of(PAGE_BYTES));
-            assert!(capacity - len < (len / 4).max(PAGE_BYTES), "{len}: {capacity}");
-        }
-    }
-
-    #[test]
     fn the_pool_keeps_no_more_than_its_limit_and_the_latest_first() {
         let pages = |len| Pages::map(len).unwrap();
         let mut pool = Pool { kept: Vec::new(), bytes: 0 };
         let (first, second) = (pages(PAGE_BYTES), pages(PAGE_BYTES));
-        let latest = second.base;
+        let latest = second.base();
         assert!(pool.keep(first, 3 * PAGE_BYTES).is_empty());
         assert!(pool.keep(second, 3 * PAGE_BYTES).is_empty());
         assert!(pool.take(2 * PAGE_BYTES).is_none(), "another size");
-        assert_eq!(pool.take(10).unwrap().base, latest);
+        assert_eq!(pool.take(10).unwrap().base(), latest);
         assert_eq!(pool.bytes, PAGE_BYTES);
         assert_eq!(pool.keep(pages(3 * PAGE_BYTES), 3 * PAGE_BYTES).len(), 1, "the oldest goes");
         assert_eq!(pool.bytes, 3 * PAGE_BYTES);

@@ -5,6 +5,7 @@ mod support;
 
 mod anonymous;
 mod bounds;
+mod buffer;
 mod file_mapping;
 mod maps;
 mod posix_shm;
