@@ -241,6 +241,9 @@ impl WriteWindow {
     /// Ends the window and returns a copy of what was written by then. A write that is still under way changes neither the copy
     /// nor anything else that this process uses: the addresses of the window are never used again.
     ///
+    /// A process has 128 TiB of addresses on x86-64, and they count in `RLIMIT_AS`. So for many transfers keep one window open,
+    /// and take each out with [`WriteWindow::read_at`] when its writer says that it is there.
+    ///
     /// # Errors
     ///
     /// ENOMEM when there is no memory for the copy; the window is closed then, too.
@@ -272,7 +275,8 @@ impl WriteWindow {
     ///
     /// # Safety
     ///
-    /// As [`WriteWindow::into_buffer`], for as long as the reference lives.
+    /// As [`WriteWindow::into_buffer`], for as long as the reference lives; nor does this process write it meanwhile, with
+    /// [`WriteWindow::write_at`].
     #[must_use]
     pub unsafe fn as_slice(&self) -> &[u8] {
         self.memory.0.as_deref().unwrap_or_default()

@@ -122,7 +122,7 @@ impl RemoteWindow {
     ///
     /// As [`RemoteWindow::get`].
     pub fn get_strided(&self, blocks: &Strided, buffer: &mut [u8]) -> Result<()> {
-        let ranges = blocks.ranges(&self.token.object(), self.len())?;
+        let ranges = blocks.ranges(&self.token.object(), self.len(), buffer.len())?;
         self.get_vectored(&ranges, &mut [IoSliceMut::new(buffer)])
     }
 
@@ -133,7 +133,8 @@ impl RemoteWindow {
     /// [`Error::Invalid`] when the range does not lie within the window, or the token permits no writing; nothing was written
     /// then. [`Error::PartialTransfer`] with the exact count. An error for which [`Error::is_peer_gone`] holds when the window is
     /// not open any more: it was closed before or meanwhile, and what was written is of no use to anybody. If the
-    /// owner executed another program within the microsecond between the last look and the write, that program was written to.
+    /// owner executed another program, or exited and its number was given away, between the last look and the write, that program
+    /// was written to: a microsecond, unless this process is stopped or waits for a processor just then.
     pub fn put(&self, offset: usize, bytes: &[u8]) -> Result<()> {
         let range = self.range("put", offset, bytes.len())?;
         self.write(&[range], &[IoSlice::new(bytes)])
@@ -156,7 +157,7 @@ impl RemoteWindow {
     ///
     /// As [`RemoteWindow::put`].
     pub fn put_strided(&self, blocks: &Strided, bytes: &[u8]) -> Result<()> {
-        let ranges = blocks.ranges(&self.token.object(), self.len())?;
+        let ranges = blocks.ranges(&self.token.object(), self.len(), bytes.len())?;
         self.put_vectored(&ranges, &[IoSlice::new(bytes)])
     }
 
@@ -243,7 +244,9 @@ impl RemoteWindow {
         }
         self.process.check_other()?;
         let wanted = total(buffers.iter().map(|buffer| buffer.len()));
-        let mut own: Vec<_> = buffers.iter().map(|buffer| IoSlice::new(buffer)).collect();
+        // Without the empty ones: a call whose buffers are all empty writes nothing.
+        let own = buffers.iter().filter(|buffer| !buffer.is_empty()).map(|buffer| IoSlice::new(buffer));
+        let mut own: Vec<_> = own.collect();
         let mut local = &mut own[..];
         let mut remote = Cursor::new(ranges);
         let mut batch = Vec::new();
@@ -271,10 +274,11 @@ impl RemoteWindow {
     fn check_open(&self) -> Result<()> {
         match self.look() {
             Ok(found) if found == self.token.nonce => Ok(()),
+            // Whatever the answer is, it came from a process that was given its number, or from none.
+            _ if self.process.has_exited() => Err(self.gone("its process has exited")),
             Ok(_) | Err(Errno::EFAULT) => {
                 Err(self.gone("the window was closed, or its process executed another program"))
             }
-            Err(Errno::ESRCH) if self.process.has_exited() => Err(self.gone("its process has exited")),
             Err(errno) => Err(self.process.error(READ, self.token.nonce_address, NONCE_BYTES, errno)),
         }
     }

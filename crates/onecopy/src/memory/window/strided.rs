@@ -33,9 +33,14 @@ impl Strided {
         self.block_bytes.checked_mul(self.count)
     }
 
-    /// The blocks, if each of them lies within a window of `window_bytes`.
-    pub(super) fn ranges(&self, object: &str, window_bytes: usize) -> Result<Vec<Range<usize>>> {
+    /// The blocks, if each of them lies within a window of `window_bytes`, and together they are as long as the buffer here.
+    pub(super) fn ranges(&self, object: &str, window_bytes: usize, buffer_bytes: usize) -> Result<Vec<Range<usize>>> {
         let Self { offset, block_bytes, stride_bytes, count } = *self;
+        // First, so that there are no more blocks than bytes in the buffer.
+        if self.total_bytes() != Some(buffer_bytes) {
+            let reason = format!("{count} blocks of {block_bytes} bytes and a buffer of {buffer_bytes}");
+            return Err(Error::Invalid { object: object.into(), reason });
+        }
         let end = |count: usize| {
             let last = count.checked_sub(1)?.checked_mul(stride_bytes)?.checked_add(offset)?;
             last.checked_add(block_bytes).filter(|end| *end <= window_bytes)
@@ -64,19 +69,23 @@ mod tests {
     #[test]
     fn blocks_lie_where_they_should_or_are_refused() {
         let blocks = Strided { offset: 3, block_bytes: 2, stride_bytes: 5, count: 3 };
-        assert_eq!(blocks.ranges("w", 15).unwrap(), [3..5, 8..10, 13..15]);
-        let error = blocks.ranges("w", 14).unwrap_err().to_string();
+        assert_eq!(blocks.ranges("w", 15, 6).unwrap(), [3..5, 8..10, 13..15]);
+        let error = blocks.ranges("w", 14, 6).unwrap_err().to_string();
         assert!(error.contains("3 blocks of 2 bytes from offset 3 on, 5 apart, reach beyond its 14 bytes"), "{error}");
-        assert_eq!(Strided { stride_bytes: 2, ..blocks }.ranges("w", 9).unwrap(), vec![3..9; 1]);
-        assert_eq!(Strided { stride_bytes: 0, ..blocks }.ranges("w", 5).unwrap(), [3..5, 3..5, 3..5]);
-        assert!(Strided { count: 0, offset: usize::MAX, ..blocks }.ranges("w", 0).unwrap().is_empty());
+        let error = blocks.ranges("w", 15, 7).unwrap_err().to_string();
+        assert!(error.contains("3 blocks of 2 bytes and a buffer of 7"), "{error}");
+        assert_eq!(Strided { stride_bytes: 2, ..blocks }.ranges("w", 9, 6).unwrap(), vec![3..9; 1]);
+        assert_eq!(Strided { stride_bytes: 0, ..blocks }.ranges("w", 5, 6).unwrap(), [3..5, 3..5, 3..5]);
+        assert!(Strided { count: 0, offset: usize::MAX, ..blocks }.ranges("w", 0, 0).unwrap().is_empty());
         for huge in [
             Strided { count: usize::MAX, ..blocks },
+            Strided { count: usize::MAX, stride_bytes: 0, ..blocks },
             Strided { stride_bytes: usize::MAX, ..blocks },
             Strided { offset: usize::MAX, ..blocks },
             Strided { block_bytes: usize::MAX, count: 1, ..blocks },
         ] {
-            assert!(huge.ranges("w", usize::MAX).is_err(), "{huge:?}");
+            let buffer_bytes = huge.total_bytes().unwrap_or(6);
+            assert!(huge.ranges("w", usize::MAX, buffer_bytes).is_err(), "{huge:?}");
         }
     }
 }
