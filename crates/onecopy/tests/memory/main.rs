@@ -14,6 +14,10 @@ mod remote;
 mod ring;
 mod sysv_shm;
 mod transfer;
+mod window;
+mod window_owner;
+mod window_stale;
+mod window_writer;
 
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
@@ -93,6 +97,11 @@ fn unprivileged<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 /// How many rounds a race is run: enough to be seen in a test, and many more in a soak.
 fn rounds() -> usize {
     if std::env::var_os("ONECOPY_SOAK").is_some() { 20_000 } else { 50 }
+}
+
+/// As [`rounds`], for races that take milliseconds a round.
+fn long_rounds() -> usize {
+    if std::env::var_os("ONECOPY_SOAK").is_some() { 1000 } else { 50 }
 }
 
 /// Reads and writes all of a region that a peer shortens all the time: each call succeeds or reports that.

@@ -10,6 +10,10 @@ use std::time::{Duration, Instant};
 
 const ROLE: &str = "ONECOPY_TEST_ROLE";
 
+fn this_program() -> PathBuf {
+    std::env::current_exe().expect("the path of this test binary")
+}
+
 /// The part that this process plays, when a test has started it as its second process.
 ///
 /// A test begins with `if let Some(role) = support::role() { return second_process(&role); }`.
@@ -37,7 +41,32 @@ impl Peer {
 
     /// As [`Peer::start`], with a last word on the command: descriptors to inherit, another user.
     pub fn configure(test: &str, role: &str, arguments: &[(&str, &str)], last: impl FnOnce(&mut Command)) -> Self {
-        let mut command = Command::new(std::env::current_exe().expect("the path of this test binary"));
+        Self::launch(Command::new(this_program()), test, role, arguments, last)
+    }
+
+    /// As [`Peer::start`], in user, pid and mount namespaces of its own, where it may choose the next pid. Killing it kills
+    /// all of them. `None` where the machine does not allow that.
+    pub fn in_own_namespaces(test: &str, role: &str, arguments: &[(&str, &str)]) -> Option<Self> {
+        const PROGRAM: &str = "unshare";
+        const OPTIONS: [&str; 6] = ["--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"];
+        let allowed = Command::new(PROGRAM).args(OPTIONS).arg("true").stderr(Stdio::null()).status();
+        if !allowed.is_ok_and(|status| status.success()) {
+            return None;
+        }
+        let mut command = Command::new(PROGRAM);
+        command.args(OPTIONS).arg(this_program());
+        Some(Self::launch(command, test, role, arguments, |command| {
+            command.stdin(Stdio::piped());
+        }))
+    }
+
+    fn launch(
+        mut command: Command,
+        test: &str,
+        role: &str,
+        arguments: &[(&str, &str)],
+        last: impl FnOnce(&mut Command),
+    ) -> Self {
         command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(ROLE, role);
         for (name, value) in arguments {
             command.env(format!("ONECOPY_TEST_{name}"), value);
@@ -49,6 +78,41 @@ impl Peer {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// As [`Peer::start`], for one that is told what to do by [`Peer::say`].
+    pub fn start_listening(test: &str, role: &str, arguments: &[(&str, &str)]) -> Self {
+        Self::configure(test, role, arguments, |command| {
+            command.stdin(Stdio::piped());
+        })
+    }
+
+    /// Sends a line to its standard input.
+    pub fn say(&mut self, line: &str) {
+        let stdin = self.child.stdin.as_mut().expect("the standard input of the second process");
+        stdin.write_all(format!("{line}\n").as_bytes()).expect("the second process listens");
+    }
+
+    /// Waits for a line of its standard output that begins with `prefix`, and returns the rest of it.
+    pub fn line(&mut self, prefix: &str) -> String {
+        let stdout = self.child.stdout.as_mut().expect("the standard output of the second process");
+        let (mut all, mut line, mut byte) = (Vec::new(), Vec::new(), [0]);
+        loop {
+            let more = stdout.read(&mut byte).expect("the standard output of the second process");
+            if more == 0 {
+                let mut errors = String::new();
+                let _ = self.child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut errors));
+                panic!("the second process ended before {prefix:?}:\n{}{errors}", String::from_utf8_lossy(&all));
+            }
+            all.push(byte[0]);
+            if byte[0] != b'\n' {
+                line.push(byte[0]);
+            } else if let Some(rest) = line.strip_prefix(prefix.as_bytes()) {
+                return String::from_utf8_lossy(rest).into_owned();
+            } else {
+                line.clear();
+            }
+        }
     }
 
     /// Waits until the process prints `line` and nothing else on a line of its standard output.
@@ -64,13 +128,22 @@ impl Peer {
 
     /// Kills the process and reaps it.
     pub fn kill(&mut self) {
+        // `wait` would close it, and a child of that process may still listen.
+        let stdin = self.child.stdin.take();
         self.child.kill().expect("SIGKILL");
         self.child.wait().expect("the killed process");
+        self.child.stdin = stdin;
     }
 
     /// Waits for the end of the process and demands that it succeeded; what it printed appears if not.
-    pub fn succeed(mut self) {
-        let status = self.wait();
+    pub fn succeed(self) {
+        self.succeed_within(Duration::from_secs(60));
+    }
+
+    /// As [`Peer::succeed`], for what takes longer.
+    pub fn succeed_within(mut self, limit: Duration) {
+        drop(self.child.stdin.take());
+        let status = self.wait(limit);
         let mut output = String::new();
         for stream in [
             self.child.stdout.take().map(|s| Box::new(s) as Box<dyn std::io::Read>),
@@ -89,13 +162,13 @@ impl Peer {
         );
     }
 
-    fn wait(&mut self) -> ExitStatus {
-        let end = Instant::now() + Duration::from_secs(60);
+    fn wait(&mut self, limit: Duration) -> ExitStatus {
+        let end = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait().expect("the second process") {
                 return status;
             }
-            assert!(Instant::now() < end, "the second process did not end within 60 s");
+            assert!(Instant::now() < end, "the second process did not end within {limit:?}");
             std::thread::sleep(Duration::from_millis(2));
         }
     }
