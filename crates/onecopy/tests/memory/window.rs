@@ -231,27 +231,28 @@ fn tokens_travel_as_bytes_and_as_text_over_a_pipe_and_a_queue() {
 
 #[test]
 fn more_bytes_than_one_call_takes() {
-    const CALL: usize = 1 << 30;
+    // Two calls of ours, and more than the kernel takes in one.
+    const CALLS: usize = 2 << 30;
     let _watchdog = watchdog(Duration::from_secs(120));
-    let source = repeated(CALL + 10 * PAGE + 5);
+    let source = repeated(CALLS + 10 * PAGE + 5);
     // Each piece of 2 MiB is the same memory: 2 MiB of pattern, whichever of them is looked at.
     source[..2 << 20].copy_from_slice(&content(2 << 20, 1));
     let source: &'static [u8] = source;
     let window = ReadWindow::expose(source).unwrap();
     let remote = RemoteWindow::open(window.token()).unwrap();
-    let target = repeated(CALL + 10 * PAGE);
+    let target = repeated(CALLS + 10 * PAGE);
     remote.get(3, target).unwrap();
     // The bytes that were read last stand there, on both sides of the place where one call ended and the next began.
-    assert!(target[CALL - PAGE..] == source[CALL - PAGE + 3..][..11 * PAGE]);
+    assert!(target[CALLS - PAGE..] == source[CALLS - PAGE + 3..][..11 * PAGE]);
 
     target.fill(0);
-    let (head, tail) = target.split_at_mut(CALL - 100);
-    let ranges = [0..PAGE, PAGE + 7..CALL + 10 * PAGE - 50];
+    let (head, tail) = target.split_at_mut(CALLS - 100);
+    let ranges = [0..PAGE, PAGE + 7..CALLS + 10 * PAGE - 50];
     let (middle, end) = tail.split_at_mut(107);
     let middle = &mut middle[..50];
     let slices = &mut [IoSliceMut::new(head), IoSliceMut::new(middle), IoSliceMut::new(end)];
     remote.get_vectored(&ranges, slices).unwrap();
-    assert!(middle == &source[CALL - 93..][..50] && end == &source[CALL - 43..][..10 * PAGE - 7]);
+    assert!(middle == &source[CALLS - 93..][..50] && end == &source[CALLS - 43..][..10 * PAGE - 7]);
 }
 
 #[test]

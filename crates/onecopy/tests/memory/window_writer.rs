@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use onecopy::memory::buffer::Buffer;
+use onecopy::memory::buffer::{Buffer, set_pool_limit_bytes};
+use onecopy::memory::remote::RemoteProcess;
 use onecopy::memory::window::{RemoteWindow, Token, WriteWindow};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::support::{Peer, role, watchdog};
-use crate::window_owner::content;
+use crate::window_owner::{address, content};
 use crate::{long_rounds, tell};
 
 const WINDOW: usize = 64 << 20;
@@ -15,20 +16,27 @@ const WINDOW: usize = 64 << 20;
 const CANARY: u8 = 0xc5;
 const LIMIT: Duration = Duration::from_secs(1800);
 
-/// The second process: writes all of each window that it is told, again and again until that fails, and tells why.
+/// The second process: writes all of each window that it is told, again and again until that fails, and tells why. It puts, or
+/// in one system call writes to the addresses of the window, as no other user of the library would.
 fn write_until_gone() {
     let bytes = content(WINDOW, 1);
     for line in std::io::stdin().lines() {
-        let token: Token = line.unwrap().parse().unwrap();
+        let line = line.unwrap();
+        let (how, token) = line.split_once(' ').unwrap();
+        let token: Token = token.parse().unwrap();
         let window = RemoteWindow::open(&token).unwrap();
+        let process = RemoteProcess::open(token.pid()).unwrap();
         window.put(0, &bytes[..4096]).unwrap();
         tell("writing");
-        let error = loop {
-            if let Err(error) = window.put(0, &bytes) {
-                break error;
-            }
+        let write = || match how {
+            "put" => window.put(0, &bytes),
+            _ => process.write_all(address(&token), &bytes),
         };
-        tell(&format!("ended {} {error}", error.is_peer_gone()));
+        // If the memory is used again, nothing tells the single calls so: they end, and the test looks what they did.
+        match std::iter::repeat_with(write).take(if how == "put" { usize::MAX } else { 50 }).find_map(Result::err) {
+            Some(error) => tell(&format!("ended {} {error}", error.is_peer_gone())),
+            None => tell("ended without an error"),
+        }
     }
 }
 
@@ -39,12 +47,24 @@ fn writer(test: &str) -> (Peer, Pid) {
 }
 
 /// Opens a window for `peer`, and lets it write for a while.
-fn window_being_written(peer: &mut Peer, round: usize) -> WriteWindow {
+fn window_being_written(peer: &mut Peer, how: &str, round: usize) -> WriteWindow {
+    // So much that the pool would keep the memory of the window, if it got it.
+    set_pool_limit_bytes(8 * WINDOW);
     let window = WriteWindow::expose(Buffer::zeroed(WINDOW).unwrap()).unwrap();
-    peer.say(&window.token().to_string());
+    peer.say(&format!("{how} {}", window.token()));
     peer.line("@writing");
     std::thread::sleep(Duration::from_micros((round * 7919 % 20_000) as u64));
     window
+}
+
+/// Ends the window, with a look at what was written or at once, and takes memory for other things.
+fn reuse(window: WriteWindow, look: bool, expected: &[u8]) -> Canaries {
+    if look {
+        assert_from_writer(&window.close().unwrap(), expected);
+    } else {
+        drop(window);
+    }
+    Canaries::new()
 }
 
 /// The memory of the library and of the allocator, in sizes for which that of the window would do.
@@ -54,14 +74,17 @@ struct Canaries {
 }
 
 impl Canaries {
-    fn new(from_window: Buffer) -> Self {
-        let sizes = [4096, 100_000, 1 << 20, 16 << 20, WINDOW];
-        // What the window's bytes were copied to goes to the pool, and from there to one of these.
-        drop(from_window);
-        let mut buffers: Vec<Buffer> = sizes.iter().map(|&size| Buffer::warm(size).unwrap()).collect();
-        buffers.iter_mut().for_each(|buffer| buffer.fill(CANARY));
-        let vectors = sizes.iter().map(|&size| vec![CANARY; size]).collect();
-        Self { buffers, vectors }
+    fn new() -> Self {
+        let sizes = [WINDOW, WINDOW, 4096, 100_000, 1 << 20, 16 << 20];
+        let buffer = |&size| {
+            let mut buffer = Buffer::warm(size).unwrap();
+            buffer.fill(CANARY);
+            buffer
+        };
+        Self {
+            buffers: sizes.iter().map(buffer).collect(),
+            vectors: sizes[1..].iter().map(|&size| vec![CANARY; size]).collect(),
+        }
     }
 
     fn assert_whole(&self) {
@@ -96,19 +119,18 @@ fn a_writer_stopped_in_the_middle_of_a_put_changes_nothing_after_the_close() {
     let expected = content(WINDOW, 1);
     let (mut peer, pid) = writer(test);
     for round in 0..long_rounds() {
-        let window = window_being_written(&mut peer, round);
+        let (how, look) = ([("put", true), ("call", false), ("call", true), ("put", false)])[round % 4];
+        let window = window_being_written(&mut peer, how, round);
         kill_process(pid, Signal::STOP).unwrap();
         // A signal does not end a write that has begun, so sometimes it goes on for a while, and sometimes it has stopped.
-        if round % 2 == 0 {
+        if round % 8 < 2 {
             waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT).unwrap();
         }
-        let copy = window.close().unwrap();
-        assert_from_writer(&copy, &expected);
-        let canaries = Canaries::new(copy);
+        let canaries = reuse(window, look, &expected);
         kill_process(pid, Signal::CONT).unwrap();
         let end = peer.line("@ended ");
-        assert!(end.starts_with("true "), "round {round}: {end}");
         canaries.assert_whole();
+        assert!(end.starts_with("true ") || (how == "call" && end.starts_with("false ")), "round {round}: {end}");
     }
     peer.succeed();
 }
@@ -123,16 +145,10 @@ fn a_writer_killed_in_the_middle_of_a_put_changes_nothing_after_the_close() {
     let expected = content(WINDOW, 1);
     for round in 0..long_rounds() {
         let (mut peer, pid) = writer(test);
-        let window = window_being_written(&mut peer, round);
+        let (how, look) = ([("put", true), ("call", false), ("call", true), ("put", false)])[round % 4];
+        let window = window_being_written(&mut peer, how, round);
         kill_process(pid, Signal::KILL).unwrap();
-        let canaries = if round % 2 == 0 {
-            let copy = window.close().unwrap();
-            assert_from_writer(&copy, &expected);
-            Canaries::new(copy)
-        } else {
-            drop(window);
-            Canaries::new(Buffer::warm(0).unwrap())
-        };
+        let canaries = reuse(window, look, &expected);
         peer.kill();
         canaries.assert_whole();
     }
