@@ -40,7 +40,12 @@ impl RemoteWindow {
     /// when the token comes from another pid namespace or another machine.
     pub fn open(token: &Token) -> Result<Self> {
         let here = Origin::here();
-        if token.origin.place != here || here == 0 {
+        if here == 0 {
+            let reason =
+                "without /proc this process cannot tell whether the token's pid means anything to it".to_owned();
+            return Err(Error::Unsupported { object: token.object(), reason });
+        }
+        if token.origin.place != here {
             return Err(Error::Unsupported {
                 object: token.object(),
                 reason: format!(
