@@ -420,6 +420,11 @@ proptest! {
     }
 
     #[test]
+    fn the_name_of_a_channel_parses_without_its_scheme(name in channel_name()) {
+        prop_assert_eq!(name.to_string().parse::<ChannelName>(), Ok(name));
+    }
+
+    #[test]
     fn a_damaged_address_parses_or_is_refused_at_a_place(
         address in address(),
         place in any::<prop::sample::Index>(),

@@ -69,6 +69,7 @@ impl Policy {
     }
 
     /// Admits processes of group `gid`, too: whose effective or supplementary group it is, as `/proc/PID/status` tells.
+    /// A listener of such a process is found at a path only, since a name begins with a user.
     #[must_use]
     pub fn admit_group(mut self, gid: u32) -> Self {
         self.groups.push(gid);
@@ -124,8 +125,12 @@ impl Policy {
         !self.groups.is_empty() || self.users().any(|user| user != geteuid().as_raw())
     }
 
-    /// Whether `uid` is admitted as a user.
-    pub(super) fn admits_user(&self, uid: u32) -> bool {
+    /// Whether a process of user `uid` may be admitted: as that user, or for its groups, which are not asked for here.
+    pub(super) fn may_admit(&self, uid: u32) -> bool {
+        !self.groups.is_empty() || self.admits_user(uid)
+    }
+
+    fn admits_user(&self, uid: u32) -> bool {
         !is_overflow(uid) && self.users().any(|user| user == uid)
     }
 

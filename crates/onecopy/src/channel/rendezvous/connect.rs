@@ -135,7 +135,7 @@ impl Holder {
     /// How long it is waited for. Root may have set up the socket for an admitted user; any other stranger gets the time of a
     /// handshake.
     fn patience(&self, policy: &Policy, deadline: Deadline) -> Deadline {
-        if self.uid == 0 || policy.admits_user(self.uid) { deadline } else { deadline.at_most(HANDSHAKE_TIME) }
+        if self.uid == 0 || policy.may_admit(self.uid) { deadline } else { deadline.at_most(HANDSHAKE_TIME) }
     }
 }
 
