@@ -3,7 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::failure::Failure;
-use crate::verbs::{bench, completions, create, doctor, explain, man, read, recv, rm, send, write};
+use crate::verbs::{
+    bench, completions, create, doctor, explain, expose, fetch, man, read, recv, rm, send, write,
+};
 
 /// Send, receive, list, measure and explain, over any Linux inter-process communication mechanism.
 #[derive(Debug, Parser)]
@@ -29,6 +31,10 @@ pub(crate) enum Verb {
     Read(read::Arguments),
     /// Write stdin into shared memory, or another process's
     Write(write::Arguments),
+    /// Serve a window onto a file's bytes; prints or sends its token
+    Expose(expose::Arguments),
+    /// Copy out what a window shows, with one copy
+    Fetch(fetch::Arguments),
     /// Create an object that does not exist yet
     Create(create::Arguments),
     /// Remove an object
@@ -58,6 +64,8 @@ impl Verb {
             Self::Recv(arguments) => recv::run(&arguments),
             Self::Read(arguments) => read::run(&arguments),
             Self::Write(arguments) => write::run(&arguments),
+            Self::Expose(arguments) => expose::run(&arguments),
+            Self::Fetch(arguments) => fetch::run(&arguments),
             Self::Create(arguments) => create::run(&arguments),
             Self::Rm(arguments) => rm::run(&arguments),
             Self::Doctor(arguments) => doctor::run(&arguments),

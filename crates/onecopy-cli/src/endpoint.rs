@@ -64,6 +64,11 @@ fn has_listener(address: &Address) -> bool {
     )
 }
 
+/// Whether messages go to whoever is bound, so that the receiver is the side that listens, whatever the verb.
+pub(crate) fn is_datagram(address: &Address) -> bool {
+    matches!(address, Address::UnixDgram(_) | Address::Udp(_))
+}
+
 /// Whether the receiver learns from the mechanism itself that no more messages come.
 pub(crate) fn tells_end(address: &Address) -> bool {
     !matches!(address, Address::PosixMq(_) | Address::SysvMq(_) | Address::UnixDgram(_) | Address::Udp(_))
@@ -75,7 +80,7 @@ pub(crate) fn check_turned(address: &Address, turned: bool, flag: &str) -> Resul
         return Ok(());
     }
     match address {
-        Address::UnixDgram(_) | Address::Udp(_) => Err(Failure::usage(format!(
+        _ if is_datagram(address) => Err(Failure::usage(format!(
             "{flag} does not fit {address}: a datagram goes to whoever is bound, so the receiver is the side that listens"
         ))),
         _ if has_listener(address) => Ok(()),
@@ -162,6 +167,11 @@ impl<'a> Opening<'a> {
             failure => failure,
         }
     }
+}
+
+/// This end listens at `address`, without an [`Opening`]: a file that it made for that goes with it. `tell` says so on stderr.
+pub(crate) fn listening(address: &Address, tell: bool) {
+    if tell { tell_and_remember(address) } else { remember(address) }
 }
 
 /// This end listens at `address`: a file that it made for that goes with it.

@@ -5,15 +5,19 @@
 
 mod cli;
 mod endpoint;
+mod exposed;
 mod failure;
 mod input;
 mod interrupt;
 mod io;
+mod lines;
 mod memory;
 mod output;
 mod parts;
+mod probe;
 mod progress;
 mod queue;
+mod share;
 mod units;
 mod verbs;
 

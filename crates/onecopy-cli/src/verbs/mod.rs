@@ -5,6 +5,8 @@ pub(crate) mod completions;
 pub(crate) mod create;
 pub(crate) mod doctor;
 pub(crate) mod explain;
+pub(crate) mod expose;
+pub(crate) mod fetch;
 pub(crate) mod man;
 pub(crate) mod read;
 pub(crate) mod recv;

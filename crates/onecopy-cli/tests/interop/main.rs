@@ -8,3 +8,4 @@ mod multiprocessing;
 mod posix_ipc;
 mod socat;
 mod sysv_ipc;
+mod window;

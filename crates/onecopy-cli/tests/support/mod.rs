@@ -161,6 +161,26 @@ impl Running {
         address.unwrap()
     }
 
+    /// What it has written to its stdout by now.
+    pub(crate) fn stdout_so_far(&self) -> Vec<u8> {
+        self.stdout.as_ref().expect("its stdout").so_far()
+    }
+
+    /// Stops it by SIGSTOP once it has written some megabytes (proc_pid_io(5)), and waits until it stands still.
+    pub(crate) fn stop_in_the_middle(&self) {
+        let (io, stat) = (format!("/proc/{}/io", self.pid()), format!("/proc/{}/stat", self.pid()));
+        eventually("it writes", || {
+            let io = std::fs::read_to_string(&io).unwrap_or_default();
+            let line = io.lines().find_map(|line| line.strip_prefix("wchar: "));
+            line.and_then(|count| count.parse::<u64>().ok()).unwrap_or(0) > 8 << 20
+        });
+        self.signal("STOP");
+        eventually("it stands still", || {
+            let stat = std::fs::read_to_string(&stat).unwrap_or_default();
+            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+        });
+    }
+
     /// Whether it runs still.
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("the command").is_none()

@@ -4,6 +4,8 @@
 mod support;
 
 mod death;
+mod expose;
+mod expose_refused;
 mod files;
 mod mechanisms;
 mod memory;

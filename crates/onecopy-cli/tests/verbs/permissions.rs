@@ -9,12 +9,12 @@ use crate::support::{Ended, Run, Scratch, onecopy, program};
 const NOBODY: u32 = 4321;
 
 /// Whether these tests run as root, who is refused nothing.
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }
 
 /// The command as somebody who has no rights but those of the mode.
-fn unprivileged(arguments: &[&str]) -> Run {
+pub(crate) fn unprivileged(arguments: &[&str]) -> Run {
     let run = onecopy(arguments);
     if !is_root() {
         return run;

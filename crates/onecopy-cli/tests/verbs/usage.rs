@@ -12,7 +12,7 @@ fn a_bare_command_shows_help_and_fails() {
 
 #[test]
 fn help_and_version_succeed() {
-    for verb in ["send", "recv", "read", "write", "create", "rm"] {
+    for verb in ["send", "recv", "read", "write", "expose", "fetch", "create", "rm"] {
         let help = String::from_utf8(onecopy([verb, "--help"]).end().succeeds()).unwrap();
         assert!(help.contains("Examples:\n  ") && help.contains(&format!("onecopy {verb} ")), "{help}");
     }
@@ -23,12 +23,18 @@ fn help_and_version_succeed() {
 fn completions_and_man_pages_come_from_the_same_definition() {
     for shell in ["bash", "zsh", "fish"] {
         let script = String::from_utf8(onecopy(["completions", shell]).end().succeeds()).unwrap();
-        assert!(script.contains("no-create"), "{shell}: {script}");
+        for word in ["no-create", "expose", "fetch"] {
+            assert!(script.contains(word), "{shell}: {script}");
+        }
     }
     let scratch = crate::support::Scratch::new();
     onecopy(["man", scratch.root().to_str().unwrap()]).end().succeeds();
     let page = std::fs::read_to_string(scratch.path("onecopy-send.1")).unwrap();
     assert!(page.contains("priority"), "{page}");
+    for verb in ["expose", "fetch"] {
+        let page = std::fs::read_to_string(scratch.path(&format!("onecopy-{verb}.1"))).unwrap();
+        assert!(page.contains("via") && !page.contains("probe"), "{page}");
+    }
 }
 
 #[test]
