@@ -75,12 +75,15 @@ impl Server {
             return refuse(&mut stream, "an abstract name serves the user of its process and root alone");
         }
         tell(&mut stream, &self.exposed.token().to_string());
-        match Place::take(self) {
-            // Where no thread is to be had the connection closes.
-            Some(place) => {
-                drop(std::thread::Builder::new().name("connection".into()).spawn(move || place.0.answer(stream)))
-            }
-            None => refuse(&mut stream, &format!("{CONNECTIONS} others are being served, try again")),
+        let Some(place) = Place::take(self) else {
+            return refuse(&mut stream, &format!("{CONNECTIONS} others are being served, try again"));
+        };
+        let answer =
+            |stream| std::thread::Builder::new().name("connection".into()).spawn(move || place.0.answer(stream));
+        let started = stream.try_clone().map_err(|error| error.to_string()).map(answer);
+        if let Err(reason) | Ok(Err(reason)) = started.map(|thread| thread.map(drop).map_err(|error| error.to_string()))
+        {
+            refuse(&mut stream, &format!("nothing is left to serve it with: {reason}"));
         }
     }
 
