@@ -78,11 +78,11 @@ impl Server {
         let Some(place) = Place::take(self) else {
             return refuse(&mut stream, &format!("{CONNECTIONS} others are being served, try again"));
         };
-        let answer =
-            |stream| std::thread::Builder::new().name("connection".into()).spawn(move || place.0.answer(stream));
-        let started = stream.try_clone().map_err(|error| error.to_string()).map(answer);
-        if let Err(reason) | Ok(Err(reason)) = started.map(|thread| thread.map(drop).map_err(|error| error.to_string()))
-        {
+        let start = |own| {
+            let thread = std::thread::Builder::new().name("connection".into());
+            thread.spawn(move || place.0.answer(own)).map(drop).map_err(|error| error.to_string())
+        };
+        if let Err(reason) = stream.try_clone().map_err(|error| error.to_string()).and_then(start) {
             refuse(&mut stream, &format!("nothing is left to serve it with: {reason}"));
         }
     }

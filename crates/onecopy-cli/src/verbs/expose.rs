@@ -23,18 +23,18 @@ use crate::share;
 const AFTER_HELP: &str = "\
 Examples:
   onecopy expose disk.img                              print the token, serve until interrupted
-  onecopy expose disk.img --via unix:/run/user/1000/w  serve every `onecopy fetch --via` that connects
+  onecopy expose disk.img --via unix:/run/user/1000/w  serve every `onecopy fetch` that connects
   onecopy expose disk.img --via mq:/windows --count 3  put three tokens into a queue
-  pg_dump shop | onecopy expose - --via fifo:/tmp/f    from memory, the token to each reader of a FIFO
+  pg_dump shop | onecopy expose - --via fifo:/tmp/f    a token for each reader of a FIFO
 
-The other side takes the bytes out of this process by process_vm_readv(2), with one copy, which needs the permission that a
+The other side takes the bytes out of this process by process_vm_readv(2), with one copy, which needs the permission that a \
 debugger needs: the same user, or root. What it reads is the file as it is then.
 
-Over unix: the bytes go by shared memory to whom the kernel does not permit that, another user for instance. So the mode of
-the socket's file (0777 less the umask), and that of its directory, say who gets them: `umask 0` lets everybody connect. They
+Over unix: the bytes go by shared memory to whom the kernel does not permit that, another user for instance. So the mode of \
+the socket's file (0777 less the umask), and that of its directory, say who gets them: `umask 0` lets everybody connect. They \
 can read this file's bytes and nothing else. An abstract name, which has no mode, serves this user and root alone.
 
-A token is a line of text, or a message. It tells an address and no data, and is worth nothing once this command has ended;
+A token is a line of text, or a message. It tells an address and no data, and is worth nothing once this command has ended; \
 one that nobody has taken by then stays in its queue or region, as that does until `onecopy rm`.";
 
 /// How long who has its token may take to close. If it takes longer, it gets another one.

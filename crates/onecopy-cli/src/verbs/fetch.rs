@@ -27,8 +27,8 @@ Examples:
   onecopy fetch --via unix:/run/user/1000/w -o copy.img wait for `onecopy expose --via`, connect
   onecopy fetch --via mq:/windows --timeout 2s | wc -c  the next token of a queue, or give up (124)
 
-The bytes come out of the other process by process_vm_readv(2), with one copy. Where the kernel does not permit that, --via
-unix: delivers them by shared memory, and says so on stderr.";
+The bytes come out of the other process by process_vm_readv(2), with one copy. Where the kernel does not permit that, \
+--via unix: delivers them by shared memory, and says so on stderr.";
 
 /// How much is read at once, and kept.
 const PIECE_BYTES: usize = 4 << 20;
