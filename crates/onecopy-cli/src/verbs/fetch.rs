@@ -23,8 +23,8 @@ use crate::units;
 
 const EXAMPLES: &str = "\
 Examples:
-  onecopy fetch window:1234:0x7f55…:c0ffee -o copy.img  the window of a token that `onecopy expose` printed
-  onecopy fetch --via unix:/run/user/1000/w -o copy.img wait for `onecopy expose --via`, connect
+  onecopy fetch window:1234:0x7f55…:c0ffee -o copy.img  by the token that `expose` printed
+  onecopy fetch --via unix:/run/user/1000/w -o copy.img wait for `expose --via`, connect
   onecopy fetch --via mq:/windows --timeout 2s | wc -c  the next token of a queue, or give up (124)
 
 The bytes come out of the other process by process_vm_readv(2), with one copy. Where the kernel does not permit that, \
