@@ -3,9 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::failure::Failure;
-use crate::verbs::{
-    bench, completions, create, doctor, explain, expose, fetch, man, read, recv, rm, send, write,
-};
+use crate::verbs::{bench, completions, create, doctor, explain, expose, fetch, man, read, recv, rm, send, write};
 
 /// Send, receive, list, measure and explain, over any Linux inter-process communication mechanism.
 #[derive(Debug, Parser)]
