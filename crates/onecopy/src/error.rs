@@ -76,6 +76,17 @@ pub enum Error {
         /// What stopped the rest.
         source: Box<Error>,
     },
+    /// Both sides wait in a send, and nobody receives. Nothing was sent.
+    #[error(
+        "send of {message_bytes} bytes on {object} would wait for ever: the other side sends too, and neither receives \
+         (exchange does both at once; split gives each direction to a thread)"
+    )]
+    WouldDeadlock {
+        /// The address of the object.
+        object: String,
+        /// The length of the message.
+        message_bytes: usize,
+    },
     /// A message is longer than the mechanism carries. Nothing was sent.
     #[error(
         "message of {message_bytes} bytes does not fit {object}, whose limit is {limit_bytes} bytes{}",

@@ -15,6 +15,9 @@
 //! what it copied. The ring keeps the order: the offer stands in line with the messages, and one whose number is not the one
 //! asked for any more is passed over.
 //!
+//! A sender that has the other direction in its hands as well says so by `waiting`. When it finds the other desk ASKED by such a
+//! sender too, neither will ever receive: it says so by the other's `deadlock`, and both give up.
+//!
 //! While a message is SHARED both sides claim chunks of it by `claims`; the sender counts in `finished` those that it has
 //! written, and names one that it could not write in `failed`, which the receiver then reads itself.
 //!
@@ -51,6 +54,10 @@ pub(super) struct Desk {
     pub(super) finished: Line,
     /// The number of a chunk plus 1, or 0.
     pub(super) failed: AtomicU64,
+    /// The turn of a message whose sender waits and receives nothing meanwhile, or 0.
+    pub(super) waiting: AtomicU64,
+    /// The same, when the other side has seen that it waits in vain: it is sending too.
+    pub(super) deadlock: AtomicU64,
     pub(super) sleepers: Sleepers,
 }
 
@@ -91,6 +98,14 @@ impl Turn {
         // SeqCst: a side about to sleep loads it after announcing itself, see `memory::wait`. It also orders what was stored
         // before it.
         Self(desk.turn.load(Ordering::SeqCst))
+    }
+
+    pub(super) fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    pub(super) fn is(self, phase: Phase) -> bool {
+        self.0 & 7 == phase as u64
     }
 
     /// Only for the side that alone may change it now.

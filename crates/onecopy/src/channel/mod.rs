@@ -39,7 +39,7 @@ pub use message::Message;
 pub use peer::Peer;
 pub use policy::{Policy, Tracer};
 pub use receiver::{ChannelReceiver, DEFAULT_COOPERATIVE_BYTES};
-pub use sender::{ChannelSender, DEFAULT_SINGLE_COPY_BYTES};
+pub use sender::{ChannelSender, DEFAULT_SINGLE_COPY_BYTES, LINGER};
 pub use stats::{Count, Path, Stats};
 
 pub use rendezvous::TurnedAway;
@@ -131,8 +131,31 @@ impl Channel {
 
     /// The two halves, for two threads.
     #[must_use]
-    pub fn split(self) -> (ChannelSender, ChannelReceiver) {
+    pub fn split(mut self) -> (ChannelSender, ChannelReceiver) {
+        self.sender.is_split = true;
         (self.sender, self.receiver)
+    }
+
+    /// Sends a message and receives one, at the same time: where both sides do that, neither waits for the other to receive first.
+    /// `None` is the end: the other side has closed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Channel::send`] and [`Channel::recv`]. When receiving fails, the message was or was not received by the other side.
+    pub fn exchange_by(&mut self, message: &[u8], deadline: Deadline) -> Result<Option<Message>> {
+        if !self.sender.goes_from_here(message.len()) {
+            self.sender.send_by(message, deadline)?;
+            return self.receiver.recv_by(deadline);
+        }
+        self.sender.flush_by(deadline)?;
+        let asked = self.sender.offer(message, deadline)?;
+        let received = self.receiver.recv_by(deadline);
+        // Also after an error: from here on nobody reads the message any more.
+        let until = if received.is_ok() { deadline } else { Deadline::Now };
+        if !self.sender.finish(asked, message, until)? {
+            self.sender.send_by(message, deadline)?;
+        }
+        received
     }
 
     /// Sets how to wait for the other side.

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use super::Peer;
 use super::copying::help;
@@ -11,12 +12,15 @@ use super::link::Link;
 use super::message::SHORT_BYTES;
 use super::stats::{Path, Stats};
 use crate::memory::ring::RingSender;
-use crate::memory::wait::{Alarm, Wait, wait};
+use crate::memory::wait::{Alarm, Wait, wait, wake};
 use crate::{Deadline, Error, Result, Sender, WaitStrategy};
 
 /// From how many bytes on a message is copied once, unless the user sets it. Measured by `examples/channel_figures.rs`: from 64 KiB
 /// on both sides together are faster than the ring, back to back (hot 0.26 to 0.12 of memcpy, cold 0.67 to 0.58) and one at a time.
 pub const DEFAULT_SINGLE_COPY_BYTES: usize = 64 << 10;
+
+/// How long dropping a sender waits for the receiver to take a message that was kept for it.
+pub const LINGER: Duration = Duration::from_secs(1);
 
 /// Sends messages over a channel.
 #[derive(Debug)]
@@ -31,6 +35,17 @@ pub struct ChannelSender {
     refused: bool,
     /// Whether this side could not write the receiver's memory.
     cannot_help: bool,
+    /// Whether the receiving half is in other hands, which may receive while this one waits.
+    pub(super) is_split: bool,
+    /// A message that the receiver may still be copying.
+    owned: Option<Owned>,
+}
+
+/// A message that [`ChannelSender::send_owned`] was given.
+#[derive(Debug)]
+struct Owned {
+    asked: Turn,
+    message: Vec<u8>,
 }
 
 /// What a sender sees that waits for a receiver to copy its message.
@@ -53,6 +68,8 @@ impl ChannelSender {
             single_copy_bytes: DEFAULT_SINGLE_COPY_BYTES,
             refused: false,
             cannot_help: false,
+            is_split: false,
+            owned: None,
         }
     }
 
@@ -93,6 +110,12 @@ impl ChannelSender {
 
     /// Has the receiver copy `message` from here. False: it cannot, and nothing was sent.
     fn send_from_here(&mut self, message: &[u8], deadline: Deadline) -> Result<bool> {
+        let asked = self.offer(message, deadline)?;
+        self.finish(asked, message, deadline)
+    }
+
+    /// Tells the receiver where `message` lies. It stays there until [`ChannelSender::finish`].
+    pub(super) fn offer(&mut self, message: &[u8], deadline: Deadline) -> Result<Turn> {
         let link = Arc::clone(&self.link);
         let desk = link.desks.outgoing();
         self.number = self.number.wrapping_add(1) & (u64::MAX >> 3);
@@ -100,9 +123,25 @@ impl ChannelSender {
         desk.write_source(message, link.nonce.address(), link.nonce.value());
         asked.store(desk);
         let offer = Offer { number: self.number, bytes: message.len() };
-        let waited =
-            self.ring.send_offer(&offer.to_bytes(), deadline).and_then(|()| self.wait(desk, asked, message, deadline));
-        // Whatever it was: from here on the receiver does not touch the message.
+        match self.ring.send_offer(&offer.to_bytes(), deadline) {
+            Ok(()) => Ok(asked),
+            Err(error) => {
+                asked.with(Phase::Idle).replace(desk);
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits until the receiver has its copy of what was offered. False: it cannot copy it. Whatever comes of it, the receiver
+    /// does not touch the message any more.
+    pub(super) fn finish(&mut self, asked: Turn, message: &[u8], deadline: Deadline) -> Result<bool> {
+        let link = Arc::clone(&self.link);
+        let desk = link.desks.outgoing();
+        if !self.is_split {
+            desk.waiting.store(asked.to_bits(), Ordering::SeqCst);
+        }
+        let waited = self.wait(desk, asked, message, deadline);
+        desk.waiting.store(0, Ordering::SeqCst);
         let before = asked.with(Phase::Idle).replace(desk);
         match waited {
             _ if before == asked.with(Phase::Done) => Ok(true),
@@ -117,15 +156,55 @@ impl ChannelSender {
 
     /// Waits until the receiver has its copy or refuses, and helps it where it wants that.
     fn wait(&mut self, desk: &Desk, asked: Turn, message: &[u8], deadline: Deadline) -> Result<()> {
-        let strategy = self.strategy;
-        let event = wait(&mut Waiting { sender: self, desk, asked, shared: false }, strategy, deadline)?;
+        let (strategy, bytes) = (self.strategy, message.len());
+        let event = wait(&mut Waiting { sender: self, desk, asked, bytes, shared: false }, strategy, deadline)?;
         if event == Event::Shared {
             if !self.cannot_help && help(self.link.peer.process(), desk, message).is_err() {
                 self.cannot_help = true;
             }
-            wait(&mut Waiting { sender: self, desk, asked, shared: true }, strategy, deadline)?;
+            wait(&mut Waiting { sender: self, desk, asked, bytes, shared: true }, strategy, deadline)?;
         }
         Ok(())
+    }
+
+    /// Whether a message goes from here, and not through the ring.
+    pub(super) fn goes_from_here(&self, bytes: usize) -> bool {
+        bytes >= self.single_copy_bytes.max(SHORT_BYTES + 1) && self.link.attach && !self.refused
+    }
+
+    /// Sends a message and returns at once, keeping it until the receiver has it. There is one such message at a time: the next
+    /// one, and every other long message, first waits for it. [`flush_by`](Sender::flush_by) waits for it too, and so does
+    /// dropping this half, for [`LINGER`]; a message that was not taken by then is lost.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sender::send_by`]; what is wrong with a message that was kept is told by the next call.
+    pub fn send_owned_by(&mut self, message: Vec<u8>, deadline: Deadline) -> Result<()> {
+        self.link.check_owner()?;
+        self.finish_owned(deadline)?;
+        if !self.goes_from_here(message.len()) {
+            return self.send_through_ring(&message, deadline);
+        }
+        // The bytes of a vector stay where they are when it is moved.
+        let asked = self.offer(&message, deadline)?;
+        self.owned = Some(Owned { asked, message });
+        Ok(())
+    }
+
+    /// Waits until the receiver has the message that was kept.
+    fn finish_owned(&mut self, deadline: Deadline) -> Result<()> {
+        let Some(Owned { asked, message }) = self.owned.take() else { return Ok(()) };
+        let before = Turn::load(self.link.desks.outgoing());
+        let deadline = if before == asked.with(Phase::Done) { Deadline::Never } else { deadline };
+        if deadline == Deadline::Now {
+            self.owned = Some(Owned { asked, message });
+            return Err(Error::out_of_time("send", &self.link.object, deadline));
+        }
+        match self.finish(asked, &message, deadline) {
+            Ok(true) => Ok(()),
+            Ok(false) => self.send_through_ring(&message, deadline),
+            Err(error) => Err(error),
+        }
     }
 
     fn refused(&mut self, desk: &Desk, message: &[u8]) -> Result<bool> {
@@ -148,19 +227,28 @@ impl ChannelSender {
 
 impl Sender for ChannelSender {
     /// Sends a message. When this returns the message no longer needs the caller's memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldDeadlock`] for a message that is copied once, when the other side waits in such a send too and neither has
+    /// split the channel. [`Error::TooLong`] with the receiver's limit. An error for which [`Error::is_peer_gone`] holds when
+    /// the other side has closed or exited; what was sent before was received or is lost. [`Error::WouldBlock`] and
+    /// [`Error::TimedOut`], and then nothing was sent.
     fn send_by(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
         self.link.check_owner()?;
-        let once = message.len() >= self.single_copy_bytes.max(SHORT_BYTES + 1);
         // Without waiting nobody can copy it from here.
-        let may = self.link.attach && !self.refused && deadline != Deadline::Now;
-        if once && may && self.send_from_here(message, deadline)? {
-            return Ok(());
+        if self.goes_from_here(message.len()) && deadline != Deadline::Now {
+            self.finish_owned(deadline)?;
+            if self.send_from_here(message, deadline)? {
+                return Ok(());
+            }
         }
         self.send_through_ring(message, deadline)
     }
 
     fn flush_by(&mut self, deadline: Deadline) -> Result<()> {
         self.link.check_owner()?;
+        self.finish_owned(deadline)?;
         self.ring.flush_by(deadline)
     }
 
@@ -174,8 +262,26 @@ struct Waiting<'a> {
     sender: &'a ChannelSender,
     desk: &'a Desk,
     asked: Turn,
+    bytes: usize,
     /// Whether it has helped already.
     shared: bool,
+}
+
+impl Waiting<'_> {
+    /// Whether the other side waits in a send as well, or has found that this one does.
+    fn is_in_vain(&self) -> bool {
+        if self.desk.deadlock.load(Ordering::SeqCst) == self.asked.to_bits() {
+            return true;
+        }
+        let other = self.sender.link.desks.incoming();
+        let turn = Turn::load(other);
+        let found = turn.is(Phase::Asked) && other.waiting.load(Ordering::SeqCst) == turn.to_bits();
+        if found {
+            other.deadlock.store(turn.to_bits(), Ordering::SeqCst);
+            wake(&other.sleepers.sender);
+        }
+        found
+    }
 }
 
 impl Wait for Waiting<'_> {
@@ -184,10 +290,14 @@ impl Wait for Waiting<'_> {
     fn poll(&mut self) -> Result<Option<Event>> {
         let turn = Turn::load(self.desk);
         if turn == self.asked || (self.shared && turn == self.asked.with(Phase::Shared)) {
-            return if self.sender.ring.is_receiver_closed() && Turn::load(self.desk) == turn {
-                Err(self.sender.link.gone("it has closed"))
-            } else {
-                Ok(None)
+            return match () {
+                () if self.sender.ring.is_receiver_closed() && Turn::load(self.desk) == turn => {
+                    Err(self.sender.link.gone("it has closed"))
+                }
+                () if !self.sender.is_split && self.is_in_vain() => {
+                    Err(Error::WouldDeadlock { object: self.sender.link.object.clone(), message_bytes: self.bytes })
+                }
+                () => Ok(None),
             };
         }
         Ok(Some(match turn {
@@ -214,5 +324,14 @@ impl Wait for Waiting<'_> {
 
     fn out_of_time(&self, deadline: Deadline) -> Error {
         Error::out_of_time("send", &self.sender.link.object, deadline)
+    }
+}
+
+impl Drop for ChannelSender {
+    fn drop(&mut self) {
+        if self.link.check_owner().is_ok() {
+            // Who drops it has no use for the error.
+            let _ = self.finish_owned(Deadline::after(LINGER));
+        }
     }
 }

@@ -140,3 +140,67 @@ fn the_end_of_the_other_side_ends_a_send_that_waits() {
     });
     assert!(one.recv().unwrap().is_none());
 }
+
+#[test]
+fn two_long_sends_at_once_are_an_error_on_both_sides_and_lose_nothing() {
+    for _ in 0..20 {
+        let (mut one, mut other) = pair();
+        let big = vec![5; 2 << 20];
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| other.send(&big).unwrap_err());
+            let error = one.send(&big).unwrap_err();
+            for error in [error, second.join().unwrap()] {
+                assert!(
+                    matches!(error, Error::WouldDeadlock { message_bytes, .. } if message_bytes == 2 << 20),
+                    "{error}"
+                );
+            }
+        });
+        one.send(b"after that").unwrap();
+        assert_eq!(&*other.recv().unwrap().unwrap(), b"after that");
+    }
+}
+
+#[test]
+fn an_exchange_and_the_halves_of_a_split_channel_never_deadlock() {
+    let (mut one, mut other) = pair();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for size in SIZES {
+                assert_eq!(other.exchange_by(&vec![1; size], Deadline::Never).unwrap().unwrap().len(), size);
+            }
+        });
+        for size in SIZES {
+            assert_eq!(one.exchange_by(&vec![2; size], Deadline::Never).unwrap().unwrap().len(), size);
+        }
+    });
+    let (mut sender, mut receiver) = one.split();
+    let (mut other_sender, mut other_receiver) = other.split();
+    std::thread::scope(|scope| {
+        scope.spawn(move || (0..20).for_each(|_| sender.send(&vec![1; 2 << 20]).unwrap()));
+        scope.spawn(move || (0..20).for_each(|_| other_sender.send(&vec![2; 2 << 20]).unwrap()));
+        scope
+            .spawn(move || (0..20).for_each(|_| assert_eq!(receiver.recv_by(Deadline::Never).unwrap().unwrap()[7], 2)));
+        (0..20).for_each(|_| assert_eq!(other_receiver.recv_by(Deadline::Never).unwrap().unwrap()[7], 1));
+    });
+}
+
+#[test]
+fn an_owned_message_is_kept_until_it_is_taken_or_the_time_to_linger_is_over() {
+    let (mut one, mut other) = pair();
+    one.sender().send_owned_by(pattern(2 << 20, 1), Deadline::Never).unwrap();
+    one.send(b"behind it").unwrap();
+    assert!(other.recv().unwrap().unwrap()[..] == pattern(2 << 20, 1));
+    assert_eq!(&*other.recv().unwrap().unwrap(), b"behind it");
+    one.sender().flush_by(Deadline::Now).unwrap();
+    one.sender().send_owned_by(vec![3; 2 << 20], Deadline::Never).unwrap();
+    assert!(one.sender().flush_by(Deadline::Now).unwrap_err().is_out_of_time());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(50));
+            assert_eq!(other.recv().unwrap().unwrap()[9], 3);
+            assert!(other.recv().unwrap().is_none());
+        });
+        drop(one);
+    });
+}

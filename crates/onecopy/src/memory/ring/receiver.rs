@@ -299,21 +299,26 @@ impl RingReceiver {
 
     /// Gives the next slot back to the sender, and the bulk before `bulk`.
     ///
-    /// After the last record of a message the store is SeqCst, since the sender may be about to sleep (see `wait`). For the
-    /// others that would be a waste: it stalls until all bytes of the piece have left the core. The next release, or the
-    /// fence before this side waits for a record, makes up for it.
+    /// After the last record of a message the sender may be about to sleep for want of room (see `wait`), so a fence stands before
+    /// the look at whether it does. For the others that would be a waste: it stalls until all bytes of the piece have left the
+    /// core. The next release, or the fence before this side waits for a record, makes up for it. And a message that stood in
+    /// slots alone, with nothing behind it, was all that there was: its sender lacks no room.
     #[inline]
     fn release(&mut self, bulk: u64, last: bool) {
         let gives_bulk = bulk != self.bulk;
         self.bulk = bulk;
         self.slots = self.slots.wrapping_add(1);
         let received = &self.ring.header().received;
-        let order = if last { Ordering::SeqCst } else { Ordering::Release };
         // The slot first: if this process is killed between the two, its successor finds the next record, whose bytes lie
         // behind some that nobody gave back. The other way round it would find one whose bytes may be overwritten already.
-        received.slots.store(self.slots, order);
+        received.slots.store(self.slots, Ordering::Release);
         if gives_bulk {
-            received.bulk.store(self.bulk, order);
+            received.bulk.store(self.bulk, Ordering::Release);
+        } else if last && self.ring.record(self.slots).is_none() {
+            return;
+        }
+        if last {
+            fence(Ordering::SeqCst);
         }
         self.wake_sender();
     }

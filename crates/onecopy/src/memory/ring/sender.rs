@@ -106,7 +106,7 @@ impl RingSender {
         self.wait_for_room(1, 0, deadline)?;
         self.ring.slot(self.slots).put(0, offer);
         self.publish(FIRST | LAST | OFFER, offer.len());
-        self.announce();
+        self.announce(true);
         Ok(())
     }
 
@@ -165,14 +165,13 @@ impl RingSender {
         wait(&mut Room { sender: self, slots, bulk_bytes }, strategy, deadline)
     }
 
-    /// Publishes the record of the slot that was filled. The last one of a message is stored with SeqCst, since the receiver may
-    /// be about to sleep (see `wait`). For the others that would be a waste: it stalls until all bytes of the piece have left
-    /// the core. [`RingSender::announce`] comes after them in any case.
+    /// Publishes the record of the slot that was filled. A plain store: it leaves the core together with the words of the slot,
+    /// where a stronger one would wait for them, and a receiver that looks at the line in between would take the line away, for
+    /// a second way to and fro.
     #[inline]
     fn publish(&mut self, flags: u8, bytes: usize) {
         let record = Record::new(self.slots, self.generation as u8, flags, bytes);
-        let order = if flags & LAST != 0 { Ordering::SeqCst } else { Ordering::Release };
-        self.ring.slot(self.slots).record.store(record.to_bits(), order);
+        self.ring.slot(self.slots).record.store(record.to_bits(), Ordering::Release);
         self.slots = self.slots.wrapping_add(1);
     }
 
@@ -181,11 +180,15 @@ impl RingSender {
     /// After a record that was not the last of its message this may miss a receiver that announces its sleep at the same
     /// moment. The next call does not, and there is one: after the next record, or before this side waits for room.
     #[inline]
-    fn announce(&self) {
+    fn announce(&self, last: bool) {
         let header = self.ring.header();
         // For a successor. The bulk first: if this process is killed between the two, the records are found by their lap.
         header.sent.bulk.store(self.bulk, Ordering::Release);
         header.sent.slots.store(self.slots, Ordering::Release);
+        if last {
+            // The receiver may be about to sleep, see `wait`: it sees the record, or this side sees that it sleeps.
+            fence(Ordering::SeqCst);
+        }
         wake(&header.sleepers.receiver);
     }
 
@@ -208,7 +211,7 @@ impl RingSender {
             self.ring.slot(self.slots).put(0, message);
             self.publish(FIRST | LAST, message.len());
         }
-        self.announce();
+        self.announce(true);
         Ok(())
     }
 
@@ -224,7 +227,7 @@ impl RingSender {
         self.bulk = self.bulk.wrapping_add(whole_lines(bytes));
         let flags = BULK | if first { FIRST } else { 0 } | if bytes == rest.len() { LAST } else { 0 };
         self.publish(flags, bytes);
-        self.announce();
+        self.announce(flags & LAST != 0);
         Ok(bytes)
     }
 
