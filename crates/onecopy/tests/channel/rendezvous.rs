@@ -87,6 +87,7 @@ fn the_end_of_the_other_process_shows_at_the_socket_and_at_the_pidfd() {
 fn a_dead_socket_file_is_replaced_and_a_living_listeners_is_not() {
     if role().is_some() {
         let _listener = listen_at(&named());
+        println!("\nbound");
         std::thread::sleep(SECONDS);
         return;
     }
@@ -94,18 +95,9 @@ fn a_dead_socket_file_is_replaced_and_a_living_listeners_is_not() {
     let scratch = Scratch::new();
     for name in both_names(&scratch) {
         let mut peer = start("a_dead_socket_file_is_replaced_and_a_living_listeners_is_not", "listener", &name);
-        let taken = || match Listener::bind(&name, &Policy::default(), MEMORY) {
-            Err(error) => error,
-            Ok(listener) => {
-                drop(listener);
-                Error::Invalid { object: String::new(), reason: "not yet".into() }
-            }
-        };
-        let mut error = taken();
-        eventually("the other listener", || {
-            error = taken();
-            error.raw_os_error() == Some(libc::EADDRINUSE)
-        });
+        peer.wait_for_line("bound");
+        let error = Listener::bind(&name, &Policy::default(), MEMORY).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EADDRINUSE), "{error}");
         assert!(error.to_string().starts_with(&format!("bind on channel:{name}: ")), "{error}");
         peer.kill();
         let listener = listen_at(&name);
