@@ -131,8 +131,8 @@ fn line(opening: &Opening<'_>, via: &Address, deadline: Deadline) -> Result<Stri
         let mut reader = opening.reader()?;
         match next_line(&mut Vec::new(), &via.to_string(), |buffer| reader.read_by(buffer, deadline))? {
             Some(line) => return Ok(line),
-            // Another reader took the line of this writer.
-            None if matches!(via, Address::Fifo(_)) => {}
+            // Another reader took the line of this writer, or it had come for the terminal that was here before.
+            None if matches!(via, Address::Fifo(_) | Address::Pty(_)) => {}
             None => return Err(Failure::failed(format!("the sender of {via} closed without a token"))),
         }
     }
