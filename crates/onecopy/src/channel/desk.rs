@@ -37,6 +37,9 @@ use crate::memory::wait::Sleepers;
 /// What the two desks need, in bytes.
 pub(super) const DESKS_BYTES: usize = 2 * size_of::<Desk>();
 
+/// A value of [`Desk::waiting`].
+pub(super) const NO_ROOM: u64 = u64::MAX;
+
 #[repr(C, align(128))]
 pub(super) struct Desk {
     turn: AtomicU64,
@@ -54,7 +57,8 @@ pub(super) struct Desk {
     pub(super) finished: Line,
     /// The number of a chunk plus 1, or 0.
     pub(super) failed: AtomicU64,
-    /// The turn of a message whose sender waits and receives nothing meanwhile, or 0.
+    /// The turn of a message whose sender waits and receives nothing meanwhile, [`NO_ROOM`] for one that has waited for room in the
+    /// ring for a while, or 0.
     pub(super) waiting: AtomicU64,
     /// The same, when the other side has seen that it waits in vain: it is sending too.
     pub(super) deadlock: AtomicU64,

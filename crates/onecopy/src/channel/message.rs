@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Deref;
 
 use crate::memory::buffer::Buffer;
+use crate::memory::ring::INLINE_BYTES;
 
 /// What a message may have to need no buffer of its own: two slots of the ring.
 pub(super) const SHORT_BYTES: usize = 104;
@@ -32,6 +33,14 @@ impl Message {
         let mut bytes = [0; SHORT_BYTES];
         fill(&mut bytes[..len])?;
         Ok(Self(Content::Short { bytes, len: len as u8 }))
+    }
+
+    /// The first `len` bytes of a slot of the ring.
+    #[inline]
+    pub(super) fn of_slot(slot: &[u8; INLINE_BYTES], len: usize) -> Self {
+        let mut bytes = [0; SHORT_BYTES];
+        bytes[..INLINE_BYTES].copy_from_slice(slot);
+        Self(Content::Short { bytes, len: len as u8 })
     }
 
     /// A message in a buffer.

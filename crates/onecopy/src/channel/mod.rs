@@ -29,6 +29,7 @@ mod tests;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use link::{Link, Parts};
 use liveness::PeerProcess;
@@ -144,8 +145,7 @@ impl Channel {
     /// As [`Channel::send`] and [`Channel::recv`]. When receiving fails, the message was or was not received by the other side.
     pub fn exchange_by(&mut self, message: &[u8], deadline: Deadline) -> Result<Option<Message>> {
         if !self.sender.goes_from_here(message.len()) {
-            self.sender.send_by(message, deadline)?;
-            return self.receiver.recv_by(deadline);
+            return self.exchange_through_ring(message, deadline);
         }
         self.sender.flush_by(deadline)?;
         let asked = self.sender.offer(message, deadline)?;
@@ -156,6 +156,30 @@ impl Channel {
             self.sender.send_by(message, deadline)?;
         }
         received
+    }
+
+    /// What does not fit the ring is kept, and goes as the other side takes what is there.
+    fn exchange_through_ring(&mut self, message: &[u8], deadline: Deadline) -> Result<Option<Message>> {
+        /// A side that sees nothing for so long looks whether there is room for more of what it sends.
+        const SLICE: Duration = Duration::from_millis(1);
+        let mut sent = false;
+        let mut received = None;
+        loop {
+            let step = if sent { self.sender.flush_by(Deadline::Now) } else { self.sender.try_send(message) };
+            match step {
+                Ok(()) if sent && received.is_some() => return Ok(received.flatten()),
+                Ok(()) => sent = true,
+                Err(error) if error.is_out_of_time() && !deadline.has_passed() => {}
+                Err(error) => return Err(error),
+            }
+            let slice = if received.is_some() { None } else { Some(deadline.at_most(SLICE)) };
+            match slice.map(|slice| self.receiver.recv_by(slice)) {
+                Some(Ok(message)) => received = Some(message),
+                Some(Err(error)) if !error.is_out_of_time() || deadline.has_passed() => return Err(error),
+                Some(Err(_)) => {}
+                None => std::thread::yield_now(),
+            }
+        }
     }
 
     /// Sets how to wait for the other side.

@@ -12,7 +12,7 @@ use super::message::{Message, SHORT_BYTES};
 use super::stats::{Path, Stats};
 use crate::memory::buffer::Buffer;
 use crate::memory::remote::READ;
-use crate::memory::ring::{Arrival, DEFAULT_LIMIT_BYTES, RingReceiver};
+use crate::memory::ring::{Arrival, DEFAULT_LIMIT_BYTES, INLINE_BYTES, RingReceiver};
 use crate::memory::wait::wake;
 use crate::{Deadline, Error, Receiver, Result, WaitStrategy};
 
@@ -86,10 +86,18 @@ impl ChannelReceiver {
     /// As [`Receiver::recv_into_by`], without [`Error::BufferTooSmall`]; ENOMEM.
     pub fn recv_by(&mut self, deadline: Deadline) -> Result<Option<Message>> {
         self.link.check_owner()?;
+        if let Some(message) = self.take_slot() {
+            return Ok(Some(message));
+        }
         loop {
             match self.ring.arrival(deadline)? {
                 None => return Ok(None),
-                Some(Arrival::Message(bytes)) => return self.take_message(bytes, deadline).map(Some),
+                Some(Arrival::Message(bytes)) => {
+                    return match self.take_slot() {
+                        Some(message) => Ok(Some(message)),
+                        None => self.take_message(bytes, deadline).map(Some),
+                    };
+                }
                 Some(Arrival::Offer(words, len)) => {
                     let offer = self.offer(&words[..len])?;
                     self.ring.take_offer();
@@ -100,6 +108,15 @@ impl ChannelReceiver {
             }
             self.check_time(deadline)?;
         }
+    }
+
+    /// Receives a message that is there and stands in one slot of the ring.
+    #[inline]
+    fn take_slot(&mut self) -> Option<Message> {
+        let mut slot = [0; INLINE_BYTES];
+        let bytes = self.ring.take_slot(&mut slot)?;
+        self.link.counters.count_received(Path::Line, bytes);
+        Some(Message::of_slot(&slot, bytes))
     }
 
     /// Receives a message that stands in the ring.

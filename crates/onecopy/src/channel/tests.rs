@@ -162,6 +162,33 @@ fn two_long_sends_at_once_are_an_error_on_both_sides_and_lose_nothing() {
 }
 
 #[test]
+fn two_long_sends_through_the_ring_are_kept_as_far_as_they_began_and_then_refused() {
+    let (mut one, mut other) = pair_with(&Policy::same_user().separate());
+    let big = vec![5; 2 << 20];
+    std::thread::scope(|scope| {
+        let both = [&mut one, &mut other].map(|side| {
+            scope.spawn(|| {
+                side.send(&big).unwrap();
+                let error = side.send(&big).unwrap_err();
+                assert!(matches!(error, Error::WouldDeadlock { .. }), "{error}");
+                side
+            })
+        });
+        let [one, other] = both.map(|side| side.join().unwrap());
+        scope.spawn(|| assert!(*other.recv().unwrap().unwrap() == big));
+        one.sender().flush_by(Deadline::Never).unwrap();
+    });
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert!(*one.recv().unwrap().unwrap() == big));
+        other.sender().flush_by(Deadline::Never).unwrap();
+    });
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert!(*one.exchange_by(&big, Deadline::Never).unwrap().unwrap() == big));
+        assert!(*other.exchange_by(&big, Deadline::Never).unwrap().unwrap() == big);
+    });
+}
+
+#[test]
 fn an_exchange_and_the_halves_of_a_split_channel_never_deadlock() {
     let (mut one, mut other) = pair();
     std::thread::scope(|scope| {

@@ -65,6 +65,7 @@ mod sender;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use layout::INLINE_BYTES;
 pub use layout::{MIN_RING_BYTES, PIECE_BYTES, RING_BYTES};
 pub(crate) use receiver::Arrival;
 pub use receiver::{DEFAULT_LIMIT_BYTES, RingReceiver};

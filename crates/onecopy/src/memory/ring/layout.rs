@@ -92,7 +92,7 @@ pub(super) struct Slot {
 }
 
 /// How many bytes a slot has for a message.
-pub(super) const INLINE_BYTES: usize = 56;
+pub(crate) const INLINE_BYTES: usize = 56;
 /// The same in the first slot of a message that needs several: it tells the length of the whole message as well.
 pub(super) const INLINE_FIRST_BYTES: usize = INLINE_BYTES - 8;
 /// The longest message that goes through slots alone, two of them.

@@ -155,6 +155,21 @@ impl RingReceiver {
         self.alarm = Some(alarm);
     }
 
+    /// Takes the next message into `target` and returns its length, if it is there already and stands in one slot.
+    #[inline]
+    pub(crate) fn take_slot(&mut self, target: &mut [u8; INLINE_BYTES]) -> Option<usize> {
+        let record = self.ring.record(self.slots)?;
+        let bytes = record.bytes();
+        let is_whole = record.has(FIRST | LAST) && !record.has(BULK) && !record.has(OFFER) && bytes <= INLINE_BYTES;
+        if !is_whole || bytes > self.limit_bytes || self.message.is_some() {
+            return None;
+        }
+        // All of the slot, since that needs no loop whose length is not known before.
+        self.ring.slot(self.slots).take(0, target);
+        self.release(self.bulk, true);
+        Some(bytes)
+    }
+
     /// What comes next, which stays there; `None` is the end.
     #[inline]
     pub(crate) fn arrival(&mut self, deadline: Deadline) -> Result<Option<Arrival>> {

@@ -94,6 +94,11 @@ impl RingSender {
         self.alarm = Some(alarm);
     }
 
+    /// How much of an accepted message is kept here, since there was no room for it.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.rest.as_ref().map_or(0, |rest| rest.bytes.len() - rest.sent)
+    }
+
     /// Whether the receiver has closed.
     pub(crate) fn is_receiver_closed(&self) -> bool {
         Status::load(&self.ring.header().roles.receiver).is_closed()
