@@ -134,23 +134,28 @@ impl ChannelSender {
         mut step: impl FnMut(&mut RingSender, Deadline) -> Result<()>,
     ) -> Result<()> {
         let link = Arc::clone(&self.link);
+        let desk = link.desks.outgoing();
+        let mut suspected = false;
         let result = loop {
             let kept = self.ring.kept_bytes();
             match step(&mut self.ring, deadline.at_most(SLICE)) {
                 Err(error) if error.is_out_of_time() && !deadline.has_passed() => {}
                 result => break result,
             }
-            let waiting = &link.desks.outgoing().waiting;
             if self.ring.kept_bytes() != kept {
-                waiting.store(0, Ordering::SeqCst);
+                suspected = false;
+                desk.waiting.store(0, Ordering::SeqCst);
+                desk.deadlock.store(0, Ordering::SeqCst);
                 continue;
             }
-            waiting.store(NO_ROOM, Ordering::SeqCst);
-            if is_in_vain(&link, NO_ROOM) {
+            desk.waiting.store(NO_ROOM, Ordering::SeqCst);
+            let is_in_vain = is_in_vain(&link, NO_ROOM);
+            if is_in_vain && suspected {
+                tell_deadlock(&link);
                 break Err(Error::WouldDeadlock { object: link.object.clone(), message_bytes });
             }
+            suspected = is_in_vain;
         };
-        let desk = link.desks.outgoing();
         desk.waiting.store(0, Ordering::SeqCst);
         desk.deadlock.store(0, Ordering::SeqCst);
         result
@@ -315,7 +320,8 @@ struct Waiting<'a> {
     shared: bool,
 }
 
-/// Whether the other side waits in a send as well, or has found that this one does, whose desk has `own` for waiting.
+/// Whether the other side waits in a send as well, or has found that this one does, whose desk has `own` for waiting. What this
+/// side waits for may have come meanwhile: the caller looks again.
 fn is_in_vain(link: &Link, own: u64) -> bool {
     if link.desks.outgoing().deadlock.load(Ordering::SeqCst) == own {
         return true;
@@ -323,12 +329,25 @@ fn is_in_vain(link: &Link, own: u64) -> bool {
     let other = link.desks.incoming();
     let turn = Turn::load(other);
     let waiting = other.waiting.load(Ordering::SeqCst);
-    let found = waiting == NO_ROOM || (turn.is(Phase::Asked) && waiting == turn.to_bits());
-    if found {
-        other.deadlock.store(waiting, Ordering::SeqCst);
-        wake(&other.sleepers.sender);
+    // One that lacks room may have got some a moment ago: only another one that has lacked it for as long believes it.
+    let has_no_room = waiting == NO_ROOM && own == NO_ROOM;
+    has_no_room || (turn.is(Phase::Asked) && waiting == turn.to_bits())
+}
+
+/// Tells the other side that it waits in vain.
+fn tell_deadlock(link: &Link) {
+    let other = link.desks.incoming();
+    other.deadlock.store(other.waiting.load(Ordering::SeqCst), Ordering::SeqCst);
+    wake(&other.sleepers.sender);
+}
+
+impl Waiting<'_> {
+    #[cold]
+    fn in_vain(&self) -> Error {
+        let link = &self.sender.link;
+        tell_deadlock(link);
+        Error::WouldDeadlock { object: link.object.clone(), message_bytes: self.bytes }
     }
-    found
 }
 
 impl Wait for Waiting<'_> {
@@ -337,15 +356,14 @@ impl Wait for Waiting<'_> {
     fn poll(&mut self) -> Result<Option<Event>> {
         let turn = Turn::load(self.desk);
         if turn == self.asked || (self.shared && turn == self.asked.with(Phase::Shared)) {
-            return match () {
-                () if self.sender.ring.is_receiver_closed() && Turn::load(self.desk) == turn => {
-                    Err(self.sender.link.gone("it has closed"))
-                }
-                () if !self.sender.is_split && is_in_vain(&self.sender.link, self.asked.to_bits()) => {
-                    Err(Error::WouldDeadlock { object: self.sender.link.object.clone(), message_bytes: self.bytes })
-                }
-                () => Ok(None),
-            };
+            let link = &self.sender.link;
+            let is_closed = self.sender.ring.is_receiver_closed();
+            let is_in_vain = !self.sender.is_split && is_in_vain(link, self.asked.to_bits());
+            // A receiver that has closed, or sends and waits, changes the turn no more.
+            if (is_closed || is_in_vain) && Turn::load(self.desk) == turn {
+                return Err(if is_closed { link.gone("it has closed") } else { self.in_vain() });
+            }
+            return Ok(None);
         }
         Ok(Some(match turn {
             turn if turn == self.asked.with(Phase::Done) => Event::Delivered,
