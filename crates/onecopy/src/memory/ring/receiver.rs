@@ -530,6 +530,8 @@ impl Wait for Waiting<'_> {
         if let Some(record) = receiver.ring.record(receiver.slots) {
             return Ok(Some(Event::Record(record)));
         }
+        // So that the second cache line of a message that has two is under way while the first one is.
+        std::hint::black_box(receiver.ring.slot(receiver.slots.wrapping_add(1)).record.load(Ordering::Relaxed));
         let status = Status::load(&receiver.ring.header().roles.sender);
         let torn =
             self.inside.is_some_and(|message| message.generation != status.generation() as u8 || status.is_closed());
