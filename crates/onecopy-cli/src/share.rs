@@ -79,7 +79,7 @@ impl Connection {
         };
         let memory = match (self.fds.pop(), line.strip_prefix(FAILED)) {
             (_, Some(reason)) => return Err(self.failed(reason)),
-            (Some(fd), None) => AnonymousMapping::from_fd(fd)?.into_region(),
+            (Some(fd), None) => AnonymousMapping::from_fd(fd).map_err(|error| self.no_memory(&error))?.into_region(),
             (None, None) => return Ok(false),
         };
         let mut buffer = vec![0; CHUNK_BYTES];
@@ -112,6 +112,11 @@ impl Connection {
         bytes.filter(|bytes| (1..=limit).contains(bytes)).ok_or_else(|| {
             Failure::failed(format!("{} sent `{line}` instead of a piece of at most {limit} bytes", self.object))
         })
+    }
+
+    /// What the other side sent is its fault, whatever the library takes it for.
+    fn no_memory(&self, error: &onecopy::Error) -> Failure {
+        Failure::failed(format!("{} sent no memory that can be read safely: {error}", self.object))
     }
 
     fn failed(&self, reason: &str) -> Failure {

@@ -18,7 +18,7 @@ use super::{ASK, FAILED, MORE, PIECE};
 use crate::exposed::Exposed;
 use crate::failure::{Failure, visible};
 use crate::io::CHUNK_BYTES;
-use crate::lines::next_line;
+use crate::lines::{LINE_BYTES, next_line};
 
 /// How much is shared at once: a millisecond of copying, beside which the lines cost nothing.
 const PIECE_BYTES: usize = 4 << 20;
@@ -30,8 +30,10 @@ const ASK_TIME: Duration = Duration::from_secs(10);
 const TAKE_TIME: Duration = Duration::from_secs(600);
 /// How long to wait for others to close descriptors when there are no more.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The longest reason that fits a line, in characters of up to four bytes.
-const REASON_CHARACTERS: usize = 120;
+/// The longest reason, in bytes, that fits a line of [`LINE_BYTES`] with [`FAILED`] before it and [`CUT`] behind it.
+const REASON_BYTES: usize = LINE_BYTES - FAILED.len() - CUT.len();
+/// What stands for the rest of a reason, lest half a number is taken for a whole one.
+const CUT: &str = "...";
 
 /// Gives the token to every process that connects, and the bytes to those that ask, until accept(2) fails.
 pub(crate) fn serve(name: &UnixName, listener: &UnixListener, exposed: Exposed) -> Failure {
@@ -200,8 +202,17 @@ impl Client {
 
 /// Says that there will be no piece, and why.
 fn refuse(stream: &mut UnixStream, reason: &str) {
-    let reason: String = visible(reason).chars().take(REASON_CHARACTERS).collect();
-    tell(stream, &format!("{FAILED}{reason}"));
+    tell(stream, &format!("{FAILED}{}", cut(&visible(reason))));
+}
+
+/// `reason`, or as much of it as fits a line.
+fn cut(reason: &str) -> String {
+    if reason.len() <= REASON_BYTES {
+        return reason.to_owned();
+    }
+    let ends = reason.char_indices().map(|(start, character)| start + character.len_utf8());
+    let end = ends.take_while(|end| *end <= REASON_BYTES).last().unwrap_or(0);
+    format!("{}{CUT}", &reason[..end])
 }
 
 /// Sends a line, if there is room for it and somebody to read it: a new socket has room for a few.
@@ -211,4 +222,19 @@ fn tell(stream: &mut UnixStream, line: &str) {
 
 fn is_own_user_or_root(stream: &UnixStream) -> bool {
     stream.peer_credentials().is_ok_and(|peer| peer.uid == geteuid().as_raw() || peer.uid == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_told_whole_or_with_a_sign_that_it_is_not() {
+        let longest = "x".repeat(REASON_BYTES);
+        assert_eq!(cut(&longest), longest);
+        let reason = cut(&format!("{longest}y"));
+        assert!(reason.ends_with("x...") && FAILED.len() + reason.len() <= LINE_BYTES, "{reason}");
+        let wide = cut(&"\u{20ac}".repeat(LINE_BYTES));
+        assert!(wide.ends_with("\u{20ac}...") && FAILED.len() + wide.len() <= LINE_BYTES, "{wide}");
+    }
 }

@@ -14,7 +14,7 @@ use crate::support::{Ended, Run, Running, Scratch, eventually, onecopy, pattern,
 
 const LARGE: usize = 64 << 20;
 const ERRNO: u32 = 0x5_0000;
-const KILL_PROCESS: u32 = 0x8000_0000;
+pub(crate) const KILL_PROCESS: u32 = 0x8000_0000;
 
 /// A file that is exposed at a socket which everybody may connect to.
 struct Shared {
@@ -42,12 +42,17 @@ fn open(scratch: &Scratch, mode: u32) {
     std::fs::set_permissions(scratch.path("s"), std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// `fetch` under a seccomp filter that has `action` for process_vm_readv(2). `None`, and a line, without Python.
+/// `fetch` under a filter, as [`under_filter`].
 fn filtered(test: &str, action: u32, arguments: &[&str]) -> Option<Run> {
+    under_filter(test, action, &[&["fetch"], arguments].concat())
+}
+
+/// The command under a seccomp filter that has `action` for cross-memory attach. `None`, and a line, without Python.
+pub(crate) fn under_filter(test: &str, action: u32, arguments: &[&str]) -> Option<Run> {
     let python = python(test, &["ctypes"])?;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/filter.py");
     let action = action.to_string();
-    let command = [script, &action, env!("CARGO_BIN_EXE_onecopy"), "fetch"];
+    let command = [script, &action, env!("CARGO_BIN_EXE_onecopy")];
     Some(program(python.get_program(), command.iter().chain(arguments)))
 }
 
@@ -156,6 +161,35 @@ fn a_token_that_another_program_passes_on_has_nothing_to_fall_back_on() {
     let fetch = fetch.start();
     std::io::Write::write_all(&mut listener.accept().unwrap().0, format!("{token}\n").as_bytes()).unwrap();
     fetch.end().fails_with(1, &["Operation not permitted", "onecopy expose --via unix:/path"]);
+}
+
+#[test]
+fn a_file_that_is_shortened_while_it_is_shared_is_an_error_with_whole_numbers() {
+    let test = "a_file_that_is_shortened_while_it_is_shared_is_an_error_with_whole_numbers";
+    let shared_file = Shared::of(&pattern(100_000, 7));
+    let source = std::fs::File::options().write(true).open(shared_file.scratch.path("exposed")).unwrap();
+    source.set_len(45_678).unwrap();
+    let Some(fetch) = filtered(test, ERRNO | 1, &["--via", &shared_file.via]) else { return };
+    fetch.end().fails_with(1, &["shortened it from 100000 bytes, which are mapped, to 45678"]);
+}
+
+#[test]
+fn memory_that_could_be_taken_away_is_refused_in_the_name_of_who_sent_it() {
+    let test = "memory_that_could_be_taken_away_is_refused_in_the_name_of_who_sent_it";
+    let (_exposer, token) = exposer(std::path::Path::new("/proc/version"));
+    let scratch = Scratch::new();
+    std::fs::write(scratch.path("plain"), [7; 4096]).unwrap();
+    let name = UnixName::path(scratch.path("s")).unwrap();
+    let listener = onecopy::stream::unix::UnixListener::bind(&name).unwrap();
+    let via = format!("unix:{name}");
+    let Some(fetch) = filtered(test, ERRNO | 1, &["--via", &via]) else { return };
+    let fetch = fetch.start();
+    let mut stream = listener.accept_by(Deadline::after(Duration::from_secs(60))).unwrap();
+    onecopy::stream::ByteWriter::write_all_by(&mut stream, format!("{token}\n").as_bytes(), Deadline::Never).unwrap();
+    stream.recv_with_fds(&mut [0; 512]).unwrap();
+    let plain = std::fs::File::open(scratch.path("plain")).unwrap();
+    stream.send_with_fds_by(b"piece 10\n", &[std::os::fd::AsFd::as_fd(&plain)], Deadline::Never).unwrap();
+    fetch.end().fails_with(1, &[&via, "sent no memory that can be read safely", "only a memfd can be sealed"]);
 }
 
 #[test]
