@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use crate::endpoint::remedy;
 use crate::failure::Failure;
+use crate::probe::{self, Wanted};
 
 /// A range of memory of which every byte has an offset.
 pub(crate) enum Memory {
@@ -30,7 +31,9 @@ pub(crate) enum Access {
 impl Memory {
     pub(crate) fn open(address: &Address, access: Access) -> Result<Self, Failure> {
         if let Address::Memory(range) = address {
-            let process = RemoteProcess::open(range.pid().get().cast_unsigned())?;
+            let pid = range.pid().get().cast_unsigned();
+            let process = RemoteProcess::open(pid)?;
+            probe::check(pid, if access == Access::Read { Wanted::Read } else { Wanted::Write })?;
             return Ok(Self::Remote { process, start: range.address(), len: range.len() });
         }
         let region = match access {

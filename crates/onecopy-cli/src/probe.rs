@@ -1,34 +1,38 @@
-//! Whether this process may call process_vm_readv(2) at all: a seccomp filter may end whoever does.
+//! Whether this process may call process_vm_readv(2) and process_vm_writev(2) at all: a seccomp filter may end whoever does.
 //!
-//! A child that runs this command again calls it first, and inherits the filter. Without a filter there is no child.
+//! The library lets a child of this process find that out. Without a filter there is no child.
 
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Command, Stdio};
+use onecopy::Error;
+use onecopy::memory::permission::Diagnosis;
 
-use onecopy::memory::remote::RemoteProcess;
-use rustix::process::{Resource, Rlimit, setrlimit};
+/// What is wanted of the memory of another process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Read,
+    Write,
+}
 
-/// Whether a filter ends, with SIGSYS, whoever calls it. What a filter answers instead is learnt from the call itself.
-pub(crate) fn is_fatal() -> bool {
+/// Fails when a filter would end this process, with SIGSYS, for reaching the memory of `pid`. What a filter answers instead is
+/// learnt from the call itself.
+pub(crate) fn check(pid: u32, wanted: Wanted) -> onecopy::Result<()> {
     if !is_filtered() {
-        return false;
+        return Ok(());
     }
-    let mut child = Command::new("/proc/self/exe");
-    child.args(["fetch", "--probe"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    child.status().is_ok_and(|status| status.signal() == Some(signal_hook::consts::SIGSYS))
+    let diagnosis = Diagnosis::of(pid);
+    let (call, verdict) = match wanted {
+        Wanted::Read => ("process_vm_readv", diagnosis.read),
+        Wanted::Write => ("process_vm_writev", diagnosis.write),
+    };
+    if verdict.killed_by.is_none() {
+        return Ok(());
+    }
+    let reason = format!("a seccomp filter of this process ends whoever calls {call}(2)");
+    let remedy = verdict.remedies.host.first().map_or_else(String::new, |remedy| format!(": {remedy}"));
+    Err(Error::Unsupported { object: format!("mem:{pid}"), reason: reason + &remedy })
 }
 
-/// Whether this process has a filter (proc_pid_status(5)).
+/// Whether this process may have a filter (proc_pid_status(5)).
 fn is_filtered() -> bool {
-    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| status.lines().any(|line| line == "Seccomp:\t2"))
-}
-
-/// What the child does: the call, on its own memory.
-pub(crate) fn call() {
-    // A dump of it would help nobody.
-    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-    let source = [0_u8; 1];
-    if let Ok(own) = RemoteProcess::open(std::process::id()) {
-        let _ = own.read(source.as_ptr().expose_provenance() as u64, &mut [0]);
-    }
+    let status = std::fs::read_to_string("/proc/self/status");
+    !status.is_ok_and(|status| status.lines().any(|line| line == "Seccomp:\t0"))
 }

@@ -55,16 +55,9 @@ pub(crate) struct Arguments {
     /// Fail when the FIFO, queue or region is missing, instead of creating it
     #[arg(long)]
     no_create: bool,
-    /// Only call process_vm_readv(2): see [`probe`]
-    #[arg(long, hide = true)]
-    probe: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    if arguments.probe {
-        probe::call();
-        return Ok(());
-    }
     let source = Source::new(arguments)?;
     let deadline = arguments.timeout.map_or(Deadline::Never, Deadline::after);
     let output = Output::open(arguments.output.as_deref())?;
@@ -215,13 +208,9 @@ impl Fetch {
     }
 }
 
-/// The window of `token`, unless a filter would end this process for that. (Here is the place for a diagnosis that knows more of
-/// permissions than the errors do.)
+/// The window of `token`, unless a filter would end this process for that.
 fn open(token: &Token) -> onecopy::Result<RemoteWindow> {
-    if probe::is_fatal() {
-        let reason = "a seccomp filter of this process ends whoever calls process_vm_readv(2)".to_owned();
-        return Err(Error::Unsupported { object: format!("mem:{}", token.pid()), reason });
-    }
+    probe::check(token.pid(), probe::Wanted::Read)?;
     RemoteWindow::open(token)
 }
 
@@ -242,9 +231,17 @@ fn unreachable(error: &Error) -> Failure {
     ))
 }
 
+/// The process is there, its window is open, and there is no memory: so it is with a mapped file's lost pages.
+const SHORTENED: &str = "; if its file was shortened meanwhile, expose it again and fetch with the new token";
+
 /// A window that is not there any more, or a part of it.
 fn lost(error: &Error) -> Failure {
-    let remedy = if error.is_peer_gone() { "; expose it again and fetch with the new token" } else { "" };
+    let remedy = match error {
+        _ if error.is_peer_gone() => "; expose it again and fetch with the new token",
+        Error::PartialTransfer { .. } => SHORTENED,
+        _ if error.raw_os_error() == Some(Errno::FAULT.raw_os_error()) => SHORTENED,
+        _ => "",
+    };
     Failure::failed(format!("{error}{remedy}"))
 }
 

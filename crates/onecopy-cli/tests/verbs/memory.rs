@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use crate::expose_refused::{KILL_PROCESS, under_filter};
 use crate::mechanisms::Object;
 use crate::support::{Scratch, onecopy, pattern, program};
 
@@ -96,6 +97,17 @@ fn the_memory_of_a_process_is_read_and_written_and_holes_are_exact() {
     );
     assert!(partial.stderr.contains("the nearest mapping ends there: "), "{}", partial.stderr);
     nothing.fails_with(1, &["process_vm_readv", "0x10+8", "the nearest mapping begins ", " bytes behind it: "]);
+}
+
+#[test]
+fn a_filter_that_kills_is_told_by_a_message() {
+    let test = "a_filter_that_kills_is_told_by_a_message";
+    let address = format!("mem:{}:0x10+8", std::process::id());
+    for (verb, call) in [("read", "process_vm_readv"), ("write", "process_vm_writev")] {
+        let Some(command) = under_filter(test, KILL_PROCESS, &[verb, &address]) else { return };
+        let words = ["a seccomp filter of this process ends whoever calls ", call, "let the filter allow"];
+        command.input("x").end().fails_with(1, &words);
+    }
 }
 
 #[test]
