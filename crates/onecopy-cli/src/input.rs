@@ -68,7 +68,8 @@ impl Input {
     pub(crate) fn read_all(&mut self, limit: usize) -> Result<Option<Vec<u8>>, Failure> {
         let expected =
             self.len().map_or(CHUNK_BYTES, |len| usize::try_from(len).unwrap_or(usize::MAX).saturating_add(1));
-        let mut all = vec![0; expected.min(limit.saturating_add(1))];
+        let mut all = Vec::new();
+        self.extend(&mut all, expected.min(limit.saturating_add(1)))?;
         let mut filled = 0;
         loop {
             filled += self.read_full(&mut all[filled..])?;
@@ -79,8 +80,22 @@ impl Input {
                 all.truncate(filled);
                 return Ok(Some(all));
             }
-            all.resize(all.len().saturating_mul(2).min(limit.saturating_add(1)), 0);
+            let more = all.len().saturating_mul(2).min(limit.saturating_add(1));
+            self.extend(&mut all, more)?;
         }
+    }
+
+    /// Makes room for `len` bytes, if there is memory for them: a limit of this process (ulimit -v) may be below the caller's.
+    fn extend(&self, all: &mut Vec<u8>, len: usize) -> Result<(), Failure> {
+        all.try_reserve_exact(len.saturating_sub(all.len())).map_err(|_| {
+            Failure::failed(format!(
+                "cannot read {}: no memory for {len} bytes, of which {} are read; `ulimit -v` shows the limit, a container may have its own",
+                self.name,
+                all.len()
+            ))
+        })?;
+        all.resize(len, 0);
+        Ok(())
     }
 
     /// The next line without its end, at most `limit` bytes long: `None` is the end of the input. A last line without an end

@@ -306,7 +306,15 @@ fn a_file_that_is_shortened_is_an_error() {
     let source = file(&scratch, &pattern(100_000, 6));
     let (_exposer, token) = exposer(&source);
     std::fs::File::options().write(true).open(&source).unwrap().set_len(10).unwrap();
-    onecopy(["fetch", &token]).end().fails_with(1, &["4096 of 100000 bytes were transferred"]);
+    let words = ["4096 of 100000 bytes were transferred", "if its file was shortened meanwhile, expose it again"];
+    onecopy(["fetch", &token]).end().fails_with(1, &words);
+}
+
+#[test]
+fn a_stream_for_which_there_is_no_memory_is_an_error_with_its_numbers() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let command = format!("ulimit -v 400000 && exec {} expose /dev/zero", env!("CARGO_BIN_EXE_onecopy"));
+    program("sh", ["-c", &command]).end().fails_with(1, &["cannot read /dev/zero: no memory for ", "`ulimit -v`"]);
 }
 
 #[test]
