@@ -1,7 +1,8 @@
 //! What a window costs: `cargo run --release -p onecopy --example window_figures`.
 //!
 //! Reads the memory of a second process through a window and by a bare loop of process_vm_readv(2), in turns, checks what
-//! arrived, and prints the ratio of the two. `onecopy bench` is the tool for users; this one is for whoever changes the window.
+//! arrived, and prints the ratio of the two; it fails when that of a large read is below [`LEAST`]. `onecopy bench` is the tool
+//! for users; this one is for whoever changes the window.
 
 use std::io::{BufRead as _, BufReader, IoSliceMut, Read as _, Write as _};
 use std::process::{Command, Stdio};
@@ -17,6 +18,9 @@ const EXPOSED_BYTES: usize = 128 << 20;
 const SIZES: [usize; 5] = [64, 4 << 10, 64 << 10, 1 << 20, 16 << 20];
 /// Pairs of runs: the ratio is the median of theirs, since others may use the machine.
 const PAIRS: usize = 41;
+/// What a window has to reach of the bare call's throughput, from [`LARGE`] bytes on.
+const LEAST: f64 = 0.98;
+const LARGE: usize = 1 << 20;
 const RUN: Duration = Duration::from_millis(25);
 
 fn main() {
@@ -35,12 +39,13 @@ fn main() {
     let token: Token = words.next().unwrap().parse().unwrap();
     let address = words.next().unwrap().parse().unwrap();
     let window = RemoteWindow::open(&token).unwrap();
-    for size in SIZES {
-        let bare = Bare { pid: Pid::from_raw(owner.id().cast_signed()), address };
-        compare(size, &window, &bare);
-    }
+    let bare = Bare { pid: Pid::from_raw(owner.id().cast_signed()), address };
+    let ratios = SIZES.map(|size| (size, compare(size, &window, &bare)));
     drop(owner.stdin.take());
     owner.wait().unwrap();
+    for (size, ratio) in ratios {
+        assert!(size < LARGE || ratio >= LEAST, "{size} B: {ratio:.3} of the bare call, at least {LEAST} are wanted");
+    }
 }
 
 /// The second process: exposes a pattern and stays until its standard input ends.
@@ -77,7 +82,8 @@ impl Bare {
     }
 }
 
-fn compare(size: usize, window: &RemoteWindow, bare: &Bare) {
+/// The ratio of the throughput of `window` to that of the bare call.
+fn compare(size: usize, window: &RemoteWindow, bare: &Bare) -> f64 {
     let mut buffer = Buffer::warm(size).unwrap();
     let mut offset = 0;
     let mut ours = |buffer: &mut [u8], offset| window.get(offset, buffer).unwrap();
@@ -103,6 +109,7 @@ fn compare(size: usize, window: &RemoteWindow, bare: &Bare) {
         plain_rate / 1e9,
         ratios[PAIRS / 2]
     );
+    ratios[PAIRS / 2]
 }
 
 /// Reads for a while, and returns the bytes a second. The last that was read is checked as a whole.
