@@ -28,6 +28,11 @@ pub trait ByteReader {
     /// The address of the stream, for messages.
     fn object(&self) -> &str;
 
+    /// How many bytes wait to be read, where the stream can tell. Writers may add to them at any time.
+    fn queued_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// [`ByteReader::read_vectored_by`] into one buffer.
     ///
     /// # Errors
@@ -104,6 +109,10 @@ impl<R: ByteReader + ?Sized> ByteReader for Box<R> {
 
     fn object(&self) -> &str {
         (**self).object()
+    }
+
+    fn queued_bytes(&self) -> Option<u64> {
+        (**self).queued_bytes()
     }
 }
 

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::time::Instant;
 
-use rustix::rand::{GetRandomFlags, getrandom};
 use zerocopy::IntoBytes;
 
 use super::LOOK_EVERY;
 use super::header::{Fragment, HEADER_BYTES, Kind};
 use crate::process::Origin;
+use crate::sys::random;
 use crate::{Deadline, Error, Result, Sender, tally};
 
 /// The length of a fragment, in bytes, over a mechanism that has no limit of its own.
@@ -68,7 +68,7 @@ impl<S: Sender> FragmentSender<S> {
     /// Messages over `inner`.
     pub fn new(inner: S) -> Self {
         let next = Fragment {
-            sender: random(),
+            sender: random::number(),
             number: 0,
             offset: 0,
             kind: Kind::Part { first: true, last: true },
@@ -292,17 +292,5 @@ impl<S: fmt::Debug> fmt::Debug for FragmentSender<S> {
             .field("inside", &self.inside)
             .field("rest", &self.rest.as_ref().map(|rest| rest.bytes.len() - rest.sent))
             .finish_non_exhaustive()
-    }
-}
-
-/// A number that no other sender has. Should the kernel have no random numbers yet, the clock and the process must do.
-fn random() -> u64 {
-    let mut bytes = [0; 8];
-    match getrandom(&mut bytes, GetRandomFlags::NONBLOCK) {
-        Ok(8) => u64::from_ne_bytes(bytes),
-        _ => {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-            now.as_nanos() as u64 ^ u64::from(std::process::id()) << 40
-        }
     }
 }

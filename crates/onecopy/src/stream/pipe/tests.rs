@@ -1,0 +1,1 @@
+//! Frames, and what becomes of them, without a pipe.
