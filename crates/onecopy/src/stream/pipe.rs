@@ -17,8 +17,6 @@ mod assembly;
 mod frame;
 mod intake;
 mod reader;
-#[cfg(test)]
-mod tests;
 mod unfinished;
 mod writer;
 

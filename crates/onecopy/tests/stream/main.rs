@@ -5,6 +5,8 @@ mod support;
 
 mod exchange;
 mod fifo;
+mod frame_fuzz;
+mod frames;
 mod interrupt;
 mod pipe;
 mod pty;

@@ -1,1 +1,0 @@
-//! Frames, and what becomes of them, without a pipe.
