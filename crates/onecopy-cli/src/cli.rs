@@ -3,7 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::failure::Failure;
-use crate::verbs::{bench, completions, create, doctor, explain, expose, fetch, man, read, recv, rm, send, write};
+use crate::verbs::{
+    bench, completions, create, doctor, explain, expose, fetch, man, pipe_safety, read, recv, rm, send, write,
+};
 
 /// Send, receive, list, measure and explain, over any Linux inter-process communication mechanism.
 #[derive(Debug, Parser)]
@@ -41,6 +43,8 @@ pub(crate) enum Verb {
     Doctor(doctor::Arguments),
     /// Explain a mechanism: what it is, who may reach it, copies, limits here, traps
     Explain(explain::Arguments),
+    /// Show which writes to a pipe are safe with several writers, and which are torn
+    PipeSafety(pipe_safety::Arguments),
     /// Print the completions for a shell
     #[command(hide = true)]
     Completions(completions::Arguments),
@@ -68,6 +72,7 @@ impl Verb {
             Self::Rm(arguments) => rm::run(&arguments),
             Self::Doctor(arguments) => doctor::run(&arguments),
             Self::Explain(arguments) => explain::run(&arguments),
+            Self::PipeSafety(arguments) => pipe_safety::run(&arguments),
             Self::Completions(arguments) => completions::run(&arguments),
             Self::Man(arguments) => man::run(&arguments),
         }

@@ -8,6 +8,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use onecopy::message::fragment::FragmentReceiver;
 use onecopy::open::{self, OpenOptions, Shape};
 use onecopy::stream::framed::{FramedReceiver, FramedSender};
+use onecopy::stream::pipe::{MessageReader, MessageWriter};
 use onecopy::{Address, Deadline, Error, Receiver, Sender};
 
 use crate::failure::Failure;
@@ -144,6 +145,7 @@ impl<'a> Opening<'a> {
     /// Messages out, whole or in parts.
     pub(crate) fn part_sender(&self, outgoing: Outgoing) -> Result<Box<dyn PartSender>, Failure> {
         Ok(match self.shape {
+            Shape::Bytes if open::is_pipe(self.address)? => Box::new(MessageWriter::new(self.writer()?)),
             Shape::Bytes => Box::new(FramedSender::new(self.writer()?)),
             _ => queue::fragment_sender(self.address, outgoing, &self.options).map_err(|error| self.explain(error))?,
         })
@@ -152,6 +154,7 @@ impl<'a> Opening<'a> {
     /// Messages in, whole or in parts.
     pub(crate) fn part_receiver(&self, wanted: Wanted, note: &Note) -> Result<Box<dyn PartReceiver>, Failure> {
         Ok(match self.shape {
+            Shape::Bytes if open::is_pipe(self.address)? => Box::new(MessageReader::new(self.reader()?)),
             Shape::Bytes => Box::new(FramedReceiver::new(self.reader()?)),
             _ => Box::new(FragmentReceiver::new(self.receiver(wanted, note)?)),
         })

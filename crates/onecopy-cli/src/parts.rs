@@ -4,8 +4,9 @@ use onecopy::message::fragment::{FragmentReceiver, FragmentSender};
 use onecopy::message::posix_mq::PosixQueue;
 use onecopy::message::sysv_mq::SysvQueue;
 use onecopy::stream::framed::{FramedReceiver, FramedSender, Part};
+use onecopy::stream::pipe::{MessageReader, MessageWriter, PAYLOAD_BYTES};
 use onecopy::stream::{ByteReader, ByteWriter};
-use onecopy::{Deadline, Receiver, Result, Sender};
+use onecopy::{Deadline, Error, Receiver, Result, Sender};
 
 /// How long a part is at most: what is read ahead of the sender, and the buffer of the receiver.
 pub(crate) const PART_BYTES: usize = 256 * 1024;
@@ -27,6 +28,12 @@ pub(crate) trait PartSender: Sender {
 pub(crate) trait PartReceiver: Receiver {
     /// Receives a part of a message; `None` is the end.
     fn recv_part(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<Part>>;
+
+    /// Whether the next messages come after `error`, which is not about the one that is being received. `begun` says that a part
+    /// of that was received.
+    fn goes_on(&mut self, _error: &Error, _begun: bool) -> bool {
+        false
+    }
 }
 
 impl<W: ByteWriter> PartSender for FramedSender<W> {
@@ -36,6 +43,22 @@ impl<W: ByteWriter> PartSender for FramedSender<W> {
 
     fn part_bytes(&self) -> Result<usize> {
         Ok(PART_BYTES)
+    }
+
+    fn finish(mut self: Box<Self>, _mark: bool, deadline: Deadline) -> Result<()> {
+        self.flush_by(deadline)?;
+        self.into_inner().finish_by(deadline)
+    }
+}
+
+impl<W: ByteWriter> PartSender for MessageWriter<W> {
+    fn send_part(&mut self, part: &[u8], last: bool, deadline: Deadline) -> Result<()> {
+        self.send_part_by(part, last, deadline)
+    }
+
+    /// Whole frames.
+    fn part_bytes(&self) -> Result<usize> {
+        Ok(PAYLOAD_BYTES * (PART_BYTES / PAYLOAD_BYTES))
     }
 
     fn finish(mut self: Box<Self>, _mark: bool, deadline: Deadline) -> Result<()> {
@@ -97,6 +120,21 @@ impl<R: ByteReader> PartReceiver for FramedReceiver<R> {
     fn recv_part(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<Part>> {
         self.recv_part_by(buffer, deadline)
     }
+}
+
+impl<R: ByteReader> PartReceiver for MessageReader<R> {
+    fn recv_part(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<Part>> {
+        self.recv_part_by(buffer, deadline)
+    }
+
+    fn goes_on(&mut self, error: &Error, begun: bool) -> bool {
+        is_about_one_message(error) && (!begun || self.is_inside())
+    }
+}
+
+/// Whether a reader of a pipe that several write to goes on behind this error.
+pub(crate) fn is_about_one_message(error: &Error) -> bool {
+    matches!(error, Error::Corrupt { .. } | Error::PeerGone { .. } | Error::TooLong { .. })
 }
 
 impl<R: Receiver> PartReceiver for FragmentReceiver<R> {

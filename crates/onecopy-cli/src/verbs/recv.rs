@@ -4,15 +4,15 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use onecopy::open::{BoxedReader, Shape};
+use onecopy::open::{self, BoxedReader, Shape};
 use onecopy::stream::ByteReader as _;
 use onecopy::{Address, Deadline, Error, Receiver};
 
 use crate::endpoint::{self, Opening};
-use crate::failure::Failure;
+use crate::failure::{Failure, visible};
 use crate::io::CHUNK_BYTES;
 use crate::output::Output;
-use crate::parts::{PART_BYTES, PartReceiver};
+use crate::parts::{PART_BYTES, PartReceiver, is_about_one_message};
 use crate::progress::Progress;
 use crate::queue::{self, Note, Wanted};
 use crate::units;
@@ -23,6 +23,7 @@ Examples:
   onecopy recv unix:/run/user/1000/pour -o disk.img    listen, and write what one sender pours in
   onecopy recv sysv-mq:0x4d2 --type -3 --lines         the next of types up to 3, as a line
   onecopy recv mq:/jobs --frame -o big.iso             one message of any size from its fragments
+  onecopy recv fifo:/tmp/log --frame --lines --count 0 messages of any number of senders, each whole
   onecopy recv unix-dgram:/tmp/log --count 0 --lines   every datagram, until interrupted";
 
 /// The options of `recv`.
@@ -77,6 +78,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .listen(!arguments.connect)
         .create(!arguments.no_create)
         .tell(arguments.verbose);
+    let shared = !raw && open::is_pipe(address)?;
     let output = Output::open(arguments.output.as_deref())?;
     let mut transfer = Transfer {
         progress: Progress::new(None, output.is_terminal() || arguments.verbose),
@@ -86,11 +88,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         tells_end: endpoint::tells_end(address),
         lines: arguments.lines,
         verbose: arguments.verbose,
+        shared,
+        troubles: 0,
         note: Note::default(),
     };
     if raw {
         transfer.bytes(opening.reader()?)?;
-    } else if arguments.frame {
+    } else if arguments.frame && !(shared && arguments.lines) {
         let receiver = opening.part_receiver(wanted, &transfer.note)?;
         transfer.parts(receiver)?;
     } else {
@@ -98,12 +102,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let result = transfer.messages(receiver);
         if transfer.count == 0 && !matches!(result, Err(Failure::OutputClosed)) {
             // Whole messages without a number that was asked for: those that came are nowhere else any more.
+            let verdict = transfer.verdict(address);
             transfer.output.commit()?;
-            return result;
+            return result.and(verdict);
         }
         result?;
     }
-    transfer.output.commit()
+    let verdict = transfer.verdict(address);
+    transfer.output.commit()?;
+    verdict
 }
 
 /// A transfer to the output.
@@ -116,6 +123,10 @@ struct Transfer {
     tells_end: bool,
     lines: bool,
     verbose: bool,
+    /// Whether several may send, so that what is wrong with a message of one does not keep those of the others away.
+    shared: bool,
+    /// How many errors of that kind were told.
+    troubles: u64,
     /// What the receiver knows about its latest message.
     note: Note,
     progress: Progress,
@@ -151,6 +162,10 @@ impl Transfer {
                     buffer.resize(message_bytes, 0);
                     continue;
                 }
+                Err(error) if self.shared && is_about_one_message(&error) => {
+                    self.tell_trouble(&error);
+                    continue;
+                }
                 Err(error) => return Err(Failure::from(error).after(received, "messages")),
             }
             received += 1;
@@ -177,10 +192,15 @@ impl Transfer {
         let mut received = 0;
         let mut bytes = 0;
         while self.count == 0 || received < self.count {
-            let part = receiver.recv_part(&mut buffer, self.deadline).map_err(|error| match bytes {
-                0 => Failure::from(error).after(received, "messages"),
-                _ => Failure::from(error).after(bytes, "bytes of a message"),
-            })?;
+            let part = match receiver.recv_part(&mut buffer, self.deadline) {
+                Err(error) if receiver.goes_on(&error, bytes > 0) => {
+                    self.tell_trouble(&error);
+                    continue;
+                }
+                Err(error) if bytes == 0 => return Err(Failure::from(error).after(received, "messages")),
+                Err(error) => return Err(Failure::from(error).after(bytes, "bytes of a message")),
+                Ok(part) => part,
+            };
             let Some(part) = part else {
                 if self.count == 0 || self.tells_end {
                     return self.ended(received);
@@ -207,6 +227,22 @@ impl Transfer {
         let note = self.note.take();
         if self.verbose {
             let _ = writeln!(std::io::stderr(), "{bytes} bytes{note}");
+        }
+    }
+
+    /// What is wrong with one of many messages is told, and the others are received.
+    fn tell_trouble(&mut self, error: &Error) {
+        self.troubles += 1;
+        let _ = writeln!(std::io::stderr(), "onecopy: {}", visible(&error.to_string()));
+    }
+
+    /// Who wanted all messages learns by the exit code that not all was well; who wanted a number of them has them.
+    fn verdict(&self, address: &Address) -> Result<(), Failure> {
+        match self.troubles {
+            1.. if self.count == 0 => {
+                Err(Failure::failed(format!("not everything that came over {address} was received")))
+            }
+            _ => Ok(()),
         }
     }
 

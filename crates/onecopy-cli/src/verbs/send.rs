@@ -22,6 +22,7 @@ Examples:
   onecopy send unix:/run/user/1000/pour -i disk.img    a file down a stream; `onecopy recv` listens
   seq 10 | onecopy send sysv-mq:0x4d2 --lines --type 3 ten messages of type 3
   onecopy send mq:/jobs --frame -i big.iso             one message of any size, in fragments
+  seq 10 | onecopy send fifo:/tmp/log --frame --lines  messages that others' cannot tear, however long
   onecopy send fifo:/tmp/f --timeout 2s </etc/hosts    give up (124) when nobody reads";
 
 /// The longest message that is sent whole where the mechanism has no limit of its own: what receivers take by default.

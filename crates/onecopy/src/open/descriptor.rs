@@ -18,8 +18,10 @@ use crate::{Error, Result};
 
 /// What the kernel says of a descriptor.
 enum Kind {
-    /// A pipe or a terminal.
-    Stream,
+    /// A pipe or a FIFO.
+    Pipe,
+    /// A terminal.
+    Terminal,
     /// A socket, by its family and its type.
     Socket(AddressFamily, SocketType),
     /// A file, of which a memfd is memory.
@@ -31,7 +33,8 @@ enum Kind {
 fn kind(fd: &OwnedFd, object: &str) -> Result<Kind> {
     let stat = fstat(fd).map_err(|errno| Error::os("fstat", object, errno))?;
     Ok(match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Fifo | FileType::CharacterDevice => Kind::Stream,
+        FileType::Fifo => Kind::Pipe,
+        FileType::CharacterDevice => Kind::Terminal,
         FileType::Socket => {
             let error = |errno| Error::os("getsockopt", object, errno);
             Kind::Socket(sockopt::socket_domain(fd).map_err(error)?, sockopt::socket_type(fd).map_err(error)?)
@@ -45,11 +48,17 @@ fn kind(fd: &OwnedFd, object: &str) -> Result<Kind> {
 pub(super) fn shape(name: DescriptorName) -> Result<Shape> {
     let (fd, object) = duplicate(name)?;
     Ok(match kind(&fd, &object)? {
-        Kind::Stream | Kind::Socket(_, SocketType::STREAM) => Shape::Bytes,
+        Kind::Pipe | Kind::Terminal | Kind::Socket(_, SocketType::STREAM) => Shape::Bytes,
         Kind::Socket(..) => Shape::Messages,
         Kind::File => Shape::Memory,
         Kind::Other => Shape::None,
     })
+}
+
+/// Whether the descriptor is an end of a pipe or a FIFO.
+pub(super) fn is_pipe(name: DescriptorName) -> Result<bool> {
+    let (fd, object) = duplicate(name)?;
+    Ok(matches!(kind(&fd, &object)?, Kind::Pipe))
 }
 
 pub(super) fn writer(name: DescriptorName) -> Result<BoxedWriter> {

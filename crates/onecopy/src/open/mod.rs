@@ -1,7 +1,8 @@
 //! Endpoints by address: a program changes its mechanism by changing a text.
 //!
 //! [`open_sender`] and [`open_receiver`] give messages over any mechanism that moves data: natively where the kernel keeps
-//! boundaries, in frames on a byte stream, through a ring in shared memory. [`open_writer`] and [`open_reader`] give the
+//! boundaries, in frames on a byte stream, which on pipes and FIFOs are safe with any number of senders, through a ring in shared
+//! memory. [`open_writer`] and [`open_reader`] give the
 //! raw bytes of a stream, since programs on the other side may not frame. What is special to a mechanism (priorities, types,
 //! credentials) is on its own type.
 
@@ -20,6 +21,7 @@ use crate::message::udp::UdpSocket;
 use crate::message::unix_dgram::UnixDatagram;
 use crate::message::unix_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 use crate::stream::framed::{FramedReceiver, FramedSender};
+use crate::stream::pipe::{MessageReader, MessageWriter};
 use crate::stream::pty::{PtyMaster, PtySlave};
 use crate::stream::tcp::{TcpListener, TcpStream};
 use crate::stream::unix::{UnixListener, UnixStream};
@@ -117,6 +119,20 @@ pub fn shape(address: &Address) -> Result<Shape> {
     })
 }
 
+/// Whether the object of `address` is a pipe or a FIFO, whose messages [`open_sender`] makes safe with any number of senders. What
+/// a descriptor is, the kernel is asked.
+///
+/// # Errors
+///
+/// EBADF when a descriptor is not open.
+pub fn is_pipe(address: &Address) -> Result<bool> {
+    match address {
+        Address::Fifo(_) => Ok(true),
+        Address::Descriptor(name) => descriptor::is_pipe(*name),
+        _ => Ok(false),
+    }
+}
+
 /// Opens `address` to write raw bytes to it.
 ///
 /// # Errors
@@ -178,6 +194,7 @@ pub fn open_sender(address: &Address, options: &OpenOptions) -> Result<BoxedSend
         Address::PosixMq(name) => Ok(Box::new(posix_queue(name, Access::Send, options)?)),
         Address::SysvMq(name) => Ok(Box::new(sysv_queue(name, options)?)),
         _ => match shape(address)? {
+            Shape::Bytes if is_pipe(address)? => Ok(Box::new(MessageWriter::new(open_writer(address, options)?))),
             Shape::Bytes => Ok(Box::new(FramedSender::new(open_writer(address, options)?))),
             Shape::Memory => Ok(Box::new(memory::ring_sender(address, options)?)),
             Shape::Messages => match address {
@@ -203,6 +220,7 @@ pub fn open_receiver(address: &Address, options: &OpenOptions) -> Result<BoxedRe
         Address::PosixMq(name) => Ok(Box::new(posix_queue(name, Access::Receive, options)?)),
         Address::SysvMq(name) => Ok(Box::new(sysv_queue(name, options)?)),
         _ => match shape(address)? {
+            Shape::Bytes if is_pipe(address)? => Ok(Box::new(MessageReader::new(open_reader(address, options)?))),
             Shape::Bytes => Ok(Box::new(FramedReceiver::new(open_reader(address, options)?))),
             Shape::Memory => Ok(Box::new(memory::ring_receiver(address, options)?)),
             Shape::Messages => match address {
