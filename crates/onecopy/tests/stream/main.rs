@@ -9,6 +9,7 @@ mod frame_fuzz;
 mod frames;
 mod interrupt;
 mod pipe;
+mod pipe_messages;
 mod pty;
 mod tcp;
 mod unix;

@@ -5,8 +5,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use onecopy::stream::framed::{FramedReceiver, FramedSender};
+use onecopy::stream::pipe::Written;
 use onecopy::stream::{ByteReader, ByteWriter, pipe};
-use onecopy::{Deadline, Receiver, Sender};
+use onecopy::{Deadline, Error, Receiver, Sender};
 
 use crate::support::{Peer, pattern, role, watchdog};
 
@@ -146,4 +147,46 @@ fn an_inherited_end_keeps_the_flags_of_its_other_holders() {
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
     let flags = i32::from_str_radix(flags, 8).unwrap();
     assert_eq!(flags & 0o4000, 0, "O_NONBLOCK leaked into the shared description: {info}");
+}
+
+#[test]
+fn an_atomic_write_is_whole_or_nothing_and_a_longer_one_is_refused_with_both_numbers() {
+    let (mut reader, mut writer) = pipe::pair().unwrap();
+    writer.set_capacity_bytes(8192).unwrap();
+    let error = writer.write_atomic(&[1; pipe::PIPE_BUF + 1]).unwrap_err();
+    assert!(matches!(error, Error::TooLong { message_bytes: 4097, limit_bytes: 4096, .. }), "{error}");
+    assert!(error.to_string().contains("4097") && error.to_string().contains("MessageWriter"), "{error}");
+    writer.write_atomic(&[]).unwrap();
+    writer.write_atomic(&[1; 4096]).unwrap();
+    writer.write_atomic_by(&[2; 100], Deadline::Now).unwrap();
+    assert_eq!((writer.room_bytes().unwrap(), writer.available_bytes().unwrap()), (3996, 4196));
+    let error = writer.write_atomic_by(&[3; 4096], Deadline::Now).unwrap_err();
+    assert!(matches!(error, Error::WouldBlock { .. }), "{error}");
+    assert_eq!(reader.available_bytes().unwrap(), 4196, "nothing was written");
+    assert_eq!(reader.read_by(&mut [0; 4096], Deadline::Now).unwrap(), 4096);
+    writer.write_atomic_by(&[3; 4096], Deadline::Now).unwrap();
+    drop(reader);
+    assert_eq!(writer.write_atomic(b"x").unwrap_err().raw_os_error(), Some(32), "EPIPE, and no signal");
+}
+
+#[test]
+fn one_write_tells_how_much_of_it_went() {
+    let (_reader, mut writer) = pipe::pair().unwrap();
+    writer.set_capacity_bytes(8192).unwrap();
+    let part = Written::Part { written_bytes: 8192, total_bytes: 20_000 };
+    assert_eq!(writer.write_once_by(&[1; 20_000], Deadline::Now).unwrap(), part);
+    assert!(matches!(writer.write_once_by(&[1; 1], Deadline::Now), Err(Error::WouldBlock { .. })));
+}
+
+#[test]
+fn room_is_counted_in_pages_and_so_the_write_itself_is_the_test() {
+    let (_reader, mut writer) = pipe::pair().unwrap();
+    if writer.capacity_bytes().unwrap() != 65_536 {
+        writer.set_capacity_bytes(65_536).unwrap();
+    }
+    for _ in 0..16 {
+        writer.write_atomic_by(&[1; 2049], Deadline::Now).unwrap();
+    }
+    assert_eq!(writer.room_bytes().unwrap(), 65_536 - 16 * 2049);
+    assert!(writer.write_atomic_by(&[1; 4096], Deadline::Now).unwrap_err().is_out_of_time());
 }

@@ -43,6 +43,14 @@ struct Writer {
     unfinished: Option<Unfinished>,
 }
 
+impl Writer {
+    /// What a frame of message `number` is, which is over.
+    fn old(&self, number: u64) -> Admission {
+        let is_given_up = self.given_up && self.unfinished.is_none() && number + 1 == self.next;
+        if is_given_up { Admission::GivenUp } else { Admission::Foreign }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Assemblies {
     object: String,
@@ -102,7 +110,7 @@ impl Assemblies {
         if let Some(writer) = known {
             writer.seen = self.frames;
             if frame.number < writer.next {
-                return Ok(Admission::Foreign);
+                return Ok(writer.old(frame.number));
             }
             if writer.unfinished.is_some() {
                 return Err(self.give_up(frame.writer, Loss::Abandoned));
@@ -133,8 +141,7 @@ impl Assemblies {
         let Some(unfinished) = &writer.unfinished else {
             return match frame.number {
                 number if number >= writer.next => Err(self.missed(frame)),
-                number if number + 1 == writer.next && writer.given_up => Ok(Admission::GivenUp),
-                _ => Ok(Admission::Foreign),
+                number => Ok(writer.old(number)),
             };
         };
         if frame.number < unfinished.number || (frame.number == unfinished.number && offset < unfinished.filled) {
