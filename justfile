@@ -41,3 +41,7 @@ bench:
 # Puts a real run into the README
 readme:
     ci/update-readme
+
+# A minute of a fuzz target
+fuzz target="pipe_frames" seconds="60":
+    ci/fuzz {{target}} {{seconds}}

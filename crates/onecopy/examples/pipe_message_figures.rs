@@ -1,4 +1,5 @@
-//! What safe messages cost on a pipe: `cargo run --release -p onecopy --example pipe_message_figures`.
+//! What safe messages cost on a pipe: `cargo run --release -p onecopy --example pipe_message_figures`. It ends with 1 when they
+//! reach less than 0.85 of plain writes of the same length.
 //!
 //! A second process writes the same bytes into a pipe of the default capacity, by [`MessageWriter`] and by plain write(2) calls of
 //! a whole message each, in turns and in both orders, and this process reads them, by [`MessageReader`] and by plain read(2).
@@ -17,9 +18,9 @@ use onecopy::{Receiver as _, Sender as _, Tally};
 
 const SIZES: [usize; 2] = [64 << 10, 1 << 20];
 /// How much each run moves.
-const RUN_BYTES: usize = 256 << 20;
+const RUN_BYTES: usize = 64 << 20;
 /// Pairs of runs: the ratio is the median of theirs, since others may use the machine.
-const PAIRS: usize = 11;
+const PAIRS: usize = 9;
 const PAGE: usize = 4096;
 
 /// How the bytes go through the pipe.

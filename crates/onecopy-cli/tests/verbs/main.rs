@@ -11,6 +11,8 @@ mod mechanisms;
 mod memory;
 mod objects;
 mod permissions;
+mod pipe_safety;
+mod pipe_senders;
 mod round_trip;
 mod soak;
 mod usage;

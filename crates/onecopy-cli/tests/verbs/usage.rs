@@ -12,7 +12,7 @@ fn a_bare_command_shows_help_and_fails() {
 
 #[test]
 fn help_and_version_succeed() {
-    for verb in ["send", "recv", "read", "write", "expose", "fetch", "create", "rm"] {
+    for verb in ["send", "recv", "read", "write", "expose", "fetch", "create", "rm", "pipe-safety"] {
         let help = String::from_utf8(onecopy([verb, "--help"]).end().succeeds()).unwrap();
         assert!(help.contains("Examples:\n  ") && help.contains(&format!("onecopy {verb} ")), "{help}");
     }

@@ -21,7 +21,7 @@ pub(super) static PIPE: Info = Info {
     boundaries: Answer {
         short: "bytes",
         long: "Do not survive: it is a stream of bytes. Writes of at most PIPE_BUF (4096) bytes are atomic; longer ones \
-               may be torn by the bytes of other writers.",
+               may be torn by the bytes of other writers: see `onecopy pipe-safety`, and `--frame`.",
     },
     full: "A write waits. Without waiting, up to 4096 bytes go whole or not at all (EAGAIN), and a longer write puts in \
            what fits. When no reader is left: EPIPE, and the signal SIGPIPE, which this library holds back.",
@@ -53,7 +53,7 @@ pub(super) static FIFO: Info = Info {
     boundaries: Answer {
         short: "bytes",
         long: "Do not survive: it is a stream of bytes. Writes of at most PIPE_BUF (4096) bytes are atomic; longer ones \
-               may be torn by the bytes of other writers.",
+               may be torn by the bytes of other writers: see `onecopy pipe-safety`, and `--frame`.",
     },
     full: "As a pipe: a write waits, or puts in what fits; without a reader EPIPE. Opening it for writing waits for a \
            reader; without waiting and without a reader: ENXIO.",

@@ -5,7 +5,8 @@
 //! on in the next frame) and the length of the payload (u32, at most [`MAX_FRAME_BYTES`]).
 //!
 //! One writer at a time: on a pipe with several writers frames could be torn, as
-//! [pipe(7)](https://man7.org/linux/man-pages/man7/pipe.7.html) explains.
+//! [pipe(7)](https://man7.org/linux/man-pages/man7/pipe.7.html) explains: there [`pipe::MessageWriter`](super::pipe::MessageWriter)
+//! is safe.
 
 mod receiver;
 mod sender;

@@ -15,6 +15,8 @@ pub const DEFAULT_TOTAL_LIMIT_BYTES: usize = 2 << 30;
 /// How many writers are remembered when they have no message under way, in all some dozen kilobytes. Of a forgotten one, an old
 /// frame that comes again is not known for one.
 const REMEMBERED_WRITERS: usize = 1024;
+/// What a message under way costs besides its bytes, so that many that have hardly begun are bounded too.
+const OVERHEAD_BYTES: usize = 256;
 /// How many buffers are kept for messages that will come, and how long each may be.
 const SPARES: usize = 4;
 const SPARE_BYTES: usize = 16 << 20;
@@ -193,7 +195,7 @@ impl Assemblies {
         if message_bytes > self.limit_bytes {
             return refuse(self.limit_bytes, "it is thrown away; set_limit_bytes raises the limit".into());
         }
-        let others = self.held_bytes - held;
+        let others = self.held_bytes - held + self.under_way * OVERHEAD_BYTES;
         if message_bytes > self.total_limit_bytes.saturating_sub(others) {
             let remedy = format!(
                 "it is thrown away: that is for all messages under way, and others have {others} bytes; \

@@ -170,6 +170,7 @@ impl<R: ByteReader> MessageReader<R> {
                 return Ok(Some(part));
             }
             match self.step(&mut Direct::none(), true, deadline)? {
+                Step::Moved if !self.has_fresh() => self.check_time(deadline)?,
                 Step::Moved => {}
                 Step::End => return Ok(None),
                 Step::Ended(writer) => self.put_in_line(writer),
@@ -246,12 +247,23 @@ impl<R: ByteReader> MessageReader<R> {
             match self.step(direct, false, deadline)? {
                 Step::Ended(writer) => return Ok(Some(writer)),
                 Step::End => return Ok(None),
-                Step::Moved if matches!(deadline, Deadline::At(_)) && deadline.has_passed() => {
-                    return Err(Error::out_of_time("receive", self.get_ref().object(), deadline));
-                }
-                Step::Moved => {}
+                Step::Moved => self.check_time(deadline)?,
             }
         }
+    }
+
+    /// Fails when the deadline has passed: messages that do not end must not outlast it, however fast their bytes come.
+    fn check_time(&self, deadline: Deadline) -> Result<()> {
+        if matches!(deadline, Deadline::At(_)) && deadline.has_passed() {
+            return Err(Error::out_of_time("receive", self.get_ref().object(), deadline));
+        }
+        Ok(())
+    }
+
+    /// Whether a part of the message that is delivered in parts is there.
+    fn has_fresh(&mut self) -> bool {
+        let unfinished = self.streaming.and_then(|writer| self.assemblies.unfinished(writer));
+        unfinished.is_some_and(|unfinished| !unfinished.fresh().is_empty())
     }
 
     /// Takes the next frame. `streamed` says that a message that begins is delivered in parts, unless another one is.

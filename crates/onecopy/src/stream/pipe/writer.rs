@@ -257,3 +257,64 @@ impl<W: ByteWriter> Sender for MessageWriter<W> {
         self.stream.object()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Receiver as _;
+    use crate::stream::pipe::{self, MessageReader};
+
+    /// A child made by fork(2) has the parent's memory and another pid: here another pid is put into the memory.
+    #[test]
+    fn after_a_fork_a_writer_is_another_one_and_leaves_the_parents_message_alone() {
+        let (reader, writer) = pipe::pair().unwrap();
+        let mut parent = MessageWriter::new(writer.try_clone().unwrap());
+        parent.send(b"before").unwrap();
+        parent.send_part_by(b"begun ", false, Deadline::Never).unwrap();
+        let mut child = MessageWriter { writer: parent.writer, state: parent.state, ..MessageWriter::new(writer) };
+        child.pid = 0;
+        let error = child.send_part_by(b"by both", true, Deadline::Never).unwrap_err();
+        assert!(error.is_peer_gone() && error.to_string().contains("forked"), "{error}");
+        child.send(b"the child's").unwrap();
+        assert_eq!((child.pid, child.number), (std::process::id(), 1));
+        let mut reader = MessageReader::new(reader);
+        assert_eq!(reader.recv().unwrap().as_deref(), Some(&b"before"[..]));
+        assert_eq!(reader.recv().unwrap().as_deref(), Some(&b"the child's"[..]));
+        drop((child, parent));
+        let error = reader.recv().unwrap_err();
+        assert!(error.is_peer_gone() && error.to_string().contains("message 1 of process"), "{error}");
+    }
+
+    #[test]
+    fn a_reader_that_went_in_the_middle_of_a_message_loses_that_one_and_no_other() {
+        let (reader, writer) = pipe::pair().unwrap();
+        let mut writer = MessageWriter::new(writer);
+        writer.send_part_by(&[1; 5000], false, Deadline::Never).unwrap();
+        drop(reader);
+        assert_eq!(
+            writer.send_part_by(&[1; 10], false, Deadline::Never).unwrap_err().raw_os_error(),
+            Some(libc::EPIPE)
+        );
+        assert!(writer.send_part_by(&[1; 10], false, Deadline::Never).unwrap_err().is_peer_gone());
+        assert!(
+            writer.send_part_by(&[1; 10], true, Deadline::Never).unwrap_err().is_peer_gone(),
+            "the last of its parts"
+        );
+        assert_eq!((writer.state, writer.number), (State::Idle, 1));
+    }
+
+    #[test]
+    fn a_stream_that_takes_a_part_of_a_frame_is_refused() {
+        struct Narrow;
+        impl ByteWriter for Narrow {
+            fn write_vectored_by(&mut self, _: &[IoSlice<'_>], _: Deadline) -> Result<usize> {
+                Ok(100)
+            }
+            fn object(&self) -> &str {
+                "narrow"
+            }
+        }
+        let error = MessageWriter::new(Narrow).send(&[0; 100]).unwrap_err();
+        assert!(matches!(error, Error::PartialWrite { written_bytes: 100, total_bytes: 164, .. }), "{error}");
+    }
+}
