@@ -38,6 +38,10 @@ soak:
 bench:
     cargo run --release -- bench --quick
 
+# The channel beside its rivals, not part of CI: it builds them
+compare *arguments:
+    cargo run --release --manifest-path comparisons/Cargo.toml -- {{arguments}}
+
 # Puts a real run into the README
 readme:
     ci/update-readme

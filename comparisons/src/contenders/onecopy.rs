@@ -1,0 +1,82 @@
+//! The channel.
+
+use std::collections::VecDeque;
+
+use onecopy::channel::{Message, Path, Stats};
+use onecopy::{Channel, Listener, WaitStrategy};
+
+use crate::endpoint::{Endpoint, Guest, failed};
+use crate::order::{Contender, Order, Wait};
+use crate::payload::{COLD_BYTES, Pass, Room, Source};
+
+/// Messages that are kept in a cold run, at most: each has pages of its own.
+const KEPT_MESSAGES: usize = 8192;
+
+pub(crate) struct OnecopyChannel {
+    channel: Channel,
+    into: bool,
+    /// What was received stays for a while in a cold run, so that its memory is as cold as the sender's.
+    kept: VecDeque<Message>,
+    keep: usize,
+}
+
+impl OnecopyChannel {
+    pub(crate) fn host(order: &Order) -> Result<(Self, Guest), String> {
+        let listener = Listener::bind(&order.tag).map_err(failed("bind"))?;
+        let guest = Guest::start(order)?;
+        let channel = listener.accept().map_err(failed("accept"))?;
+        Ok((Self::over(channel, order), guest))
+    }
+
+    pub(crate) fn guest(order: &Order) -> Result<Self, String> {
+        Ok(Self::over(Channel::connect(&order.tag).map_err(failed("connect"))?, order))
+    }
+
+    fn over(mut channel: Channel, order: &Order) -> Self {
+        channel.set_wait_strategy(match order.wait {
+            Wait::Spin => WaitStrategy::Spin,
+            Wait::Block => WaitStrategy::Block,
+        });
+        let keep = if order.cold { (COLD_BYTES / order.size_bytes).min(KEPT_MESSAGES) } else { 0 };
+        Self { channel, into: order.contender == Contender::ChannelInto, kept: VecDeque::new(), keep }
+    }
+}
+
+impl Endpoint for OnecopyChannel {
+    #[inline]
+    fn send(&mut self, source: &mut Source, sequence: u64, pass: Pass) -> Result<(), String> {
+        self.channel.send(source.message(sequence, pass)).map_err(failed("send"))
+    }
+
+    #[inline]
+    fn receive(&mut self, room: &mut Room, sequence: u64, pass: Pass) -> Result<(), String> {
+        let check = room.check(sequence, pass);
+        if self.into {
+            let buffer = room.buffer(sequence);
+            let bytes = self.channel.recv_into(buffer).map_err(failed("recv_into"))?;
+            return check.verify(&buffer[..bytes.ok_or("the channel has ended")?]);
+        }
+        let message = self.channel.recv().map_err(failed("recv"))?.ok_or("the channel has ended")?;
+        check.verify(&message)?;
+        if self.keep > 0 {
+            self.kept.push_back(message);
+            if self.kept.len() > self.keep {
+                self.kept.pop_front();
+            }
+        }
+        Ok(())
+    }
+
+    fn remark(&self) -> Option<String> {
+        let stats = self.channel.stats();
+        let way = Path::ALL.into_iter().max_by_key(|path| stats.received(*path).messages).map(Path::name)?;
+        Some(match fallback(&stats) {
+            Some(reason) => format!("{way}, since {reason}"),
+            None => way.into(),
+        })
+    }
+}
+
+fn fallback(stats: &Stats) -> Option<&str> {
+    stats.fallback.as_deref()
+}

@@ -1,0 +1,61 @@
+//! What the workloads ask of each contender.
+
+use std::process::{Child, Command, Stdio};
+
+use crate::order::Order;
+use crate::payload::{Pass, Room, Source};
+
+/// One side of a connection in both directions.
+pub(crate) trait Endpoint: Sized {
+    /// Sends message number `sequence` of `source`.
+    fn send(&mut self, source: &mut Source, sequence: u64, pass: Pass) -> Result<(), String>;
+
+    /// Receives message number `sequence` into `room`, or into other private memory of this process, and checks it there.
+    fn receive(&mut self, room: &mut Room, sequence: u64, pass: Pass) -> Result<(), String>;
+
+    /// What is to be told of how the messages went.
+    fn remark(&self) -> Option<String> {
+        None
+    }
+}
+
+/// The guest, which the host starts when it can be found.
+#[derive(Debug)]
+pub(crate) struct Guest(Child);
+
+impl Guest {
+    /// Starts it without descriptors for the connection.
+    pub(crate) fn start(order: &Order) -> Result<Self, String> {
+        Self::start_with(order, Stdio::null(), Stdio::null())
+    }
+
+    /// Starts it with two descriptors for the connection.
+    pub(crate) fn start_with(order: &Order, input: Stdio, output: Stdio) -> Result<Self, String> {
+        Command::new("/proc/self/exe")
+            .args(order.for_guest())
+            .stdin(input)
+            .stdout(output)
+            .spawn()
+            .map(Self)
+            .map_err(|error| format!("the second process cannot be started: {error}"))
+    }
+
+    /// Waits for its end. It has said on standard error what went wrong.
+    pub(crate) fn finish(mut self) -> Result<(), String> {
+        match self.0.wait() {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("the second process failed: {status}")),
+            Err(error) => Err(format!("waitpid: {error}")),
+        }
+    }
+}
+
+/// Says which call failed.
+pub(crate) fn failed<E: std::fmt::Display>(call: &'static str) -> impl Fn(E) -> String {
+    move |error| format!("{call}: {error}")
+}
+
+/// As [`failed`], for errors that can only be debugged.
+pub(crate) fn failed_debug<E: std::fmt::Debug>(call: &'static str) -> impl Fn(E) -> String {
+    move |error| format!("{call}: {error:?}")
+}

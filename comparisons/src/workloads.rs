@@ -1,0 +1,183 @@
+//! Ping-pong and streams over any contender. The host measures; the guest echoes, or sends.
+//!
+//! Each run has three passes: one in which every byte is compared, one that warms up (a cold one over all buffers), and the
+//! timed one. Numbers of messages go on from pass to pass.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use crate::endpoint::Endpoint;
+use crate::order::{Order, Sample, Workload};
+use crate::payload::{Pass, Room, Slots, Source};
+
+/// Messages whose every byte is compared, at most, and how many bytes they may have together.
+const FULL_MESSAGES: u64 = 100;
+const FULL_BYTES: usize = 64 << 20;
+/// Messages, or bytes, after which even a pool of shared memory has touched all its pages.
+const WARM_MESSAGES: u64 = 2000;
+const WARM_BYTES: usize = 64 << 20;
+/// A sender of a stream begins its timed pass when it is told to, by a message of this many bytes.
+const GO_BYTES: usize = 8;
+const GO: u64 = u64::MAX >> 1;
+
+/// Which messages belong to which pass.
+struct Schedule {
+    full: Range<u64>,
+    warm: Range<u64>,
+    timed: Range<u64>,
+}
+
+impl Schedule {
+    fn of(order: &Order) -> Self {
+        let fitting = |bytes: usize| (bytes / order.size_bytes) as u64;
+        let full = fitting(FULL_BYTES).clamp(2, FULL_MESSAGES);
+        let slots = Slots::new(order.size_bytes, order.cold).count() as u64;
+        // A round trip that sleeps takes some twenty times as long as one that does not, and needs less warming.
+        let least =
+            if order.workload == Workload::Stream { WARM_MESSAGES } else { WARM_MESSAGES.min(order.messages / 4) };
+        let warm = fitting(WARM_BYTES).clamp(2, least.max(2)).max(if order.cold { slots } else { 0 });
+        let timed = full + warm..full + warm + order.messages;
+        Self { full: 0..full, warm: full..full + warm, timed }
+    }
+
+    fn all(&self) -> Range<u64> {
+        0..self.timed.end
+    }
+
+    fn pass(&self, sequence: u64) -> Pass {
+        if self.full.contains(&sequence) { Pass::Full } else { Pass::Sampled }
+    }
+}
+
+/// The host's part.
+pub(crate) fn host<E: Endpoint>(endpoint: &mut E, order: &Order) -> Result<Sample, String> {
+    match order.workload {
+        Workload::Stream | Workload::Killed => receive_stream(endpoint, order),
+        Workload::Rtt | Workload::Fresh => ping(endpoint, order),
+    }
+}
+
+/// The guest's part.
+pub(crate) fn guest<E: Endpoint>(endpoint: &mut E, order: &Order) -> Result<(), String> {
+    match order.workload {
+        Workload::Stream | Workload::Killed => send_stream(endpoint, order),
+        Workload::Rtt | Workload::Fresh => echo(endpoint, order),
+    }
+}
+
+fn receive_stream<E: Endpoint>(endpoint: &mut E, order: &Order) -> Result<Sample, String> {
+    let schedule = Schedule::of(order);
+    let mut room = Room::new(Slots::new(order.size_bytes, order.cold));
+    let mut go = Source::new(Slots::new(GO_BYTES, false));
+    for sequence in schedule.full.start..schedule.warm.end {
+        endpoint.receive(&mut room, sequence, schedule.pass(sequence))?;
+    }
+    let start = Instant::now();
+    endpoint.send(&mut go, GO, Pass::Sampled)?;
+    for sequence in schedule.timed {
+        endpoint.receive(&mut room, sequence, Pass::Sampled)?;
+    }
+    let ns = start.elapsed().as_nanos() as f64 / order.messages as f64;
+    // The guest stays until the last message has arrived.
+    endpoint.send(&mut go, GO, Pass::Sampled)?;
+    Ok(Sample { ns, p99_ns: None, remark: endpoint.remark() })
+}
+
+fn send_stream<E: Endpoint>(endpoint: &mut E, order: &Order) -> Result<(), String> {
+    let schedule = Schedule::of(order);
+    let mut source = Source::new(Slots::new(order.size_bytes, order.cold));
+    let mut go = Room::new(Slots::new(GO_BYTES, false));
+    for sequence in schedule.full.clone() {
+        endpoint.send(&mut source, sequence, Pass::Full)?;
+        source.restore(sequence);
+    }
+    for sequence in schedule.warm {
+        endpoint.send(&mut source, sequence, Pass::Sampled)?;
+    }
+    endpoint.receive(&mut go, GO, Pass::Sampled)?;
+    for sequence in schedule.timed {
+        endpoint.send(&mut source, sequence, Pass::Sampled)?;
+    }
+    endpoint.receive(&mut go, GO, Pass::Sampled)
+}
+
+fn ping<E: Endpoint>(endpoint: &mut E, order: &Order) -> Result<Sample, String> {
+    let schedule = Schedule::of(order);
+    let slots = Slots::new(order.size_bytes, order.cold);
+    let (mut source, mut room) = (Source::new(slots), Room::new(slots));
+    let mut latencies = Latencies::new(order.messages);
+    for sequence in schedule.all() {
+        let pass = schedule.pass(sequence);
+        if sequence == schedule.timed.start {
+            latencies.start();
+        }
+        endpoint.send(&mut source, sequence, pass)?;
+        endpoint.receive(&mut room, sequence, pass)?;
+        if sequence >= schedule.timed.start {
+            latencies.record();
+        } else if pass == Pass::Full {
+            source.restore(sequence);
+        }
+    }
+    Ok(latencies.sample(endpoint.remark()))
+}
+
+fn echo<E: Endpoint>(endpoint: &mut E, order: &Order) -> Result<(), String> {
+    let schedule = Schedule::of(order);
+    let slots = Slots::new(order.size_bytes, order.cold);
+    let (mut source, mut room) = (Source::new(slots), Room::new(slots));
+    for sequence in schedule.all() {
+        let pass = schedule.pass(sequence);
+        endpoint.receive(&mut room, sequence, pass)?;
+        endpoint.send(&mut source, sequence, pass)?;
+        if pass == Pass::Full {
+            source.restore(sequence);
+        }
+    }
+    Ok(())
+}
+
+/// Round trips, each from the end of the one before it: one look at the clock for each, whose cost is taken off.
+pub(crate) struct Latencies {
+    ns: Vec<u32>,
+    before: Instant,
+    clock_cost_ns: u32,
+}
+
+impl Latencies {
+    pub(crate) fn new(count: u64) -> Self {
+        Self { ns: Vec::with_capacity(count as usize), before: Instant::now(), clock_cost_ns: clock_cost_ns() }
+    }
+
+    pub(crate) fn start(&mut self) {
+        self.before = Instant::now();
+    }
+
+    #[inline]
+    pub(crate) fn record(&mut self) {
+        let now = Instant::now();
+        let ns = u32::try_from((now - self.before).as_nanos()).unwrap_or(u32::MAX);
+        self.ns.push(ns.saturating_sub(self.clock_cost_ns));
+        self.before = now;
+    }
+
+    pub(crate) fn sample(mut self, remark: Option<String>) -> Sample {
+        self.ns.sort_unstable();
+        let at = |hundredths: usize| f64::from(self.ns[(self.ns.len() - 1) * hundredths / 100]);
+        Sample { ns: at(50), p99_ns: Some(at(99)), remark }
+    }
+}
+
+fn clock_cost_ns() -> u32 {
+    let mut before = Instant::now();
+    let mut costs: Vec<u32> = (0..1001)
+        .map(|_| {
+            let now = Instant::now();
+            let cost = (now - before).as_nanos() as u32;
+            before = now;
+            cost
+        })
+        .collect();
+    costs.sort_unstable();
+    costs[costs.len() / 2]
+}
