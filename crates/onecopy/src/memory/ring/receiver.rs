@@ -153,6 +153,8 @@ impl RingReceiver {
     /// Learns of the end of the sender's process by `alarm`, instead of looking for it.
     pub(crate) fn set_alarm(&mut self, alarm: Arc<Alarm>) {
         self.alarm = Some(alarm);
+        // Without the pidfd that it may have needed to attach: a channel has one descriptor.
+        self.watch = Watch::new(self.watch.own());
     }
 
     /// Takes the next message into `target` and returns its length, if it is there already and stands in one slot.
@@ -176,6 +178,10 @@ impl RingReceiver {
         let Some(message) = self.begin(deadline)? else { return Ok(None) };
         if message.fate != Fate::Offer {
             return Ok(Some(Arrival::Message(message.total)));
+        }
+        // Whatever its record says of it, for a peer can write that too.
+        if message.total > INLINE_BYTES {
+            return Err(self.corrupt(format!("record {} is an offer of {} bytes", self.slots, message.total)));
         }
         let mut offer = [0; INLINE_BYTES];
         self.ring.slot(self.slots).take(0, &mut offer);
@@ -556,14 +562,15 @@ impl Wait for Waiting<'_> {
     fn check_peer(&mut self) -> Result<()> {
         let receiver = &mut *self.receiver;
         let role = &receiver.ring.header().roles.sender;
-        if receiver.alarm.as_ref().is_some_and(|alarm| !alarm.is_set()) {
-            return Ok(());
-        }
-        let owner = match receiver.alarm {
-            Some(_) => Identity::from_bits(role.owner.load(Ordering::Acquire)),
-            None => role::gone_owner(role, &mut receiver.watch),
+        // An alarm needs no owner: one that was killed may not have come so far as to be it.
+        let owner = match &receiver.alarm {
+            Some(alarm) if alarm.is_set() => None,
+            Some(_) => return Ok(()),
+            None => match role::gone_owner(role, &mut receiver.watch) {
+                None => return Ok(()),
+                owner => owner,
+            },
         };
-        let Some(owner) = owner else { return Ok(()) };
         let generation = Status::load(role).generation();
         if receiver.ring.record(receiver.slots).is_some() {
             return Ok(());
@@ -572,13 +579,15 @@ impl Wait for Waiting<'_> {
             receiver.tell_end(generation);
             return Err(receiver.torn(&message));
         }
-        if receiver.is_old_news(generation) {
+        // With an alarm nobody else comes, so it is told again and again.
+        if owner.is_some() && receiver.is_old_news(generation) {
             return Ok(());
         }
         receiver.tell_end(generation);
+        let sender = owner.map_or_else(|| "its sender".into(), |owner| format!("its sender, process {},", owner.pid()));
         Err(Error::PeerGone {
             object: receiver.ring.object().into(),
-            detail: format!("its sender, process {}, has exited without closing", owner.pid()),
+            detail: format!("{sender} has exited without closing"),
         })
     }
 

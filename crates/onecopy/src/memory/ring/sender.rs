@@ -92,6 +92,8 @@ impl RingSender {
     /// Learns of the end of the receiver's process by `alarm`, instead of looking for it.
     pub(crate) fn set_alarm(&mut self, alarm: Arc<Alarm>) {
         self.alarm = Some(alarm);
+        // Without the pidfd that it may have needed to attach: a channel has one descriptor.
+        self.watch = Watch::new(self.watch.own());
     }
 
     /// How much of an accepted message is kept here, since there was no room for it.
