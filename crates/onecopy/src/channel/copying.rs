@@ -155,7 +155,10 @@ impl Source {
             let chunk = unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len) };
             self.read(peer.process(), offset, chunk)
         };
-        while let Some(index) = claim(desk, chunks) {
+        // Not more often than there are chunks: a peer may set the counter back.
+        while own < chunks
+            && let Some(index) = claim(desk, chunks)
+        {
             read(index)?;
             own += 1;
         }
@@ -188,7 +191,9 @@ pub(super) fn help(peer: &RemoteProcess, desk: &Desk, message: &[u8]) -> Result<
         return Err(Errno::EINVAL);
     }
     let chunks = message.len().div_ceil(chunk_bytes);
-    while let Some(index) = claim(desk, chunks) {
+    // Not more often than there are chunks: a peer may set the counter back.
+    for _ in 0..chunks {
+        let Some(index) = claim(desk, chunks) else { break };
         let offset = index * chunk_bytes;
         let end = message.len().min(offset + chunk_bytes);
         let written = write(peer, target.wrapping_add(offset as u64), &message[offset..end]);
@@ -215,8 +220,7 @@ fn write(peer: &RemoteProcess, address: u64, bytes: &[u8]) -> Result<(), Errno> 
     Ok(())
 }
 
-/// The next chunk, unless all are claimed. A peer may set the counter back, and then a chunk is copied twice; it ends when this
-/// side has had its turn for each.
+/// The next chunk, unless all are claimed. A peer may set the counter back, and then a chunk is copied twice.
 fn claim(desk: &Desk, chunks: usize) -> Option<usize> {
     // Relaxed: it orders nothing but the claims among themselves.
     let index = desk.claims.0.fetch_add(1, Ordering::Relaxed);
