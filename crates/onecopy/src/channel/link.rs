@@ -21,6 +21,11 @@ pub(super) struct Link {
     pub(super) nonce: Nonce,
     /// Whether cross-memory attach may be tried at all.
     pub(super) attach: bool,
+    /// The same for writing: a filter may forbid that alone.
+    pub(super) write: bool,
+    /// Whether the other side is believed when it says that it has written into a buffer of this one: it is of the same user. From
+    /// another one that lied the buffer would come with what it held before, perhaps a message of somebody else.
+    pub(super) trusted: bool,
     pub(super) object: String,
     pub(super) identity: Peer,
     /// Hangs up at the other side when this one is dropped.

@@ -1,22 +1,23 @@
 //! Who is on the other side, and its end: noticed by one thread of this process for all its channels.
 //!
-//! The thread waits for the pidfds of all peers at once, and does nothing else: no timer ticks while nothing happens. A pidfd
-//! becomes readable when the process has exited and the last of its threads is out of the kernel, so from then on it writes
-//! nothing any more, neither to shared memory nor by process_vm_writev(2). That comes after its memory is torn down, about 25 ms
-//! for each GiB.
+//! The thread waits for the pidfds and the sockets of all peers at once, and does nothing else: no timer ticks while nothing
+//! happens. A pidfd becomes readable when the process has exited and the last of its threads is out of the kernel, so from then on
+//! it writes nothing any more, neither to shared memory nor by process_vm_writev(2). That comes after its memory is torn down, about
+//! 25 ms for each GiB. A socket hangs up when the process executes another program, which a pidfd does not tell; its other threads
+//! are gone by then, too. A copy of the socket in a child of that process delays it, so neither replaces the other.
 //!
 //! | Who | Does |
 //! |---|---|
-//! | [`PeerProcess::watch`] | registers a pidfd, and starts the thread if there is none in this process yet |
-//! | the thread | sets the [`Alarm`] of a peer whose pidfd is readable, which wakes whoever sleeps |
-//! | drop | takes the pidfd out again, by closing it |
+//! | [`PeerProcess::watch`] | registers both, and starts the thread if there is none in this process yet |
+//! | the thread | sets the [`Alarm`] of a peer whose pidfd is readable or whose socket has hung up, which wakes whoever sleeps |
+//! | drop | takes both out again, by closing them |
 //!
 //! A child made by fork has no such thread, and no channels either: those of its parent do not work in it. It gets a thread of its
 //! own with the first channel of its own.
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::event::epoll;
@@ -28,7 +29,7 @@ use crate::process::ProcessHandle;
 use crate::sys::signal_mask::without_signals;
 use crate::{Error, Result};
 
-/// A process at the other end of one or more channels.
+/// The process at the other end of a channel.
 #[derive(Debug)]
 pub(super) struct PeerProcess {
     process: RemoteProcess,
@@ -39,36 +40,33 @@ struct Watcher {
     /// The process whose thread it is.
     pid: u32,
     epoll: Arc<OwnedFd>,
-    /// By the address of their handle, which all channels to one process share.
-    peers: HashMap<usize, Weak<PeerProcess>>,
+    /// By the number that the events of their sockets bear.
+    peers: HashMap<u64, Weak<PeerProcess>>,
+    last_number: u64,
+    /// With how many peers those are forgotten that are closed by now.
+    sweep_at: usize,
 }
+
+/// What the events of all pidfds bear: channels to one process share one.
+const A_PROCESS: u64 = 0;
 
 static WATCHER: Mutex<Option<Watcher>> = Mutex::new(None);
 
 impl PeerProcess {
-    /// The process, to be told of its end. All channels to one process share what this returns.
+    /// The process at the other end of `socket`, to be told of its end.
     ///
     /// # Errors
     ///
     /// EMFILE and ENFILE; EAGAIN when there can be no more threads.
-    pub(super) fn watch(handle: &Arc<ProcessHandle>) -> Result<Arc<Self>> {
+    pub(super) fn watch(handle: &Arc<ProcessHandle>, socket: BorrowedFd<'_>) -> Result<Arc<Self>> {
+        let peer = Arc::new(Self { process: RemoteProcess::of(Arc::clone(handle)), alarm: Arc::default() });
         let mut guard = WATCHER.lock().unwrap_or_else(PoisonError::into_inner);
         let watcher = Watcher::of_this_process(&mut guard)?;
-        let key = Arc::as_ptr(handle).addr();
-        if let Some(known) = watcher.peers.get(&key).and_then(Weak::upgrade) {
-            return Ok(known);
-        }
-        watcher.peers.retain(|_, peer| peer.strong_count() > 0);
-        let peer = Arc::new(Self { process: RemoteProcess::of(Arc::clone(handle)), alarm: Arc::default() });
-        let data = epoll::EventData::new_u64(key as u64);
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
-        let added = match epoll::add(&*watcher.epoll, handle.as_fd(), data, flags) {
-            // An earlier channel to the same process, which is closed by now.
-            Err(Errno::EXIST) => epoll::modify(&*watcher.epoll, handle.as_fd(), data, flags),
-            added => added,
-        };
-        added.map_err(|errno| Error::os("epoll_ctl", format!("the pidfd of process {}", handle.pid()), errno))?;
-        watcher.peers.insert(key, Arc::downgrade(&peer));
+        let number = watcher.insert(&peer);
+        watcher
+            .add(handle.as_fd(), epoll::EventFlags::IN, A_PROCESS)
+            .and_then(|()| watcher.add(socket, epoll::EventFlags::empty(), number))
+            .map_err(|errno| Error::os("epoll_ctl", format!("the pidfd of process {}", handle.pid()), errno))?;
         Ok(peer)
     }
 
@@ -80,13 +78,42 @@ impl PeerProcess {
         &self.alarm
     }
 
-    /// Whether it has exited.
+    /// Whether it has exited, or executed another program.
     pub(super) fn is_gone(&self) -> bool {
         self.alarm.is_set() || self.process.has_exited()
     }
 }
 
 impl Watcher {
+    fn insert(&mut self, peer: &Arc<PeerProcess>) -> u64 {
+        if self.peers.len() >= self.sweep_at {
+            self.peers.retain(|_, peer| peer.strong_count() > 0);
+            self.sweep_at = 2 * self.peers.len() + 16;
+        }
+        self.last_number += 1;
+        self.peers.insert(self.last_number, Arc::downgrade(peer));
+        self.last_number
+    }
+
+    /// Waits for `flags`, or for a hang-up, of `fd`, once.
+    fn add(&self, fd: BorrowedFd<'_>, flags: epoll::EventFlags, number: u64) -> Result<(), Errno> {
+        let (data, flags) = (epoll::EventData::new_u64(number), flags | epoll::EventFlags::ONESHOT);
+        match epoll::add(&*self.epoll, fd, data, flags) {
+            // The pidfd of an earlier channel to the same process.
+            Err(Errno::EXIST) => epoll::modify(&*self.epoll, fd, data, flags),
+            added => added,
+        }
+    }
+
+    /// The peers that the events with these numbers are about, as far as they are gone.
+    fn gone(&self, numbers: &[u64]) -> Vec<Arc<PeerProcess>> {
+        let any_exited = numbers.contains(&A_PROCESS);
+        let is_gone =
+            |number: &u64, peer: &PeerProcess| numbers.contains(number) || (any_exited && peer.process.has_exited());
+        let peers = self.peers.iter().filter_map(|(number, peer)| Some((number, peer.upgrade()?)));
+        peers.filter(|(number, peer)| is_gone(number, peer)).map(|(_, peer)| peer).collect()
+    }
+
     fn of_this_process(slot: &mut Option<Self>) -> Result<&mut Self> {
         let pid = std::process::id();
         if slot.as_ref().is_none_or(|watcher| watcher.pid != pid) {
@@ -104,20 +131,22 @@ impl Watcher {
         // The program's signals are for the program's threads.
         without_signals(|| std::thread::Builder::new().name("onecopy-watch".into()).spawn(move || run(&theirs)))
             .map_err(|error| Error::os("clone", object, error))?;
-        Ok(Self { pid, epoll, peers: HashMap::new() })
+        Ok(Self { pid, epoll, peers: HashMap::new(), last_number: A_PROCESS, sweep_at: 16 })
     }
 }
 
-/// The thread: sets the alarm of each peer that has exited.
+/// The thread: sets the alarm of each peer that is gone.
 fn run(epoll: &OwnedFd) {
     let mut events = [const { MaybeUninit::uninit() }; 64];
     loop {
-        let Ok((ready, _)) = epoll::wait(epoll, &mut events, None) else { continue };
-        let keys: Vec<u64> = ready.iter().map(|event| event.data.u64()).collect();
+        let numbers: Vec<u64> = match epoll::wait(epoll, &mut events, None) {
+            Ok((ready, _)) => ready.iter().map(|event| event.data.u64()).collect(),
+            Err(Errno::INTR) => continue,
+            // Somebody has closed the descriptor of this thread: it would never sleep again.
+            Err(_) => return,
+        };
         let guard = WATCHER.lock().unwrap_or_else(PoisonError::into_inner);
-        let peers = guard.iter().flat_map(|watcher| &watcher.peers).filter(|(key, _)| keys.contains(&(**key as u64)));
-        let gone: Vec<_> =
-            peers.filter_map(|(_, peer)| peer.upgrade()).filter(|peer| peer.process.has_exited()).collect();
+        let gone = guard.as_ref().map_or_else(Vec::new, |watcher| watcher.gone(&numbers));
         drop(guard);
         gone.iter().for_each(|peer| peer.alarm.set());
     }
@@ -127,24 +156,37 @@ fn run(epoll: &OwnedFd) {
 mod tests {
     use std::time::{Duration, Instant};
 
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
     use super::*;
 
-    #[test]
-    fn the_end_of_a_process_is_told_and_channels_to_it_share_one_watch() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let handle = Arc::new(ProcessHandle::open(child.id()).unwrap());
-        let open = || PeerProcess::watch(&handle).unwrap();
-        drop(open());
-        let (one, other) = (open(), open());
-        assert!(Arc::ptr_eq(&one, &other));
-        assert!(!one.alarm().is_set() && !one.is_gone());
-        child.kill().unwrap();
-        // A zombie has exited: nobody needs to wait for it first.
+    fn sockets() -> (OwnedFd, OwnedFd) {
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
+    }
+
+    fn is_told(peer: &PeerProcess) {
         let end = Instant::now() + Duration::from_secs(10);
-        while !one.alarm().is_set() {
-            assert!(Instant::now() < end, "nobody told that the process has exited");
+        while !peer.alarm().is_set() {
+            assert!(Instant::now() < end, "nobody told that the process is gone");
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    #[test]
+    fn the_end_of_a_process_is_told_to_all_channels_to_it_and_a_hang_up_to_its_own() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let handle = Arc::new(ProcessHandle::open(child.id()).unwrap());
+        let mut ends: Vec<_> = (0..40).map(|_| sockets()).collect();
+        drop(PeerProcess::watch(&handle, ends[0].0.as_fd()).unwrap());
+        let peers: Vec<_> = ends.iter().map(|(own, _)| PeerProcess::watch(&handle, own.as_fd()).unwrap()).collect();
+        assert!(peers.iter().all(|peer| !peer.alarm().is_set() && !peer.is_gone()));
+        let (_own, other) = ends.pop().unwrap();
+        drop(other);
+        is_told(&peers[39]);
+        assert!(peers[..39].iter().all(|peer| !peer.is_gone()));
+        child.kill().unwrap();
+        // A zombie has exited: nobody needs to wait for it first.
+        peers.iter().for_each(|peer| is_told(peer));
         child.wait().unwrap();
     }
 }

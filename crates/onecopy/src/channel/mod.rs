@@ -31,6 +31,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::geteuid;
+
 use link::{Link, Parts};
 use liveness::PeerProcess;
 use rendezvous::Connection;
@@ -48,9 +50,13 @@ pub use rendezvous::TurnedAway;
 pub use crate::address::ChannelName;
 
 use crate::memory::nonce::Nonce;
-use crate::memory::permission::Diagnosis;
+use crate::memory::permission::{Diagnosis, Verdict};
+use crate::memory::remote::{READ, WRITE};
 use crate::memory::ring::{RingReceiver, RingSender};
 use crate::{Deadline, Error, Receiver, Result, Sender, WaitStrategy};
+
+/// How long the other side may take to lay out a ring that it has begun, which is microseconds.
+const LAYOUT_TIME: Duration = Duration::from_secs(5);
 
 /// One side of a connection.
 #[derive(Debug)]
@@ -106,20 +112,24 @@ impl Channel {
         let object = socket.object().to_owned();
         let Parts { to_listener, to_connector, desks } = Parts::of(region)?;
         let (incoming, outgoing) = if is_listener { (to_listener, to_connector) } else { (to_connector, to_listener) };
-        let peer = PeerProcess::watch(identity.handle().ok_or_else(|| unseen(&object))?)?;
+        let peer = PeerProcess::watch(identity.handle().ok_or_else(|| unseen(&object))?, socket.as_fd())?;
         let counters = Counters::default();
+        let (attach, write) = if attach { may_attach(&identity, &counters) } else { (false, false) };
+        let deadline = Deadline::after(LAYOUT_TIME);
         let link = Arc::new(Link {
             desks: desk::Desks::new(desks, is_listener),
             peer,
             nonce: Nonce::draw()?,
-            attach: attach && may_attach(&identity, &counters),
+            attach,
+            write,
+            trusted: identity.uid() == geteuid().as_raw(),
             object,
             identity,
             socket,
             counters,
         });
-        let sender = ChannelSender::new(RingSender::attach(outgoing, Deadline::Never)?, Arc::clone(&link));
-        let mut receiver = ChannelReceiver::new(RingReceiver::attach(incoming, Deadline::Never)?, link);
+        let sender = ChannelSender::new(RingSender::attach(outgoing, deadline)?, Arc::clone(&link));
+        let mut receiver = ChannelReceiver::new(RingReceiver::attach(incoming, deadline)?, link);
         receiver.set_limit_bytes(limit_bytes);
         Ok(Self { sender, receiver })
     }
@@ -327,15 +337,20 @@ fn unseen(object: &str) -> Error {
     Error::Unsupported { object: object.into(), reason }
 }
 
-/// Whether cross-memory attach may be tried: the other side has a number here, and no filter kills who tries.
-fn may_attach(peer: &Peer, counters: &Counters) -> bool {
+/// Whether cross-memory attach may be tried, to read and to write: the other side has a number here, and no filter kills who tries.
+fn may_attach(peer: &Peer, counters: &Counters) -> (bool, bool) {
     if peer.pid() == 0 {
         counters.note_fallback("the other side is in another pid namespace, and has no number in this one".into());
-        return false;
+        return (false, false);
     }
-    let own = Diagnosis::of(std::process::id()).read;
-    if own.allowed == Some(false) {
-        counters.note_fallback(format!("this process may not use process_vm_readv: {own}"));
-    }
-    own.allowed != Some(false)
+    let own = Diagnosis::of(std::process::id());
+    let may = |call: &str, verdict: &Verdict| {
+        if verdict.allowed == Some(false) {
+            counters.note_fallback(format!("this process may not use {call}: {verdict}"));
+        }
+        verdict.allowed != Some(false)
+    };
+    let write = may(WRITE, &own.write);
+    let read = may(READ, &own.read);
+    (read, read && write)
 }

@@ -168,7 +168,7 @@ impl ChannelReceiver {
             return Ok(None);
         }
         let source = Source::of(desk, offer);
-        if offer.bytes >= self.cooperative_bytes {
+        if link.trusted && offer.bytes >= self.cooperative_bytes {
             match source.share(&link.peer, desk, asked) {
                 Ok(buffer) => return Ok(self.settle(desk, asked.with(Phase::Shared), Path::Cooperative, buffer)),
                 // The sender has been stopped in the middle: what it has is still there to be read.

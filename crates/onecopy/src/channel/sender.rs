@@ -62,6 +62,7 @@ enum Event {
 impl ChannelSender {
     pub(super) fn new(mut ring: RingSender, link: Arc<Link>) -> Self {
         ring.set_alarm(Arc::clone(link.peer.alarm()));
+        let cannot_help = !link.write;
         Self {
             ring,
             link,
@@ -69,7 +70,7 @@ impl ChannelSender {
             number: 0,
             single_copy_bytes: DEFAULT_SINGLE_COPY_BYTES,
             refused: false,
-            cannot_help: false,
+            cannot_help,
             is_split: false,
             owned: None,
         }
@@ -101,6 +102,18 @@ impl ChannelSender {
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
         self.link.socket.as_fd()
+    }
+
+    /// Fails when nobody will take what is sent from here on. Two loads of words that seldom change.
+    #[inline]
+    fn check_receiver(&self) -> Result<()> {
+        if self.ring.is_receiver_closed() {
+            return Err(self.link.gone("it has closed"));
+        }
+        match self.link.peer.alarm().is_set() {
+            true => Err(self.link.gone("its process has exited without closing")),
+            false => Ok(()),
+        }
     }
 
     fn send_through_ring(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
@@ -197,9 +210,12 @@ impl ChannelSender {
         desk.waiting.store(0, Ordering::SeqCst);
         let before = asked.with(Phase::Idle).replace(desk);
         match waited {
-            _ if before == asked.with(Phase::Done) => Ok(true),
+            _ if before == asked.with(Phase::Done) => {
+                link.counters.count_sent(waited.unwrap_or(Path::SingleCopy), message.len());
+                Ok(true)
+            }
             _ if before == asked.with(Phase::Refused) => self.refused(desk, message),
-            Ok(()) => Err(Error::Corrupt {
+            Ok(_) => Err(Error::Corrupt {
                 object: link.object.clone(),
                 detail: "a message was taken and then was not".into(),
             }),
@@ -207,17 +223,26 @@ impl ChannelSender {
         }
     }
 
-    /// Waits until the receiver has its copy or refuses, and helps it where it wants that.
-    fn wait(&mut self, desk: &Desk, asked: Turn, message: &[u8], deadline: Deadline) -> Result<()> {
+    /// Waits until the receiver has its copy or refuses, and helps it where it wants that; says how the message went, if it did.
+    fn wait(&mut self, desk: &Desk, asked: Turn, message: &[u8], deadline: Deadline) -> Result<Path> {
         let (strategy, bytes) = (self.strategy, message.len());
         let event = wait(&mut Waiting { sender: self, desk, asked, bytes, shared: false }, strategy, deadline)?;
         if event == Event::Shared {
-            if !self.cannot_help && help(self.link.peer.process(), desk, message).is_err() {
+            if !self.cannot_help
+                && let Err(errno) = help(self.link.peer.process(), desk, message)
+                // A receiver that could not wait any longer has taken its buffer away: that is no refusal.
+                && Turn::load(desk) == asked.with(Phase::Shared)
+            {
                 self.cannot_help = true;
+                let error = std::io::Error::from(errno);
+                self.link
+                    .counters
+                    .note_fallback(format!("this process could not write the receiver's memory: {error}"));
             }
             wait(&mut Waiting { sender: self, desk, asked, bytes, shared: true }, strategy, deadline)?;
+            return Ok(Path::Cooperative);
         }
-        Ok(())
+        Ok(Path::SingleCopy)
     }
 
     /// Whether a message goes from here, and not through the ring.
@@ -289,6 +314,7 @@ impl Sender for ChannelSender {
     /// [`Error::TimedOut`], and then nothing was sent.
     fn send_by(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
         self.link.check_owner()?;
+        self.check_receiver()?;
         // Without waiting nobody can copy it from here.
         if self.goes_from_here(message.len()) && deadline != Deadline::Now {
             self.finish_owned(deadline)?;
