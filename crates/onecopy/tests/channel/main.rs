@@ -4,9 +4,17 @@
 mod support;
 
 mod admission;
+mod death;
+mod duo;
+mod filter;
+mod fork;
 mod handshake;
+mod hostile;
+mod many;
 mod pair;
+mod refusal;
 mod rendezvous;
+mod transfer;
 
 use std::os::fd::OwnedFd;
 

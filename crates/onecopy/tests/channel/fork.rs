@@ -1,0 +1,118 @@
+//! A process that forks in the middle of a connection: the child's copy of the channel is of no use, and does no harm.
+//!
+//! # Safety
+//!
+//! The processes that fork are second processes of tests and have other threads, which the child lacks: one that waits for peers.
+//! The child uses its copy of the channel, which takes no lock of theirs, and ends by `_exit`.
+#![expect(unsafe_code, reason = "fork, which nothing in the standard library does without exec")]
+
+use std::time::Duration;
+
+use onecopy::channel::{ChannelReceiver, ChannelSender};
+use onecopy::{Channel, Deadline, Error, Receiver as _, Sender as _};
+use rustix::process::{Pid, WaitOptions, waitpid};
+
+use crate::duo::{KIB, MIB, adopt, content, receive, send_all, start};
+use crate::support::{role, watchdog};
+
+const SECONDS: Duration = Duration::from_secs(120);
+
+/// Runs `work` in a child, and demands that it is true.
+fn in_child(work: impl FnOnce() -> bool) {
+    // SAFETY: see above: nothing that the child does depends on threads that it lacks.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(false);
+        // SAFETY: ends the process; whatever it has in memory is a copy.
+        unsafe { libc::_exit(i32::from(!done)) };
+    }
+    assert!(child > 0, "{}", std::io::Error::last_os_error());
+    let (_, status) = waitpid(Pid::from_raw(child), WaitOptions::empty()).unwrap().unwrap();
+    assert_eq!(status.exit_status(), Some(0), "the child");
+}
+
+fn is_forked(outcome: Result<(), Error>) -> bool {
+    outcome.is_err_and(|error| matches!(error, Error::Unsupported { .. }) && error.to_string().contains("fork"))
+}
+
+/// Every call, and none that waits.
+fn all_calls_fail(sender: &mut ChannelSender, receiver: &mut ChannelReceiver) -> bool {
+    let deadlines = [Deadline::Now, Deadline::Never];
+    let sends = |bytes: usize| deadlines.map(|deadline| is_forked(sender.send_by(content(0, bytes), deadline)));
+    let sent = [0, 8, 100, 5000, MIB].map(sends).as_flattened().iter().all(|failed| *failed);
+    let flushed = deadlines.map(|deadline| is_forked(sender.flush_by(deadline)));
+    let received = deadlines.map(|deadline| is_forked(receiver.recv_by(deadline).map(drop)));
+    let into = deadlines.map(|deadline| is_forked(receiver.recv_into_by(&mut [0; 10], deadline).map(drop)));
+    sent && [flushed, received, into].as_flattened().iter().all(|failed| *failed)
+}
+
+const SIZES: [usize; 8] = [8, 100, 5000, 100 * KIB, MIB, 0, 60, 3 * MIB];
+
+/// Sends and receives something of each size.
+fn talk(sender: &mut ChannelSender, receiver: &mut ChannelReceiver, round: u64) {
+    for (number, size) in (round * 100..).zip(SIZES) {
+        send_all(sender, number, [size]);
+        receive(receiver, number, size, None);
+    }
+}
+
+/// The second process: forks between two messages. One child uses what it has, another one drops it while a third process waits.
+fn fork_in_between() {
+    let (mut sender, mut receiver) = adopt().split();
+    talk(&mut sender, &mut receiver, 0);
+    in_child(|| all_calls_fail(&mut sender, &mut receiver));
+    talk(&mut sender, &mut receiver, 1);
+    let mut halves = Some((sender, receiver));
+    in_child(|| {
+        drop(halves.take());
+        true
+    });
+    // A child has its own copy of the variable as well.
+    let (mut sender, mut receiver) = halves.unwrap();
+    talk(&mut sender, &mut receiver, 2);
+}
+
+fn answer(channel: Channel) {
+    let (mut sender, mut receiver) = channel.split();
+    let mut message = receiver.recv_by(Deadline::Never).unwrap();
+    while let Some(bytes) = message {
+        sender.send_by(&bytes, Deadline::Never).unwrap();
+        message = receiver.recv_by(Deadline::Never).unwrap();
+    }
+}
+
+#[test]
+fn a_child_has_an_error_from_every_call_and_its_parent_goes_on() {
+    let test = "fork::a_child_has_an_error_from_every_call_and_its_parent_goes_on";
+    if role().is_some() {
+        return fork_in_between();
+    }
+    let _watchdog = watchdog(SECONDS);
+    let (channel, peer) = start(test, "forks", &[]);
+    answer(channel);
+    peer.succeed();
+}
+
+#[test]
+fn a_child_that_lives_on_does_not_hide_the_end_of_its_parent() {
+    let test = "fork::a_child_that_lives_on_does_not_hide_the_end_of_its_parent";
+    if role().is_some() {
+        let channel = adopt();
+        // SAFETY: see above; the child does nothing but wait for the end of the test.
+        if unsafe { libc::fork() } == 0 {
+            std::thread::sleep(Duration::from_secs(3));
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(0) };
+        }
+        println!("\n@forked");
+        std::thread::sleep(Duration::from_millis(20));
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+        return drop(channel);
+    }
+    let _watchdog = watchdog(SECONDS);
+    let (mut channel, mut peer) = start(test, "forks", &[]);
+    peer.line("@forked");
+    let error = channel.recv().unwrap_err();
+    assert!(error.is_peer_gone(), "{error}");
+    assert!(channel.send(b"hello").unwrap_err().is_peer_gone());
+}

@@ -1,0 +1,258 @@
+//! Cross-memory attach that the kernel refuses, from the start or in the middle of a connection: every message arrives all the same,
+//! once and in order, and the channel says why.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use onecopy::channel::{ChannelName, Path, Policy, Stats};
+use onecopy::{Channel, Deadline, Listener};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+use crate::duo::{MIB, adopt, receive, send_all, soon, start};
+use crate::filter::{self, READ, WRITE};
+use crate::support::{Peer, Scratch, argument, role, skip, unique, watchdog};
+use crate::{OTHER, is_root};
+
+const SECONDS: Duration = Duration::from_secs(120);
+
+/// Through each of the ways, were they open.
+const SIZES: [usize; 9] = [8, 100, 300_000, 5000, MIB, 70_000, 3 * MIB, 8, 2 * MIB];
+const FIRST_OF_CHILD: u64 = 1 << 32;
+
+/// Sends all sizes and receives as many: first this side, or first the other.
+fn exchange(channel: &mut Channel, own: u64, other: u64, begins: bool) {
+    let mut buffer = vec![0; 4 * MIB];
+    let take = |channel: &mut Channel, buffer: &mut [u8]| {
+        for (index, size) in SIZES.into_iter().enumerate() {
+            let into = if index % 2 == 0 { Some(&mut buffer[..]) } else { None };
+            receive(channel.receiver(), other + index as u64, size, into);
+        }
+    };
+    if !begins {
+        take(channel, &mut buffer);
+    }
+    send_all(channel.sender(), own, SIZES);
+    if begins {
+        take(channel, &mut buffer);
+    }
+}
+
+/// Three exchanges of the side that was started first, with what happens after the first one.
+fn three_as_parent(channel: &mut Channel) -> Stats {
+    for round in 0..3 {
+        exchange(channel, round * 100, FIRST_OF_CHILD + round * 100, true);
+    }
+    channel.stats()
+}
+
+fn three_as_child(channel: &mut Channel, mut change: impl FnMut()) -> Stats {
+    for round in 0..3 {
+        exchange(channel, FIRST_OF_CHILD + round * 100, round * 100, false);
+        if round == 0 {
+            change();
+        }
+    }
+    channel.stats()
+}
+
+fn once(stats: &Stats) -> u64 {
+    let paths = [Path::SingleCopy, Path::Cooperative];
+    paths.map(|path| stats.sent(path).messages + stats.received(path).messages).iter().sum()
+}
+
+fn reason(stats: &Stats) -> &str {
+    stats.fallback.as_deref().unwrap_or_else(|| panic!("no reason: {stats:?}"))
+}
+
+#[test]
+fn a_separate_channel_copies_nothing_from_the_other_side() {
+    let _watchdog = watchdog(SECONDS);
+    let name = ChannelName::name(unique("separate")).unwrap();
+    for separate_listener in [true, false] {
+        let policy = |separate| if separate { Policy::same_user().separate() } else { Policy::same_user() };
+        let listener = Listener::bind_with(&name, &policy(separate_listener)).unwrap();
+        std::thread::scope(|scope| {
+            let client = scope.spawn(|| {
+                let mut channel = Channel::connect_by(&name, &policy(!separate_listener), soon()).unwrap();
+                three_as_child(&mut channel, || {})
+            });
+            let stats = three_as_parent(&mut listener.accept_by(soon()).unwrap());
+            assert_eq!((once(&stats), once(&client.join().unwrap())), (0, 0));
+        });
+    }
+}
+
+/// The ways to lose the permission that a test can bring about.
+fn lose_permission(how: &str) {
+    let errno = |errno: i32| libc::SECCOMP_RET_ERRNO | errno.cast_unsigned();
+    match how {
+        "eperm" => filter::install(&[READ, WRITE], errno(libc::EPERM)),
+        "enosys" => filter::install(&[READ, WRITE], errno(libc::ENOSYS)),
+        "read" => filter::install(&[READ], errno(libc::EPERM)),
+        "write" => filter::install(&[WRITE], errno(libc::EACCES)),
+        "kill" => filter::install(&[READ, WRITE], libc::SECCOMP_RET_KILL_PROCESS),
+        "kill-write" => filter::install(&[WRITE], libc::SECCOMP_RET_KILL_PROCESS),
+        "dumpable" => set_dumpable_behavior(DumpableBehavior::NotDumpable).unwrap(),
+        "setuid" => become_other(),
+        _ => panic!("{how}"),
+    }
+}
+
+/// The whole process, whose threads beside this one wait for nothing but the end of the other side.
+fn become_other() {
+    let (uid, gid) = (rustix::fs::Uid::from_raw(OTHER), rustix::fs::Gid::from_raw(OTHER));
+    set_thread_groups(&[]).unwrap();
+    set_thread_res_gid(gid, gid, gid).unwrap();
+    set_thread_res_uid(uid, uid, uid).unwrap();
+}
+
+fn lost_before(test: &str, how: &str) -> (Stats, Peer) {
+    let (mut channel, peer) = start(test, how, &[]);
+    (three_as_parent(&mut channel), peer)
+}
+
+#[test]
+fn a_filter_from_the_start_that_answers_or_kills_loses_no_message() {
+    let test = "refusal::a_filter_from_the_start_that_answers_or_kills_loses_no_message";
+    if let Some(how) = role() {
+        lose_permission(&how);
+        let stats = three_as_child(&mut adopt(), || {});
+        if how == "kill-write" || how == "write" {
+            return assert!(stats.received(Path::SingleCopy).messages > 0, "{stats:?}");
+        }
+        assert_eq!(stats.received(Path::SingleCopy).messages, 0, "{stats:?}");
+        assert!(reason(&stats).contains("process_vm_readv"), "{stats:?}");
+        return;
+    }
+    let _watchdog = watchdog(SECONDS);
+    for how in ["eperm", "enosys", "read", "kill", "write", "kill-write"] {
+        let (stats, peer) = lost_before(test, how);
+        peer.succeed();
+        if how != "write" && how != "kill-write" {
+            assert!(reason(&stats).contains("could not read this process's memory"), "{how}: {stats:?}");
+        }
+    }
+}
+
+#[test]
+fn permission_that_is_lost_in_the_middle_loses_no_message() {
+    let test = "refusal::permission_that_is_lost_in_the_middle_loses_no_message";
+    if let Some(how) = role() {
+        let stats = three_as_child(&mut adopt(), || lose_permission(&how));
+        assert!(stats.received(Path::SingleCopy).messages > 0, "the first exchange: {stats:?}");
+        match &how[..] {
+            "read" => assert!(reason(&stats).contains("process_vm_readv"), "{stats:?}"),
+            // A receiver that is quick copies all by itself.
+            "write" => assert!(
+                stats.fallback.as_ref().is_none_or(|told| told.contains("could not write the receiver's memory")),
+                "{stats:?}"
+            ),
+            // The last of both reasons.
+            "eperm" | "enosys" => assert!(!reason(&stats).is_empty()),
+            _ => {}
+        }
+        return;
+    }
+    let _watchdog = watchdog(SECONDS);
+    let is_root = crate::own_uid() == 0;
+    for how in ["eperm", "enosys", "read", "write", "dumpable", "setuid"] {
+        if how == "setuid" && !is_root {
+            skip(test, "only root can become another user");
+            continue;
+        }
+        let (stats, peer) = lost_before(test, how);
+        peer.succeed();
+        let told = stats.fallback.as_deref();
+        match how {
+            "eperm" | "enosys" | "read" | "setuid" => {
+                assert!(told.unwrap().contains("could not read this process's memory"), "{how}: {stats:?}");
+            }
+            // This side reads, and the other one that cannot write is of no help; root reads all.
+            "dumpable" if !is_root => assert!(told.unwrap().contains("process_vm_readv"), "{how}: {stats:?}"),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn another_user_that_the_policy_admits_gets_every_message_and_the_reason() {
+    let test = "refusal::another_user_that_the_policy_admits_gets_every_message_and_the_reason";
+    if role().is_some() {
+        become_other();
+        let name = ChannelName::name(argument("NAME")).unwrap();
+        let mut channel = Channel::connect_by(&name, &Policy::default().admit_user(0), soon()).unwrap();
+        let stats = three_as_child(&mut channel, || {});
+        assert_eq!(stats.received(Path::SingleCopy).messages, 0, "{stats:?}");
+        assert!(reason(&stats).contains("process_vm_readv"), "{stats:?}");
+        return;
+    }
+    if !is_root(test) {
+        return;
+    }
+    let _watchdog = watchdog(SECONDS);
+    let name = unique("user");
+    let listener =
+        Listener::bind_with(&ChannelName::name(&name).unwrap(), &Policy::default().admit_user(OTHER)).unwrap();
+    let peer = Peer::configure(test, "other", &[("NAME", &name)], |command| {
+        command.stderr(Stdio::inherit());
+    });
+    let stats = three_as_parent(&mut listener.accept_by(soon()).unwrap());
+    peer.succeed();
+    assert!(reason(&stats).contains("could not read this process's memory"), "{stats:?}");
+    assert_eq!(
+        stats.received(Path::Cooperative).messages,
+        0,
+        "another user is not believed to have written: {stats:?}"
+    );
+}
+
+/// Runs the second process in namespaces of its own; `None` where the machine does not allow that.
+fn unshared(options: &[&str], test: &str, role: &str, path: &str) -> Option<Command> {
+    let allowed = Command::new("unshare").args(options).arg("true").stderr(Stdio::null()).status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        return None;
+    }
+    let mut command = Command::new("unshare");
+    command.args(options).arg(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
+    command.env("ONECOPY_TEST_ROLE", role).env("ONECOPY_TEST_PATH", path).stdin(Stdio::null()).stdout(Stdio::null());
+    Some(command)
+}
+
+#[test]
+fn in_other_namespaces_every_message_arrives() {
+    let test = "refusal::in_other_namespaces_every_message_arrives";
+    if role().is_some() {
+        let name = ChannelName::path(argument("PATH")).unwrap();
+        let policy = Policy::default().admit_user(0).admit_user(OTHER);
+        let mut channel = Channel::connect_by(&name, &policy, soon()).unwrap();
+        three_as_child(&mut channel, || {});
+        return;
+    }
+    let _watchdog = watchdog(SECONDS);
+    let scratch = Scratch::new();
+    let kinds: [(&str, &[&str]); 3] = [
+        ("user", &["--user", "--map-root-user"]),
+        ("user and pid", &["--user", "--map-root-user", "--pid", "--fork", "--kill-child"]),
+        ("user, pid and network", &["--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--net"]),
+    ];
+    for (kind, options) in kinds {
+        let path = scratch.path("channel");
+        let listener = Listener::bind_with(&ChannelName::path(&path).unwrap(), &Policy::default()).unwrap();
+        let Some(mut command) = unshared(options, test, "inside", path.to_str().unwrap()) else {
+            skip(test, "no namespaces of that kind here");
+            continue;
+        };
+        let mut child = command.spawn().unwrap();
+        let mut channel = match listener.accept_by(Deadline::after(Duration::from_secs(20))) {
+            Ok(channel) => channel,
+            Err(error) => panic!("{kind}: {error}, {:?}", listener.turned_away()),
+        };
+        let stats = three_as_parent(&mut channel);
+        println!("{kind}: {} copied once, {:?}", once(&stats), stats.fallback);
+        assert!(once(&stats) > 0 || stats.fallback.is_some(), "{kind}: {stats:?}");
+        drop(channel);
+        assert!(child.wait().unwrap().success(), "{kind}");
+    }
+}

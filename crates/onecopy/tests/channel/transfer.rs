@@ -1,0 +1,146 @@
+//! Messages of all sizes, both ways at once, and the memory that this takes.
+
+use std::time::Duration;
+
+use onecopy::Channel;
+use onecopy::channel::{ChannelReceiver, ChannelSender, Count, Path, Stats};
+use onecopy::memory::buffer::set_pool_limit_bytes;
+
+use crate::duo::{KIB, MIB, adopt, content, hash, is_attachable, receive, resident_bytes, rounds, send_all, start};
+use crate::support::{role, watchdog};
+
+const SECONDS: Duration = Duration::from_secs(1800);
+
+/// The limits of the ways, one less and one more, and what lies between.
+fn sizes() -> Vec<usize> {
+    let limits =
+        [8, 48, 56, 96, 104, 4 * KIB, 16 * KIB, 32 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, MIB, 2 * MIB, 4 * MIB];
+    let near = limits.into_iter().flat_map(|limit| [limit - 1, limit, limit + 1]);
+    [0, 1, 16 * MIB - 1, 16 * MIB, 100_000, 5 * MIB + 3].into_iter().chain(near).collect()
+}
+
+/// The first message of the side that was the listener, and of the other one.
+const FIRST: [u64; 2] = [0, 1 << 32];
+
+/// A channel in two halves, which two threads use at once.
+struct Halves(ChannelSender, ChannelReceiver);
+
+impl Halves {
+    fn of(channel: Channel) -> Self {
+        let (sender, receiver) = channel.split();
+        Self(sender, receiver)
+    }
+
+    /// Sends on one thread and receives on another until both are through. `into` is whether `index` is received into a buffer.
+    fn both_ways(&mut self, first: [u64; 2], sizes: &[usize], into: impl Fn(usize) -> bool) {
+        let Self(sender, receiver) = self;
+        std::thread::scope(|scope| {
+            scope.spawn(|| send_all(sender, first[0], sizes.iter().copied()));
+            let mut buffer = vec![0; sizes.iter().max().unwrap() + 10];
+            for (index, &size) in sizes.iter().enumerate() {
+                receive(receiver, first[1] + index as u64, size, into(index).then_some(&mut buffer[..]));
+            }
+        });
+    }
+}
+
+#[test]
+fn messages_of_every_size_both_ways_at_once_by_every_call() {
+    let test = "transfer::messages_of_every_size_both_ways_at_once_by_every_call";
+    let sizes = sizes();
+    if role().is_some() {
+        let mut halves = Halves::of(adopt());
+        halves.both_ways([FIRST[1], FIRST[0]], &sizes, |_| false);
+        halves.both_ways([FIRST[1], FIRST[0]], &sizes, |_| true);
+        halves.both_ways([FIRST[1], FIRST[0]], &sizes, |index| index % 2 == 0);
+        return;
+    }
+    let _watchdog = watchdog(SECONDS);
+    let (channel, peer) = start(test, "child", &[]);
+    let mut halves = Halves::of(channel);
+    halves.both_ways(FIRST, &sizes, |_| false);
+    let by_message = halves.0.stats();
+    halves.both_ways(FIRST, &sizes, |_| true);
+    halves.both_ways(FIRST, &sizes, |index| index % 2 == 1);
+    let stats = halves.0.stats();
+    if is_attachable(test) {
+        assert_eq!(stats.fallback, None);
+        assert!(by_message.received(Path::Cooperative).messages > 0, "{by_message:?}");
+        assert!(
+            stats.received(Path::SingleCopy).messages > 0 && stats.sent(Path::SingleCopy).messages > 0,
+            "{stats:?}"
+        );
+    }
+    let total =
+        |count: fn(&Stats, Path) -> Count| Path::ALL.map(|path| count(&stats, path).messages).iter().sum::<u64>();
+    assert_eq!([total(Stats::sent), total(Stats::received)], [3 * sizes.len() as u64; 2]);
+    for path in [Path::Line, Path::Ring] {
+        assert!(stats.sent(path).messages > 0 && stats.received(path).messages > 0, "{}: {stats:?}", path.name());
+    }
+    drop(halves);
+    peer.succeed();
+}
+
+#[test]
+fn requests_and_replies_alternate_in_every_size() {
+    let sizes = sizes();
+    if role().is_some() {
+        let mut channel = adopt();
+        while let Some(message) = channel.recv().unwrap() {
+            channel.send(&message).unwrap();
+        }
+        return;
+    }
+    let _watchdog = watchdog(SECONDS);
+    let (mut channel, peer) = start("transfer::requests_and_replies_alternate_in_every_size", "child", &[]);
+    for (number, size) in (0..).zip(sizes) {
+        channel.send(content(number, size)).unwrap();
+        receive(channel.receiver(), number, size, None);
+    }
+    drop(channel);
+    peer.succeed();
+}
+
+/// The length of message `number` of the long run: most are short, one in thousands is of 2 MiB.
+fn mixed(number: u64) -> usize {
+    let draw = hash(number ^ 0xdead_beef);
+    let limit = match draw >> 32 & 0xfff {
+        0 => 2 * MIB,
+        1..64 => 96 * KIB,
+        64..512 => 8 * KIB,
+        _ => 112,
+    };
+    draw as u32 as usize % limit
+}
+
+/// The long run on one side: the second half of it needs no more memory than the first.
+fn long_run(channel: Channel, first: [u64; 2], messages: usize) {
+    // What the pool may keep is reached soon, and then is the level.
+    set_pool_limit_bytes(4 * MIB);
+    let mut halves = Halves::of(channel);
+    let batch = messages / 20;
+    let mut levels = Vec::new();
+    for index in 0..20 {
+        let start = (index * batch) as u64;
+        let first = first.map(|first| first + start);
+        // Both sides know all lengths, which are the same in both directions.
+        let sizes: Vec<usize> = (0..batch as u64).map(|offset| mixed(start + offset)).collect();
+        halves.both_ways(first, &sizes, |index| index % 3 == 0);
+        levels.push(resident_bytes());
+    }
+    let (warm, end) = (levels[..10].iter().max().unwrap(), levels[19]);
+    assert!(end <= warm + MIB, "{} KiB more than after warm-up: {levels:?}", (end - warm) / KIB);
+}
+
+#[test]
+fn a_stress_of_mixed_sizes_both_ways_keeps_every_byte_the_order_and_its_memory() {
+    let messages = rounds(100_000, 10_000_000);
+    if role().is_some() {
+        return long_run(adopt(), [FIRST[1], FIRST[0]], messages);
+    }
+    let _watchdog = watchdog(SECONDS);
+    let test = "transfer::a_stress_of_mixed_sizes_both_ways_keeps_every_byte_the_order_and_its_memory";
+    let (channel, peer) = start(test, "child", &[]);
+    long_run(channel, FIRST, messages);
+    peer.succeed();
+}
