@@ -60,6 +60,8 @@ pub(crate) struct Join {
     pub(crate) wait: Wait,
     /// Cut messages into fragments that fit.
     pub(crate) fragmented: bool,
+    /// The way that a channel's messages take, whatever their size.
+    pub(crate) forced: Option<Forced>,
     /// What the host announced.
     pub(crate) announced: String,
     pub(crate) cpu: Option<usize>,
@@ -77,6 +79,14 @@ pub(crate) enum Meeting {
     Lines,
     /// Nothing: each measures by itself.
     Nothing,
+}
+
+/// A way through a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Forced {
+    Ring,
+    SingleCopy,
+    Cooperative,
 }
 
 /// Names for what the two sides share.
@@ -151,6 +161,8 @@ pub(crate) struct Sample {
     /// Messages sent, or that arrived.
     pub(crate) messages: u64,
     pub(crate) lost: u64,
+    /// The way that most of the messages came which this side received, where a transport has several.
+    pub(crate) path: Option<String>,
     /// The first difference from what was sent.
     pub(crate) mismatch: Option<String>,
     /// Round trips: nanoseconds and how often.

@@ -10,6 +10,7 @@ mod affinity;
 mod clock;
 mod control;
 mod cpu;
+mod crossover;
 mod endpoints;
 mod host;
 mod interrupt;

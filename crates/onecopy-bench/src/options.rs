@@ -23,7 +23,7 @@ pub struct Options {
     pub only: Vec<Transport>,
     /// The sizes of messages in bytes; empty means the usual ones of each workload.
     pub sizes_bytes: Vec<usize>,
-    /// The workloads; empty means rtt, stream, cpu and copies.
+    /// The workloads; empty means rtt, stream, fresh, cpu and copies.
     pub workloads: Vec<Workload>,
     /// A file whose bytes are streamed instead of the pattern.
     pub input: Option<PathBuf>,
@@ -39,6 +39,8 @@ pub enum Workload {
     Rtt,
     /// One way, back to back: bytes a second.
     Stream,
+    /// Ping-pong of one long message at a time: half of the round trip.
+    Fresh,
     /// One way, back to back: processor time of both sides for each GiB.
     Cpu,
     /// One way, through this library's traits and by a plain loop over the same system calls, in turns.
@@ -103,8 +105,8 @@ impl Options {
             Ok(metadata) if metadata.len() == 0 => return failed("the file is empty".into()),
             Ok(_) => {}
         }
-        match self.workloads.iter().all(|workload| *workload == Workload::Rtt) && !self.workloads.is_empty() {
-            true => failed("the workload rtt does not stream it; choose stream, cpu, layer or copies".into()),
+        match self.workloads.iter().all(|workload| workload.is_ping_pong()) && !self.workloads.is_empty() {
+            true => failed("the workloads rtt and fresh do not stream it; choose stream, cpu, layer or copies".into()),
             false => Ok(()),
         }
     }
@@ -112,7 +114,12 @@ impl Options {
 
 impl Workload {
     /// All workloads.
-    pub const ALL: &'static [Self] = &[Self::Rtt, Self::Stream, Self::Cpu, Self::Layer, Self::Copies];
+    pub const ALL: &'static [Self] = &[Self::Rtt, Self::Stream, Self::Fresh, Self::Cpu, Self::Layer, Self::Copies];
+
+    /// Whether messages go to and fro.
+    pub(crate) fn is_ping_pong(self) -> bool {
+        matches!(self, Self::Rtt | Self::Fresh)
+    }
 
     /// The name on the command line and in reports.
     #[must_use]
@@ -120,6 +127,7 @@ impl Workload {
         match self {
             Self::Rtt => "rtt",
             Self::Stream => "stream",
+            Self::Fresh => "fresh",
             Self::Cpu => "cpu",
             Self::Layer => "layer",
             Self::Copies => "copies",

@@ -13,7 +13,7 @@ use std::path::Path;
 use crate::control::Check;
 
 /// How far apart the words lie that a timed pass looks at.
-const SAMPLE_BYTES: usize = 4096;
+pub(crate) const SAMPLE_BYTES: usize = 4096;
 const WORD_BYTES: usize = 8;
 /// The shortest message with a trailer.
 const TRAILED_BYTES: usize = 2 * WORD_BYTES;
@@ -186,10 +186,6 @@ pub(crate) struct Arena {
 impl Arena {
     pub(crate) fn new(content: Content) -> Self {
         Self { content, memory: Vec::new(), filled: None, samples: Vec::new(), sampled: None }
-    }
-
-    pub(crate) fn content(&self) -> &Content {
-        &self.content
     }
 
     /// The messages of one run, ready to be sent.

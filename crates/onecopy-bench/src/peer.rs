@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::process::{PTracer, Pid, Signal, getppid, set_parent_process_death_signal, set_ptracer};
 
-use crate::control::{Control, Join, Meeting, Motion, Order, Reply, Run, Side};
+use crate::control::{Control, Join, Meeting, Motion, Order, Reply, Run, Sample, Side};
 use crate::endpoints::{self, Accept, Ends};
 use crate::payload::{Arena, Content};
 use crate::workloads::{Outcome, lines, lossy, memcpy, rtt, stream};
@@ -157,14 +157,16 @@ impl Worker {
             Part::Lines(lines) => return lines.play(self.side, run, &mut go),
             Part::Nothing | Part::Accept(_) => return Err("there was no link".into()),
         };
-        match (run.motion, self.side, self.lossy) {
+        let way = ends.begin(run);
+        let outcome = match (run.motion, self.side, self.lossy) {
             (Motion::RoundTrip, Side::Guest, _) => rtt::ping(ends, arena, run, corrupt, &mut go),
             (Motion::RoundTrip, Side::Host, _) => rtt::pong(ends, arena, run, &mut go),
             (Motion::OneWay, Side::Guest, false) => stream::send(&mut *ends.sender, arena, run, corrupt, &mut go),
             (Motion::OneWay, Side::Host, false) => stream::receive(&mut ends.intake, arena, run, &mut go),
             (Motion::OneWay, Side::Guest, true) => lossy::send(ends, arena, run, corrupt, &mut go),
             (Motion::OneWay, Side::Host, true) => lossy::receive(ends, arena, run, &mut go),
-        }
+        };
+        outcome.map(|sample| Sample { path: ends.way_since(&way), ..sample })
     }
 }
 

@@ -8,6 +8,9 @@ const MIB: usize = 1 << 20;
 /// What the workload copies shows unless the user chooses.
 const WAYS_OF_COPYING: &[Transport] =
     &[Transport::Pipe, Transport::UnixStream, Transport::PosixShm, Transport::CmaRead, Transport::CmaWrite];
+/// Where the workload fresh belongs unless the user chooses it: long messages between processes that share memory.
+const WAYS_OF_LONG_MESSAGES: &[Transport] =
+    &[Transport::PosixShm, Transport::CmaRead, Transport::Channel, Transport::ChannelNoCma];
 
 /// One row to be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,26 +41,40 @@ pub(crate) fn cases(options: &Options, has_cores: bool) -> Vec<Case> {
     cases
 }
 
+/// Whether the crossover points of the channel belong to the report: unless the user chose sizes, and where both sides spin.
+pub(crate) fn shows_crossovers(cases: &[Case], options: &Options) -> bool {
+    let is_one = |case: &Case| case.transport == Transport::Channel && case.workload == Workload::Fresh;
+    options.sizes_bytes.is_empty() && cases.iter().any(|case| is_one(case) && case.wait == Wait::Spin)
+}
+
 /// How one waits matters to a ping-pong; a stream hardly waits, and does it in the usual way. Where the processor time of
 /// each side counts nobody spins: that would look like work.
 fn is_measured_by(workload: Workload, wait: Wait, waits: &[Wait]) -> bool {
     match workload {
         Workload::Rtt => true,
+        // A sleeping side would be woken for each message, and that is what would be measured.
+        Workload::Fresh => wait == if waits.contains(&Wait::Spin) { Wait::Spin } else { waits[0] },
         Workload::Copies => wait == Wait::Block,
         Workload::Stream | Workload::Cpu | Workload::Layer => wait == waits[0],
     }
 }
 
-/// Of each way of copying one mechanism or two are enough, unless the user chooses.
+/// Of each way of copying one mechanism or two are enough, unless the user chooses. Beside the channel there is no plain loop
+/// over the same system calls.
 fn is_wanted(workload: Workload, transport: Transport, options: &Options) -> bool {
-    workload != Workload::Copies || !options.only.is_empty() || WAYS_OF_COPYING.contains(&transport)
+    match workload {
+        Workload::Copies => !options.only.is_empty() || WAYS_OF_COPYING.contains(&transport),
+        Workload::Fresh => !options.workloads.is_empty() || WAYS_OF_LONG_MESSAGES.contains(&transport),
+        Workload::Layer => !transport.is_channel(),
+        Workload::Rtt | Workload::Stream | Workload::Cpu => true,
+    }
 }
 
 /// What is measured unless the user chooses. A file is streamed, never sent to and fro.
 fn workloads(options: &Options) -> Vec<Workload> {
     match (options.workloads.is_empty(), &options.input) {
         (false, _) => options.workloads.clone(),
-        (true, None) => vec![Workload::Rtt, Workload::Stream, Workload::Cpu, Workload::Copies],
+        (true, None) => vec![Workload::Rtt, Workload::Stream, Workload::Fresh, Workload::Cpu, Workload::Copies],
         (true, Some(_)) => vec![Workload::Stream, Workload::Cpu],
     }
 }
@@ -85,6 +102,8 @@ fn sizes(workload: Workload, quick: bool) -> &'static [usize] {
         (Workload::Rtt, false) => &[8, 64, KIB],
         (Workload::Stream, true) => &[4 * KIB, 64 * KIB, MIB],
         (Workload::Stream, false) => &[64, KIB, 4 * KIB, 64 * KIB, MIB, 16 * MIB, 64 * MIB],
+        (Workload::Fresh, true) => &[64 * KIB, MIB],
+        (Workload::Fresh, false) => &[64 * KIB, 256 * KIB, MIB, 4 * MIB],
         (Workload::Cpu, true) => &[64 * KIB],
         (Workload::Cpu, false) => &[64 * KIB, MIB],
         (Workload::Layer, _) => &[4 * KIB, 64 * KIB],
@@ -96,7 +115,7 @@ fn sizes(workload: Workload, quick: bool) -> &'static [usize] {
 /// when nothing else does.
 fn temperatures(workload: Workload, quick: bool) -> &'static [bool] {
     match (workload, quick) {
-        (Workload::Rtt | Workload::Layer, _) => &[false],
+        (Workload::Rtt | Workload::Fresh | Workload::Layer, _) => &[false],
         (Workload::Stream, false) => &[true, false],
         (Workload::Stream, true) | (Workload::Cpu | Workload::Copies, _) => &[true],
     }
@@ -117,7 +136,7 @@ mod tests {
     #[test]
     fn a_file_is_streamed_only() {
         let options = Options { input: Some("/etc/hostname".into()), ..Options::default() };
-        assert!(cases(&options, true).iter().all(|case| case.workload != Workload::Rtt));
+        assert!(cases(&options, true).iter().all(|case| !case.workload.is_ping_pong()));
     }
 
     #[test]
@@ -131,6 +150,15 @@ mod tests {
         let copies = || cases.iter().filter(|case| case.workload == Workload::Copies);
         assert!(copies().map(|case| case.transport).eq(WAYS_OF_COPYING.iter().copied()));
         assert!(copies().all(|case| case.wait == Wait::Block && case.cold));
+    }
+
+    #[test]
+    fn long_messages_go_to_and_fro_where_memory_is_shared_and_both_sides_spin() {
+        let cases = cases(&Options::default(), true);
+        let mut fresh: Vec<_> = cases.iter().filter(|case| case.workload == Workload::Fresh).collect();
+        assert!(fresh.iter().all(|case| case.wait == Wait::Spin && !case.cold));
+        fresh.dedup_by_key(|case| case.transport);
+        assert!(fresh.iter().map(|case| case.transport).eq(WAYS_OF_LONG_MESSAGES.iter().copied()));
     }
 
     #[test]

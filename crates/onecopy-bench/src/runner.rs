@@ -1,6 +1,7 @@
 //! Everything in order: baselines, then row by row.
 
 use crate::affinity;
+use crate::crossover;
 use std::rc::Rc;
 
 use crate::control::{Check, Layer, Meeting, Memcpy, Motion, Run};
@@ -66,6 +67,9 @@ pub fn run(options: &Options) -> Result<Report, Error> {
     let runner = Runner { setting: &setting, progress: Progress::new(cases.len()) };
     report.baselines = runner.baselines(&cases).map_err(Error::of_baselines)?;
     runner.rows(&cases, &mut report)?;
+    if plan::shows_crossovers(&cases, options) {
+        runner.crossovers(&mut report)?;
+    }
     report.warn_of_spread();
     Ok(report)
 }
@@ -174,8 +178,23 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
+    /// A channel that has one way only has no crossings, and that makes nothing wrong.
+    fn crossovers(&self, report: &mut Report) -> Result<(), Error> {
+        self.progress.show("crossover points of the channel");
+        match crossover::measure(self.setting) {
+            Ok(found) => report.crossovers = Some(found),
+            Err(Failure::Interrupted(signal)) => return Err(Error::Interrupted(signal)),
+            Err(Failure::Unavailable(reason) | Failure::TooLong(reason) | Failure::Failed(reason)) => {
+                report.warnings.push(format!("the crossover points of the channel are not known: {reason}"));
+            }
+        }
+        Ok(())
+    }
+
     fn row(&self, case: &Case, links: &mut Links<'a>, baselines: &Baselines) -> Result<Row, Failure> {
-        case.transport.mechanism().availability().map_err(Failure::Unavailable)?;
+        if let Some(mechanism) = case.transport.mechanism() {
+            mechanism.availability().map_err(Failure::Unavailable)?;
+        }
         let session = links.session(case)?;
         if case.workload == Workload::Layer {
             return self.layer_row(case, session);
@@ -240,7 +259,7 @@ impl Health {
 
 impl Workload {
     fn needs_memcpy(self) -> bool {
-        matches!(self, Self::Stream | Self::Cpu)
+        matches!(self, Self::Stream | Self::Fresh | Self::Cpu)
     }
 }
 
@@ -248,6 +267,7 @@ impl Row {
     fn measured(case: &Case, figures: &Figures, baselines: &Baselines) -> Self {
         match case.workload {
             Workload::Rtt => Self::round_trip(case, figures, baselines),
+            Workload::Fresh => Self::fresh(case, figures, baselines),
             Workload::Copies => Self::counted(case, figures),
             _ => Self::one_way(case, figures, baselines),
         }

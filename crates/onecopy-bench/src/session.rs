@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::control::{Join, Layer, Link, Meeting, Memcpy, Order, Reply, Run, Sample, Side};
+use crate::control::{Forced, Join, Layer, Link, Meeting, Memcpy, Order, Reply, Run, Sample, Side};
 use crate::endpoints::{self, Prepared};
 use crate::interrupt::Interrupt;
 use crate::janitor::Janitor;
@@ -47,12 +47,13 @@ pub(crate) struct Terms {
     pub(crate) layer: Layer,
     pub(crate) wait: Wait,
     pub(crate) fragmented: bool,
+    pub(crate) forced: Option<Forced>,
 }
 
 impl Terms {
     /// What is usual.
     pub(crate) fn of(meeting: Meeting) -> Self {
-        Self { meeting, layer: Layer::Ours, wait: Wait::Block, fragmented: false }
+        Self { meeting, layer: Layer::Ours, wait: Wait::Block, fragmented: false, forced: None }
     }
 }
 
@@ -88,6 +89,7 @@ impl<'a> Session<'a> {
                 meeting: terms.meeting,
                 wait: terms.wait,
                 fragmented: terms.fragmented,
+                forced: terms.forced,
                 announced,
                 cpu: self.setting.cores.map(|cores| cores[side as usize]),
                 input: self.setting.input.clone(),

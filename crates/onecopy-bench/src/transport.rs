@@ -47,10 +47,14 @@ pub enum Transport {
     CmaRead,
     /// Row 17: the sender writes the receiver's memory.
     CmaWrite,
+    /// The channel, which chooses its way by the size of each message.
+    Channel,
+    /// The channel where neither side may attach to the other: everything goes through its ring.
+    ChannelNoCma,
 }
 
 impl Transport {
-    /// All that can be measured, in the order of the mechanisms.
+    /// All that can be measured, in the order of the mechanisms, and the channel last.
     pub const ALL: &'static [Self] = &[
         Self::Pipe,
         Self::Fifo,
@@ -69,12 +73,14 @@ impl Transport {
         Self::AnonymousMapping,
         Self::CmaRead,
         Self::CmaWrite,
+        Self::Channel,
+        Self::ChannelNoCma,
     ];
 
-    /// The mechanism behind it.
+    /// The mechanism behind it; the channel is none of them, and uses several.
     #[must_use]
-    pub fn mechanism(self) -> Mechanism {
-        match self {
+    pub fn mechanism(self) -> Option<Mechanism> {
+        Some(match self {
             Self::Pipe => Mechanism::Pipe,
             Self::Fifo => Mechanism::Fifo,
             Self::Pty => Mechanism::Pty,
@@ -92,23 +98,34 @@ impl Transport {
             Self::AnonymousMapping => Mechanism::AnonymousMapping,
             Self::CmaRead => Mechanism::CmaRead,
             Self::CmaWrite => Mechanism::CmaWrite,
-        }
+            Self::Channel | Self::ChannelNoCma => return None,
+        })
     }
 
     /// The name on the command line and in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
-        self.mechanism().name()
+        match self {
+            Self::ChannelNoCma => "channel-no-cma",
+            _ => self.mechanism().map_or("channel", Mechanism::name),
+        }
     }
 
     /// How many times the bytes of a message are copied on their way from the sender's memory to the receiver's.
     ///
-    /// Of memory that both map the mechanism says that it depends: through the ring it is two. A System V queue takes and gives
+    /// Of memory that both map the mechanism says that it depends: through the ring it is two, as in a channel, unless that
+    /// takes another way. A System V queue takes and gives
     /// a message right behind its type, so each side copies it there or from there, too.
     #[must_use]
     pub fn copies(self) -> u32 {
         let beside_a_type = if self == Self::SysvMq { 2 } else { 0 };
-        self.mechanism().info().copies.short.parse().unwrap_or(2) + beside_a_type
+        let known = self.mechanism().and_then(|mechanism| mechanism.info().copies.short.parse().ok());
+        known.unwrap_or(2) + beside_a_type
+    }
+
+    /// Whether it is the channel, in whichever form.
+    pub(crate) fn is_channel(self) -> bool {
+        matches!(self, Self::Channel | Self::ChannelNoCma)
     }
 
     /// Whether messages can be lost on the way, so that the receiver has to count them.
@@ -135,7 +152,9 @@ impl Transport {
             | Self::FileMapping
             | Self::AnonymousMapping
             | Self::CmaRead
-            | Self::CmaWrite => &[Wait::Adaptive, Wait::Spin, Wait::Block],
+            | Self::CmaWrite
+            | Self::Channel
+            | Self::ChannelNoCma => &[Wait::Adaptive, Wait::Spin, Wait::Block],
             _ => &[Wait::Block],
         }
     }

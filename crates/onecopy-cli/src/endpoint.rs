@@ -5,11 +5,12 @@ use std::io::Write as _;
 use std::path::Path;
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use onecopy::address::ChannelName;
 use onecopy::message::fragment::FragmentReceiver;
 use onecopy::open::{self, OpenOptions, Shape};
 use onecopy::stream::framed::{FramedReceiver, FramedSender};
 use onecopy::stream::pipe::{MessageReader, MessageWriter};
-use onecopy::{Address, Deadline, Error, Receiver, Sender};
+use onecopy::{Address, Channel, Deadline, Error, Receiver, Sender};
 
 use crate::failure::Failure;
 use crate::interrupt;
@@ -45,7 +46,7 @@ pub(crate) fn remedy(address: &Address) -> String {
         | Address::FileLock(_)
         | Address::Mutex(_)
         | Address::Rwlock(_) => "lock",
-        Address::Channel(_) => "send and recv",
+        Address::Channel(_) => return "its verbs are send and recv".into(),
         _ => return "see `onecopy explain`".into(),
     };
     format!("its verbs are {verbs}, which this version does not have")
@@ -62,6 +63,7 @@ fn has_listener(address: &Address) -> bool {
             | Address::Tcp(_)
             | Address::Udp(_)
             | Address::Sctp(_)
+            | Address::Channel(_)
     )
 }
 
@@ -137,6 +139,11 @@ impl<'a> Opening<'a> {
         queue::sender(self.address, outgoing, &self.options).map_err(|error| self.explain(error))
     }
 
+    /// A channel, both ways.
+    pub(crate) fn channel(&self, name: &ChannelName) -> Result<Channel, Failure> {
+        Ok(open::channel(name, &self.options)?)
+    }
+
     /// Messages in. `note` tells of each what its mechanism knows.
     pub(crate) fn receiver(&self, wanted: Wanted, note: &Note) -> Result<Box<dyn Receiver>, Failure> {
         queue::receiver(self.address, wanted, note, &self.options).map_err(|error| self.explain(error))
@@ -193,6 +200,7 @@ fn file_of(address: &Address) -> Option<&Path> {
     match address {
         Address::Pty(path) => Some(path.as_path()),
         Address::UnixStream(name) | Address::UnixDgram(name) | Address::UnixSeqpacket(name) => name.as_path(),
+        Address::Channel(name) => name.as_path(),
         _ => None,
     }
 }

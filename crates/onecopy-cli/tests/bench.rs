@@ -16,7 +16,7 @@ use support::{Ended, Run, Running, Scratch, eventually, onecopy, pattern, progra
 
 /// The timed runs of each row share this time, in seconds.
 const BUDGET: &str = "0.01";
-/// What is measured, in the order of the mechanisms.
+/// What is measured, in the order of the mechanisms, and the channel last.
 const TRANSPORTS: &[&str] = &[
     "pipe",
     "fifo",
@@ -35,6 +35,8 @@ const TRANSPORTS: &[&str] = &[
     "anonymous-mapping",
     "cma-read",
     "cma-write",
+    "channel",
+    "channel-no-cma",
 ];
 
 /// `onecopy bench` with these arguments and the budget of a test.
@@ -137,6 +139,60 @@ fn the_json_has_the_documented_form() {
     assert_eq!(workloads, ["rtt", "stream", "stream", "cpu"]);
 }
 
+#[test]
+fn the_crossover_points_of_the_channel_stand_beside_the_defaults() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let ended = bench(&["--json", "--quick", "--only", "channel", "--workload", "fresh"]).end();
+    let report = json(&ended);
+    let found = &report["crossovers"];
+    if found.is_null() {
+        let warning = report["warnings"].to_string();
+        let reason = "no cross-memory attach, or one core: there is one way only";
+        assert!(warning.contains("crossover points") || report["baselines"]["cache_line_rtt_ns"].is_null(), "{report}");
+        return skip("the_crossover_points_of_the_channel_stand_beside_the_defaults", reason);
+    }
+    let default = onecopy::channel::DEFAULT_SINGLE_COPY_BYTES;
+    assert_eq!(found["default"]["single_copy_bytes"], default, "{found}");
+    let points = found["points"].as_array().unwrap();
+    assert_eq!(points.len(), 18, "three ways at six sizes: {found}");
+    for point in points {
+        assert_fields(point, &["size_bytes", "path", "fresh_ns", "stream_bytes_per_s"]);
+        assert!(point["fresh_ns"].as_f64().unwrap() > 0.0 && point["stream_bytes_per_s"].as_f64().unwrap() > 0.0);
+    }
+    for kind in ["fresh", "stream", "default"] {
+        assert_fields(&found[kind], &["single_copy_bytes", "cooperative_bytes"]);
+    }
+}
+
+#[test]
+fn the_channel_says_which_way_its_messages_took() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let both = "channel,channel-no-cma";
+    let arguments = ["--json", "--only", both, "--size", "64,4K,1M", "--workload", "rtt,stream,fresh,cpu,copies"];
+    let report = json(&bench(&arguments).end());
+    let is_attachable = rows(&report).iter().any(|row| row["path"] == "cooperative");
+    if !is_attachable {
+        skip("the_channel_says_which_way_its_messages_took", "no cross-memory attach: the ring alone is shown");
+    }
+    for row in rows(&report) {
+        assert_eq!(row["verified"], true, "{row}");
+        let (path, copies) = match row["size_bytes"].as_u64().unwrap() {
+            64 => ("line", 2),
+            1_048_576 if row["mechanism"] == "channel" && is_attachable => ("cooperative", 1),
+            _ => ("ring", 2),
+        };
+        assert_eq!((&row["path"], &row["copies"]), (&path.into(), &copies.into()), "{row}");
+        if row["workload"] == "fresh" {
+            assert!(row["ratio_to_memcpy_time"].as_f64().unwrap() > 0.0, "{row}");
+            assert_fields(&row["latency_ns"], &["p50", "p99", "p999", "max"]);
+        }
+    }
+    let of = |name: &str| rows(&report).iter().filter(|row| row["mechanism"] == *name).count();
+    let waits = if report["baselines"]["cache_line_rtt_ns"].is_null() { 1 } else { 3 };
+    // Each way of waiting for rtt; hot and cold for stream; one row for each of the others.
+    assert_eq!([of("channel"), of("channel-no-cma")], [3 * (waits + 5); 2], "{report}");
+}
+
 /// What one side copied for each byte of payload: in user space, and by the kernel.
 fn copied(row: &Value, side: &str) -> [f64; 2] {
     let bytes = |field: &str| row[side][field].as_u64().unwrap_or_else(|| panic!("no {field} in {row}")) as f64;
@@ -196,10 +252,10 @@ fn one_byte_that_is_corrupted_on_the_way_fails_every_row() {
             command.env("ONECOPY_BENCH_CORRUPT", "1");
         })
     };
-    let ended = corrupt(&["--json", "--quick", "--only", "pipe,unix-dgram,udp,sysv-mq", "--size", "4K"]).end();
+    let ended = corrupt(&["--json", "--quick", "--only", "pipe,unix-dgram,udp,sysv-mq,channel", "--size", "4K"]).end();
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     let report = json(&ended);
-    assert_eq!(rows(&report).len(), 16);
+    assert_eq!(rows(&report).len(), 21, "and the channel's fresh");
     for row in rows(&report) {
         assert_eq!(row["verified"], false, "{row}");
         assert!(row["error"].as_str().unwrap().contains("byte 2048 of message 0"), "{row}");
@@ -293,7 +349,7 @@ fn leftovers(pid: u32, workers: &[u32]) -> Vec<String> {
 #[test]
 fn an_interrupt_ends_it_with_130_and_leaves_nothing() {
     let _watchdog = watchdog(Duration::from_secs(150));
-    for transport in TRANSPORTS.iter().filter(|name| **name != "sctp") {
+    for transport in TRANSPORTS.iter().filter(|name| **name != "sctp" && !name.starts_with("channel")) {
         let running = bench_for("60", &["--only", transport, "--workload", "layer", "--size", "4K"]).start();
         let (pid, workers) = (running.pid(), workers(&running, 4));
         running.signal("INT");
@@ -328,7 +384,7 @@ fn wrong_usage_is_one_line_and_measures_nothing() {
     let missing = missing.to_str().unwrap();
     let cases: &[(&[&str], &[&str])] = &[
         (&["--only", "pigeon"], &["`pigeon` is not measured", "pipe, fifo"]),
-        (&["--workload", "juggle"], &["`juggle` is no workload", "rtt, stream, cpu, layer, copies"]),
+        (&["--workload", "juggle"], &["`juggle` is no workload", "rtt, stream, fresh, cpu, layer, copies"]),
         (&["--size", "7"], &["7 bytes", "8 to 1073741824"]),
         (&["--size", "2G"], &["2147483648 bytes", "8 to 1073741824"]),
         (&["--size", "12q"], &["12q"]),
@@ -336,7 +392,7 @@ fn wrong_usage_is_one_line_and_measures_nothing() {
         (&["--input", "/"], &["no regular file"]),
         (&["--input", empty], &["is empty"]),
         (&["--input", "/proc/self/exe", "--size", "31"], &["31 bytes", "32 to"]),
-        (&["--input", "/proc/self/exe", "--workload", "rtt"], &["rtt does not stream it"]),
+        (&["--input", "/proc/self/exe", "--workload", "rtt"], &["rtt and fresh do not stream it"]),
         (&["--compare", missing], &["--compare", "No such file"]),
         (&["--compare", empty], &["--compare", "no report of bench"]),
         (&["--fast"], &["--fast"]),

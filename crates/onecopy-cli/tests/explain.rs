@@ -148,6 +148,18 @@ fn a_descriptor_is_explained_as_what_it_is() {
 }
 
 #[test]
+fn the_channel_has_a_page_too() {
+    let page = text(&["explain", "channel"]);
+    assert_eq!(text(&["explain", "channel:frames"]), page);
+    for label in ["Address", "Access", "Copies", "Remains", "Traps", "Library", "Try"] {
+        assert!(page.contains(&format!("\n{label}")), "{label} in {page}");
+    }
+    let object = json(&["explain", "channel:/run/frames", "--json"]);
+    assert_eq!((&object["name"], &object["available"]), (&"channel".into(), &true.into()));
+    assert!(object.get("row").is_none(), "it is none of the thirty: {object}");
+}
+
+#[test]
 fn a_wrong_name_is_one_line_with_the_nearest() {
     refuses(&["explain", "futx"], &["onecopy: futx: no such mechanism; did you mean futex?"]);
     refuses(&["explain", "shm"], &["shm: no such mechanism; did you mean posix-shm or sysv-shm?"]);
@@ -155,7 +167,6 @@ fn a_wrong_name_is_one_line_with_the_nearest() {
     refuses(&["explain", ""], &["no such mechanism"]);
     refuses(&["explain", "mq:jobs"], &["column 4", "mq:/NAME"]);
     refuses(&["explain", "/tmp/x"], &["a path without a scheme", "fifo:/tmp/x"]);
-    refuses(&["explain", "channel:x"], &["none of the thirty"]);
     refuses(&["explain", "pipe", "fifo"], &["fifo"]);
 }
 

@@ -3,6 +3,7 @@
 //! One table with a row for each transport: [`prepare`], [`host`] and [`guest`]. The files beside this one hold what the rows
 //! do, by kind.
 
+mod channel;
 mod messages;
 mod plain;
 mod queues;
@@ -21,7 +22,7 @@ use onecopy::memory::ring::RING_BYTES;
 use onecopy::message::fragment::{FragmentReceiver, FragmentSender};
 use onecopy::{Deadline, Error, Receiver, Result, Sender};
 
-use crate::control::{Join, Link, Side};
+use crate::control::{Join, Link, Run, Side};
 use crate::janitor::{Guard, Janitor, Leftover};
 use crate::transport::Transport;
 
@@ -37,6 +38,8 @@ pub(crate) enum Intake {
     Buffer(Box<dyn Receiver>),
     /// Into a window that the library owns, where the caller looks at them.
     Window(PushReceiver),
+    /// Into memory of the library's, a part of it for each.
+    Channel(channel::Inbox),
 }
 
 impl Intake {
@@ -47,6 +50,7 @@ impl Intake {
                 receiver.recv_into_by(buffer, deadline).map(|received| received.map(|len| &buffer[..len]))
             }
             Self::Window(receiver) => receiver.recv_borrowed_by(deadline),
+            Self::Channel(inbox) => inbox.receive(deadline),
         }
     }
 }
@@ -60,10 +64,26 @@ impl Ends {
     pub(crate) fn fragmented(self) -> Self {
         let intake = match self.intake {
             Intake::Buffer(receiver) => Intake::Buffer(Box::new(FragmentReceiver::new(receiver))),
-            // A window has no longest message.
-            window => window,
+            // Neither has a longest message.
+            intake @ (Intake::Window(_) | Intake::Channel(_)) => intake,
         };
         Self { sender: Box::new(FragmentSender::new(self.sender)), intake }
+    }
+
+    /// Prepares for a run. What came until now, by its way.
+    pub(crate) fn begin(&mut self, run: &Run) -> channel::Received {
+        match &mut self.intake {
+            Intake::Channel(inbox) => inbox.begin(run),
+            Intake::Buffer(_) | Intake::Window(_) => channel::Received::default(),
+        }
+    }
+
+    /// The way that most messages came since `before`; `None` where there is but one.
+    pub(crate) fn way_since(&self, before: &channel::Received) -> Option<String> {
+        match &self.intake {
+            Intake::Channel(inbox) => inbox.way_since(before),
+            Intake::Buffer(_) | Intake::Window(_) => None,
+        }
     }
 }
 
@@ -88,7 +108,9 @@ pub(crate) fn prepare(transport: Transport, link: &mut Link, janitor: &Rc<Janito
         | Transport::UnixSeqpacket
         | Transport::Tcp
         | Transport::Udp
-        | Transport::Sctp => Ok(Prepared::default()),
+        | Transport::Sctp
+        | Transport::Channel
+        | Transport::ChannelNoCma => Ok(Prepared::default()),
     }
 }
 
@@ -103,6 +125,7 @@ pub(crate) fn host(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Resu
         Transport::UnixSeqpacket => messages::host_seqpacket(&join.link, layer),
         Transport::Udp => messages::host_udp(layer),
         Transport::Sctp => messages::host_sctp(layer),
+        Transport::Channel | Transport::ChannelNoCma => channel::host(transport, join),
         _ => {
             let join = join.clone();
             Ok((String::new(), Box::new(move || open(transport, &join, fds))))
@@ -121,6 +144,7 @@ pub(crate) fn guest(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Res
         Transport::UnixSeqpacket => messages::guest_seqpacket(&join.link, layer),
         Transport::Udp => messages::guest_udp(announced, layer),
         Transport::Sctp => messages::guest_sctp(announced, layer),
+        Transport::Channel | Transport::ChannelNoCma => channel::guest(transport, join),
         _ => open(transport, join, fds),
     }
 }
@@ -143,7 +167,9 @@ fn open(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Result<Ends> {
         | Transport::UnixSeqpacket
         | Transport::Tcp
         | Transport::Udp
-        | Transport::Sctp => Err(missing("anything to open")),
+        | Transport::Sctp
+        | Transport::Channel
+        | Transport::ChannelNoCma => Err(missing("anything to open")),
     }
 }
 

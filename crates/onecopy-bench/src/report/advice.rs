@@ -103,10 +103,14 @@ impl Report {
 
 /// Why a mechanism is fast.
 fn reason(row: &Row) -> &'static str {
-    let kinds = row.mechanism.parse().map_or(&[][..], |transport: Transport| transport.mechanism().info().kinds);
-    if kinds.contains(&Kind::Attach) {
+    let kinds = row.mechanism.parse().map_or(&[][..], |transport: Transport| {
+        transport.mechanism().map_or(&[][..], |mechanism| mechanism.info().kinds)
+    });
+    if row.path.as_deref() == Some("cooperative") {
+        "both sides copy parts of each message at the same time, straight from one process to the other"
+    } else if kinds.contains(&Kind::Attach) || row.path.as_deref() == Some("single-copy") {
         "the kernel copies once, straight from one process to the other"
-    } else if kinds.contains(&Kind::Memory) {
+    } else if kinds.contains(&Kind::Memory) || row.path.is_some() {
         "both sides copy at the same time, through shared memory and without system calls"
     } else {
         "it copies most with each of its system calls"

@@ -56,7 +56,8 @@ fn change<'a>(row: &'a Row, old: &Report) -> Option<Change<'a>> {
 /// The row's ratio to its baseline, and whether a larger one is better.
 fn ratio(row: &Row) -> Option<(f64, bool)> {
     let throughput = row.ratio_to_plain.or(row.ratio_to_memcpy).map(|ratio| (ratio, true));
-    throughput.or(row.ratio_to_cache_line.map(|ratio| (ratio, false))).filter(|(ratio, _)| *ratio > 0.0)
+    let time = row.ratio_to_memcpy_time.or(row.ratio_to_cache_line).map(|ratio| (ratio, false));
+    throughput.or(time).filter(|(ratio, _)| *ratio > 0.0)
 }
 
 impl Change<'_> {

@@ -107,7 +107,11 @@ fn line(row: &Row, most: f64) -> String {
         or_dash(row.wait.clone()),
         figure(row),
         or_dash(
-            row.ratio_to_memcpy.or(row.ratio_to_cache_line).or(row.ratio_to_plain).map(|ratio| format!("{ratio:.2}")),
+            row.ratio_to_memcpy
+                .or(row.ratio_to_memcpy_time)
+                .or(row.ratio_to_cache_line)
+                .or(row.ratio_to_plain)
+                .map(|ratio| format!("{ratio:.2}")),
         ),
         or_dash(row.copies.map(|copies| copies.to_string())),
         or_dash(row.cpu_ns_per_kib.map(|ns| duration(ns * f64::from(1 << 20)))),

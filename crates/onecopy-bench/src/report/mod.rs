@@ -3,6 +3,7 @@
 mod advice;
 mod compare;
 mod copies;
+mod crossovers;
 mod csv;
 mod html;
 mod json;
@@ -11,6 +12,7 @@ mod table;
 use serde::{Deserialize, Serialize};
 
 pub use self::copies::SideWork;
+pub use self::crossovers::{Crossing, Crossovers, WayAtSize};
 pub use crate::host::Host;
 use crate::measure::Figures;
 use crate::options::{Wait, Workload};
@@ -34,6 +36,9 @@ pub struct Report {
     pub baselines: Baselines,
     /// The rows, in the order in which they were measured.
     pub rows: Vec<Row>,
+    /// Where the ways through the channel cross; `None` when its messages were not measured one at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crossovers: Option<Crossovers>,
     /// What makes these figures doubtful, with the remedy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -95,6 +100,9 @@ pub struct Row {
     /// How the sides wait: `block`, `spin` or `adaptive`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<String>,
+    /// Which way a channel's messages took: `line`, `ring`, `single-copy` or `cooperative`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// Messages in all timed runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub messages: Option<u64>,
@@ -104,7 +112,10 @@ pub struct Row {
     /// The same as a share of memcpy at the same size and temperature.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio_to_memcpy: Option<f64>,
-    /// Round trips.
+    /// Workload fresh: the median time of a message as a multiple of that of a hot memcpy of its size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio_to_memcpy_time: Option<f64>,
+    /// Round trips; in the workload fresh, halves of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_ns: Option<Latency>,
     /// The median round trip as a multiple of that of a cache line.
@@ -154,7 +165,14 @@ pub struct Row {
 
 impl Report {
     pub(crate) fn new(host: Host) -> Self {
-        Self { version: VERSION, host, baselines: Baselines::default(), rows: Vec::new(), warnings: Vec::new() }
+        Self {
+            version: VERSION,
+            host,
+            baselines: Baselines::default(),
+            rows: Vec::new(),
+            crossovers: None,
+            warnings: Vec::new(),
+        }
     }
 
     /// Whether every row verified, or was skipped because this machine lacks the mechanism.
@@ -187,7 +205,7 @@ impl Row {
             kind: "transfer".into(),
             workload: Some(case.workload.name().into()),
             size_bytes: Some(case.size_bytes),
-            cold: (case.workload != Workload::Rtt).then_some(case.cold),
+            cold: (!case.workload.is_ping_pong()).then_some(case.cold),
             wait: Some(case.wait.name().into()),
             ..Self::default()
         }
@@ -211,6 +229,18 @@ impl Row {
         Self {
             latency_ns: Some(figures.latency()),
             ratio_to_cache_line: baselines.cache_line_rtt_ns.map(|line| medians.median / line),
+            spread: Some(medians.spread),
+            ..Self::with_figures(case, figures)
+        }
+    }
+
+    /// A ping-pong of long messages: each way counts for itself.
+    pub(crate) fn fresh(case: &Case, figures: &Figures, baselines: &Baselines) -> Self {
+        let medians = Summary::of(&figures.medians_ns);
+        let memcpy_ns = baselines.rate(case.size_bytes, false).map(|rate| case.size_bytes as f64 * 1e9 / rate);
+        Self {
+            latency_ns: Some(figures.latency().halved()),
+            ratio_to_memcpy_time: memcpy_ns.map(|memcpy| medians.median / 2.0 / memcpy),
             spread: Some(medians.spread),
             ..Self::with_figures(case, figures)
         }
@@ -252,7 +282,8 @@ impl Row {
     fn with_figures(case: &Case, figures: &Figures) -> Self {
         Self {
             messages: Some(figures.messages),
-            copies: Some(case.transport.copies()),
+            path: figures.path.clone(),
+            copies: Some(copies(case.transport, figures.path.as_deref())),
             lost: case.transport.is_lossy().then_some(figures.lost),
             runs: Some(figures.bytes_per_s.len()),
             verified: Some(figures.mismatch.is_none()),
@@ -277,6 +308,20 @@ impl Row {
 
     fn waits_by(&self, wait: Wait) -> bool {
         self.wait.as_deref() == Some(wait.name())
+    }
+}
+
+/// How often the bytes were copied: what both sides copy together they copy once.
+fn copies(transport: Transport, path: Option<&str>) -> u32 {
+    match path {
+        Some("single-copy" | "cooperative") => 1,
+        _ => transport.copies(),
+    }
+}
+
+impl Latency {
+    fn halved(self) -> Self {
+        Self { p50: self.p50 / 2, p99: self.p99 / 2, p999: self.p999 / 2, max: self.max / 2 }
     }
 }
 

@@ -15,6 +15,8 @@ impl Report {
         let mut sections = vec![self.heading()];
         sections.extend(self.round_trips());
         sections.extend([true, false].into_iter().filter_map(|cold| self.streams(cold)));
+        sections.extend(self.fresh());
+        sections.extend(self.crossings());
         sections.extend(self.processor());
         sections.extend(self.copies());
         sections.extend(self.layers());
@@ -87,6 +89,27 @@ impl Report {
         }
         let title = if cold { "stream, cold: one way, out of the cache's reach" } else { "stream, hot: one buffer" };
         table.under(title, &rows)
+    }
+
+    fn fresh(&self) -> Option<String> {
+        let p50 = |row: &Row| row.latency_ns.map_or(f64::MAX, |latency| latency.p50 as f64);
+        let rows = self.rows_of(Workload::Fresh, |_| true, p50);
+        let mut table = Columns::new(&["mechanism", "size", "path", "wait", "p50", "p99", "x memcpy", "copies", "ok"]);
+        for row in &rows {
+            let latency = row.latency_ns?;
+            table.add([
+                row.mechanism.clone(),
+                size(row),
+                row.path.clone().unwrap_or_else(|| "-".into()),
+                row.wait.clone().unwrap_or_default(),
+                duration(latency.p50 as f64),
+                duration(latency.p99 as f64),
+                ratio(row.ratio_to_memcpy_time),
+                number(row.copies),
+                verified(row),
+            ]);
+        }
+        table.under("fresh: one long message at a time, half of there and back; x memcpy's time", &rows)
     }
 
     fn processor(&self) -> Option<String> {
@@ -172,19 +195,26 @@ impl Columns {
             self.table.add_row(vec![""; self.count]);
         }
         self.last_size = Some(size);
+        self.add_line(row);
+    }
+
+    /// A row of a table that is not divided by sizes.
+    pub(super) fn add_line<const N: usize>(&mut self, row: [String; N]) {
         self.table.add_row(cells(row));
     }
 
     /// The table with its title, or nothing when there are no rows.
-    pub(super) fn under(mut self, title: &str, rows: &[&Row]) -> Option<String> {
-        if rows.is_empty() {
-            return None;
-        }
+    pub(super) fn under(self, title: &str, rows: &[&Row]) -> Option<String> {
+        (!rows.is_empty()).then(|| self.titled(title))
+    }
+
+    /// The table with its title.
+    pub(super) fn titled(mut self, title: &str) -> String {
         for column in self.table.column_iter_mut() {
             column.set_padding((0, 2));
         }
         let lines: Vec<_> = self.table.lines().map(|line| line.trim_end().to_owned()).collect();
-        Some(format!("{title}\n{}", lines.join("\n")))
+        format!("{title}\n{}", lines.join("\n"))
     }
 }
 

@@ -41,6 +41,7 @@ impl Stopwatch {
             kernel_copied_bytes: copied.kernel_bytes,
             messages,
             lost,
+            path: None,
             mismatch,
             latencies: Vec::new(),
         }

@@ -16,6 +16,7 @@ Examples:
   onecopy bench --only pipe,unix-stream --workload rtt the round trip of two of them
   onecopy bench --size 64K,1M --workload stream        throughput at two sizes
   onecopy bench --input film.mkv --only posix-mq       a real file instead of the pattern
+  onecopy bench --only channel,posix-shm,cma-read      the channel beside what it is made of
   onecopy bench --workload layer                       this library against plain system calls
   onecopy bench --workload copies                      who copies each byte, and how often
   onecopy bench --quick --export-json before.json      keep the figures, and later:
@@ -31,7 +32,7 @@ pub(crate) struct Arguments {
     /// The sizes of messages, as 64, 4K or 1M, with commas between them
     #[arg(long, value_name = "BYTES,…", value_delimiter = ',', value_parser = units::size)]
     size: Vec<u64>,
-    /// The workloads, with commas between them: rtt, stream, cpu, layer, copies; all but layer unless said
+    /// The workloads, with commas between them: rtt, stream, fresh, cpu, layer, copies; all but layer unless said
     #[arg(long, value_name = "W,…", value_delimiter = ',')]
     workload: Vec<Workload>,
     /// Stream the bytes of this file instead of a pattern

@@ -117,7 +117,8 @@ fn why_not(address: &Address) -> String {
         | Address::Tcp(_)
         | Address::Udp(_)
         | Address::Sctp(_)
-        | Address::Pty(_) => "it exists for as long as a process listens there; use `onecopy recv`".into(),
+        | Address::Pty(_)
+        | Address::Channel(_) => "it exists for as long as a process listens there; use `onecopy recv`".into(),
         Address::Descriptor(_) => "a descriptor is inherited".into(),
         Address::Memory(_) => "memory belongs to its process".into(),
         Address::Signal(_) => "a signal is no object".into(),

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use clap::CommandFactory as _;
 use onecopy::limits::{Limit, Value, limits_of};
+use onecopy::mechanism::{CHANNEL, Info};
 use onecopy::{Address, Mechanism};
 use rustix::termios::tcgetwinsize;
 
@@ -17,6 +18,7 @@ Examples:
   onecopy explain                 all thirty, one a line
   onecopy explain posix-mq        everything about one
   onecopy explain mq:/jobs        the same, by an address
+  onecopy explain channel         what is made of several of them
   onecopy explain pipe --json     for a program to read";
 
 /// The width of the first column of a page.
@@ -35,6 +37,10 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if arguments.topic.as_ref().is_some_and(is_channel) {
+        let text = if arguments.json { json::channel()? } else { page_of(&CHANNEL, &[], None, width()) };
+        return print(&text);
+    }
     let topic = arguments.topic.as_ref().map(mechanism_of).transpose()?;
     let text = match (topic, arguments.json) {
         (Some(mechanism), true) => json::one(mechanism)?,
@@ -45,6 +51,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     print(&text)
 }
 
+/// Whether it is the channel that is meant, by its name or by an address.
+fn is_channel(topic: &OsString) -> bool {
+    topic == CHANNEL.name || matches!(Address::from_os_str(topic), Ok(Address::Channel(_)))
+}
+
 /// The mechanism that a name or an address means.
 fn mechanism_of(topic: &OsString) -> Result<Mechanism, Failure> {
     let text = topic.to_string_lossy();
@@ -52,12 +63,9 @@ fn mechanism_of(topic: &OsString) -> Result<Mechanism, Failure> {
         return text.parse().map_err(|error: onecopy::Error| Failure::usage(error.to_string()));
     }
     let address = Address::from_os_str(topic).map_err(|error| Failure::usage(error.to_string()))?;
-    match (&address, address.mechanism()) {
-        (_, Some(mechanism)) => Ok(mechanism),
-        (Address::Channel(_), None) => Err(Failure::usage(format!(
-            "{address}: a channel is none of the thirty mechanisms, it uses several of them"
-        ))),
-        _ => behind_descriptor(&address).ok_or_else(|| {
+    match address.mechanism() {
+        Some(mechanism) => Ok(mechanism),
+        None => behind_descriptor(&address).ok_or_else(|| {
             Failure::usage(format!(
                 "{address}: a descriptor may be of any kind; did you mean pipe, eventfd or anonymous-mapping?"
             ))
@@ -102,7 +110,10 @@ fn table() -> String {
 
 /// Everything about one mechanism.
 fn page(mechanism: Mechanism, width: usize) -> String {
-    let info = mechanism.info();
+    page_of(mechanism.info(), &limits_of(mechanism), mechanism.availability().err(), width)
+}
+
+fn page_of(info: &Info, limits: &[Limit], unavailable_because: Option<String>, width: usize) -> String {
     let kinds: Vec<&str> = info.kinds.iter().map(|kind| kind.name()).collect();
     let mut page = Page { text: String::new(), width };
     page.text += &format!("{}: {}\n\n", info.name, info.title);
@@ -117,8 +128,8 @@ fn page(mechanism: Mechanism, width: usize) -> String {
     page.entry("When empty", info.empty);
     page.entry("Remains", info.remains.long);
     page.items("Traps", info.traps.iter().copied());
-    page.limits(&limits_of(mechanism));
-    if let Err(reason) = mechanism.availability() {
+    page.limits(limits);
+    if let Some(reason) = unavailable_because {
         page.entry("Not here", &reason);
     }
     page.entry("Man pages", &info.man_pages.join(", "));

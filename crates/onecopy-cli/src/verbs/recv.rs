@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use onecopy::open::{self, BoxedReader, Shape};
 use onecopy::stream::ByteReader as _;
-use onecopy::{Address, Deadline, Error, Receiver};
+use onecopy::{Address, Channel, Deadline, Error, Receiver};
 
+use crate::channel;
 use crate::endpoint::{self, Opening};
 use crate::failure::{Failure, visible};
 use crate::io::CHUNK_BYTES;
@@ -24,13 +25,14 @@ Examples:
   onecopy recv sysv-mq:0x4d2 --type -3 --lines         the next of types up to 3, as a line
   onecopy recv mq:/jobs --frame -o big.iso             one message of any size from its fragments
   onecopy recv fifo:/tmp/log --frame --lines --count 0 messages of any number of senders, each whole
+  onecopy recv channel:film -o film.mkv                a file of any length, one copy
   onecopy recv unix-dgram:/tmp/log --count 0 --lines   every datagram, until interrupted";
 
 /// The options of `recv`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// Where from: mq:/name, fifo:/path, unix:/path, tcp:host:port, shm:/name, ... (see `onecopy explain`)
+    /// Where from: mq:/name, fifo:/path, unix:/path, tcp:host:port, channel:NAME, ... (see `onecopy explain`)
     #[arg(value_name = "ADDRESS", value_parser = endpoint::address_parser())]
     address: Address,
     /// Write FILE instead of stdout; it appears when it is complete
@@ -92,21 +94,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         troubles: 0,
         note: Note::default(),
     };
+    if let (Address::Channel(name), false) = (address, arguments.frame) {
+        let is_stream = arguments.count.is_none() && !arguments.lines;
+        return channel::receive(opening.channel(name)?, |channel| transfer.channel(channel, is_stream, address));
+    }
     if raw {
         transfer.bytes(opening.reader()?)?;
     } else if arguments.frame && !(shared && arguments.lines) {
         let receiver = opening.part_receiver(wanted, &transfer.note)?;
         transfer.parts(receiver)?;
     } else {
-        let receiver = opening.receiver(wanted, &transfer.note)?;
-        let result = transfer.messages(receiver);
-        if transfer.count == 0 && !matches!(result, Err(Failure::OutputClosed)) {
-            // Whole messages without a number that was asked for: those that came are nowhere else any more.
-            let verdict = transfer.verdict(address);
-            transfer.output.commit()?;
-            return result.and(verdict);
-        }
-        result?;
+        let mut receiver = opening.receiver(wanted, &transfer.note)?;
+        return transfer.whole_messages(&mut *receiver, address);
     }
     let verdict = transfer.verdict(address);
     transfer.output.commit()?;
@@ -150,8 +149,46 @@ impl Transfer {
         }
     }
 
+    /// A stream to its end mark, or whole messages.
+    fn channel(mut self, channel: &mut Channel, is_stream: bool, address: &Address) -> Result<(), Failure> {
+        if !is_stream {
+            return self.whole_messages(channel.receiver(), address);
+        }
+        let mut received = 0;
+        loop {
+            let message = channel.receiver().recv_by(self.deadline);
+            match message.map_err(|error| Failure::from(error).after(received, "bytes"))? {
+                None => {
+                    let text = "the sender closed without the end mark of a stream (--count takes messages)";
+                    return Err(Failure::failed(text).after(received, "bytes"));
+                }
+                Some(end) if end.is_empty() => return self.output.commit(),
+                Some(message) => {
+                    self.output.write(&message)?;
+                    received += message.len() as u64;
+                    self.progress.advance(message.len());
+                }
+            }
+        }
+    }
+
+    /// Whole messages to the output, which then has its name.
+    fn whole_messages(mut self, receiver: &mut dyn Receiver, address: &Address) -> Result<(), Failure> {
+        let result = self.messages(receiver);
+        if self.count == 0 && !matches!(result, Err(Failure::OutputClosed)) {
+            // Whole messages without a number that was asked for: those that came are nowhere else any more.
+            let verdict = self.verdict(address);
+            self.output.commit()?;
+            return result.and(verdict);
+        }
+        result?;
+        let verdict = self.verdict(address);
+        self.output.commit()?;
+        verdict
+    }
+
     /// Whole messages.
-    fn messages(&mut self, mut receiver: Box<dyn Receiver>) -> Result<(), Failure> {
+    fn messages(&mut self, receiver: &mut dyn Receiver) -> Result<(), Failure> {
         let mut buffer = vec![0; receiver.usual_bytes()];
         let mut received = 0;
         while self.count == 0 || received < self.count {

@@ -48,6 +48,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Address::UnixStream(name) | Address::UnixDgram(name) | Address::UnixSeqpacket(name) => {
             remove_socket(address, name)
         }
+        Address::Channel(name) => match name.as_path() {
+            Some(path) => remove_file(address, path, FileType::is_socket, "socket"),
+            None => Err(abstract_name(address)),
+        },
         _ => Err(Failure::usage(format!("rm does not fit {address}: {}", why_not(address)))),
     }
 }
@@ -55,10 +59,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn remove_socket(address: &Address, name: &UnixName) -> Result<(), Failure> {
     match name.as_path() {
         Some(path) => remove_file(address, path, FileType::is_socket, "socket"),
-        None => Err(Failure::usage(format!(
-            "rm does not fit {address}: an abstract name goes with the process that bound it"
-        ))),
+        None => Err(abstract_name(address)),
     }
+}
+
+fn abstract_name(address: &Address) -> Failure {
+    Failure::usage(format!("rm does not fit {address}: an abstract name goes with the process that bound it"))
 }
 
 fn remove_file(address: &Address, path: &Path, fits: fn(&FileType) -> bool, kind: &str) -> Result<(), Failure> {

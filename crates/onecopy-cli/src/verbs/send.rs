@@ -7,6 +7,7 @@ use onecopy::open::{BoxedWriter, Shape};
 use onecopy::stream::ByteWriter as _;
 use onecopy::{Address, Deadline, Sender};
 
+use crate::channel;
 use crate::endpoint::{self, Opening};
 use crate::failure::Failure;
 use crate::input::Input;
@@ -23,6 +24,7 @@ Examples:
   seq 10 | onecopy send sysv-mq:0x4d2 --lines --type 3 ten messages of type 3
   onecopy send mq:/jobs --frame -i big.iso             one message of any size, in fragments
   seq 10 | onecopy send fifo:/tmp/log --frame --lines  messages that others' cannot tear, however long
+  onecopy send channel:film -i film.mkv                a file of any length, one copy
   onecopy send fifo:/tmp/f --timeout 2s </etc/hosts    give up (124) when nobody reads";
 
 /// The longest message that is sent whole where the mechanism has no limit of its own: what receivers take by default.
@@ -32,7 +34,7 @@ const LONGEST_MESSAGE_BYTES: usize = 1 << 30;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// Where to: mq:/name, fifo:/path, unix:/path, tcp:host:port, shm:/name, ... (see `onecopy explain`)
+    /// Where to: mq:/name, fifo:/path, unix:/path, tcp:host:port, channel:NAME, ... (see `onecopy explain`)
     #[arg(value_name = "ADDRESS", value_parser = endpoint::address_parser())]
     address: Address,
     /// Read FILE instead of stdin
@@ -72,6 +74,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let shape = endpoint::shape(address, "send")?;
     let outgoing = Outgoing::new(address, arguments.priority, arguments.message_type)?;
     endpoint::check_turned(address, arguments.listen, "--listen")?;
+    if arguments.nonblock && matches!(address, Address::Channel(_)) {
+        return Err(Failure::usage(format!(
+            "--nonblock does not fit {address}, whose two sides have to meet: use --timeout"
+        )));
+    }
     let deadline = match (arguments.nonblock, arguments.timeout) {
         (true, _) => Deadline::Now,
         (false, timeout) => timeout.map_or(Deadline::Never, Deadline::after),
@@ -82,6 +89,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .tell(arguments.verbose);
     let mut input = Input::open(arguments.input.as_deref(), arguments.timeout.map_or(Deadline::Never, |_| deadline))?;
     let mut transfer = Transfer { input: &mut input, deadline };
+    if let (Address::Channel(name), false) = (address, arguments.frame) {
+        return channel::send(opening.channel(name)?, deadline, |sender| match arguments.lines {
+            true => transfer.lines(sender),
+            false => transfer.stream(sender),
+        });
+    }
     match (shape, arguments.frame, arguments.lines) {
         (Shape::Bytes, false, _) => transfer.bytes(opening.writer()?),
         (_, true, false) => transfer.parts(opening.part_sender(outgoing)?),
@@ -116,6 +129,23 @@ impl Transfer<'_> {
                 sent += count as u64;
                 progress.advance(count);
             }
+        }
+    }
+
+    /// A stream over a channel: messages as long as what is there, then an empty one.
+    fn stream(&mut self, sender: &mut dyn Sender) -> Result<(), Failure> {
+        let mut progress = self.progress();
+        let mut buffer = vec![0; channel::MESSAGE_BYTES];
+        let mut sent = 0;
+        loop {
+            let count = self.input.read_some(&mut buffer)?;
+            let message = &buffer[..count];
+            sender.send_by(message, self.deadline).map_err(|error| Failure::from(error).after(sent, "bytes"))?;
+            if count == 0 {
+                return Ok(());
+            }
+            sent += count as u64;
+            progress.advance(count);
         }
     }
 

@@ -244,6 +244,15 @@ impl ChannelName {
         Self::checked_path(path.as_bytes().to_vec()).map_err(|reason| invalid(path, reason))
     }
 
+    /// The socket file, if it is one.
+    #[must_use]
+    pub fn as_path(&self) -> Option<&Path> {
+        match self {
+            Self::Path(path) => Some(path),
+            Self::Name(_) => None,
+        }
+    }
+
     pub(super) fn checked_name(name: Vec<u8>) -> Result<Self, String> {
         if name.is_empty() {
             return Err("the name is empty".into());

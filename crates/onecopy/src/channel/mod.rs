@@ -110,7 +110,7 @@ impl Channel {
     fn over(connection: Connection) -> Result<Self> {
         let Connection { socket, peer: identity, region, is_listener, attach, limit_bytes, .. } = connection;
         let object = socket.object().to_owned();
-        let Parts { to_listener, to_connector, desks } = Parts::of(region)?;
+        let Parts { to_listener, to_connector, desks } = Parts::of(region.named(&object))?;
         let (incoming, outgoing) = if is_listener { (to_listener, to_connector) } else { (to_connector, to_listener) };
         let peer = PeerProcess::watch(identity.handle().ok_or_else(|| unseen(&object))?, socket.as_fd())?;
         let counters = Counters::default();
@@ -233,6 +233,12 @@ impl Channel {
     /// As [`Receiver::recv_into_by`].
     pub fn recv_into(&mut self, buffer: &mut [u8]) -> Result<Option<usize>> {
         self.receiver.recv_into_by(buffer, Deadline::Never)
+    }
+
+    /// The address of the channel, for messages.
+    #[must_use]
+    pub fn object(&self) -> &str {
+        self.sender.object()
     }
 
     /// What went which way until now.

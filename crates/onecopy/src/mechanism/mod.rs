@@ -2,11 +2,14 @@
 
 mod attach;
 mod availability;
+mod channel;
 mod memory;
 mod message;
 mod signal;
 mod stream;
 mod sync;
+
+pub use channel::CHANNEL;
 
 use std::fmt;
 use std::str::FromStr;

@@ -156,6 +156,12 @@ impl Region {
         self
     }
 
+    /// The same memory, which messages call `object`.
+    pub(crate) fn named(mut self, object: &str) -> Self {
+        object.clone_into(&mut self.object);
+        self
+    }
+
     /// Writes changed pages from `offset` on back to the file, and waits until they are there (msync(2), MS_SYNC).
     pub(super) fn sync(&self, offset: usize, len: usize) -> Result<()> {
         self.check("flush", offset, len)?;

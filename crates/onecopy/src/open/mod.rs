@@ -6,11 +6,13 @@
 //! raw bytes of a stream, since programs on the other side may not frame. What is special to a mechanism (priorities, types,
 //! credentials) is on its own type.
 
+mod channel;
 mod descriptor;
 mod memory;
 
 use std::fmt;
 
+pub use channel::channel;
 pub use memory::{open_region, open_region_read_only};
 
 use crate::address::FilePath;
@@ -57,7 +59,7 @@ pub type BoxedReader = Box<dyn ByteReader + Send>;
 pub struct OpenOptions {
     /// How long to wait for the other side. With [`Deadline::Now`] a missing one is an error at once.
     pub deadline: Deadline,
-    /// On sockets and pseudoterminals: whether this side makes the name that the other one connects to. Elsewhere both
+    /// On sockets, channels and pseudoterminals: whether this side makes the name that the other one connects to. Elsewhere both
     /// sides name the same object, and this says nothing.
     pub listen: bool,
     /// Whether a missing FIFO, queue or region is created.
@@ -111,7 +113,7 @@ pub fn shape(address: &Address) -> Result<Shape> {
     Ok(match address {
         Address::Fifo(_) | Address::Pty(_) | Address::UnixStream(_) | Address::Tcp(_) => Shape::Bytes,
         Address::UnixDgram(_) | Address::UnixSeqpacket(_) | Address::Udp(_) | Address::Sctp(_) => Shape::Messages,
-        Address::PosixMq(_) | Address::SysvMq(_) => Shape::Messages,
+        Address::PosixMq(_) | Address::SysvMq(_) | Address::Channel(_) => Shape::Messages,
         Address::PosixShm(_) | Address::SysvShm(_) | Address::FileMapping(_) => Shape::Memory,
         Address::Memory(_) => Shape::Remote,
         Address::Descriptor(name) => descriptor::shape(*name)?,
@@ -193,6 +195,7 @@ pub fn open_sender(address: &Address, options: &OpenOptions) -> Result<BoxedSend
         Address::Sctp(name) => Ok(Box::new(sctp(name, options)?)),
         Address::PosixMq(name) => Ok(Box::new(posix_queue(name, Access::Send, options)?)),
         Address::SysvMq(name) => Ok(Box::new(sysv_queue(name, options)?)),
+        Address::Channel(name) => Ok(Box::new(channel::Whole(channel(name, options)?))),
         _ => match shape(address)? {
             Shape::Bytes if is_pipe(address)? => Ok(Box::new(MessageWriter::new(open_writer(address, options)?))),
             Shape::Bytes => Ok(Box::new(FramedSender::new(open_writer(address, options)?))),
@@ -219,6 +222,7 @@ pub fn open_receiver(address: &Address, options: &OpenOptions) -> Result<BoxedRe
         Address::Sctp(name) => Ok(Box::new(sctp(name, options)?)),
         Address::PosixMq(name) => Ok(Box::new(posix_queue(name, Access::Receive, options)?)),
         Address::SysvMq(name) => Ok(Box::new(sysv_queue(name, options)?)),
+        Address::Channel(name) => Ok(Box::new(channel::Whole(channel(name, options)?))),
         _ => match shape(address)? {
             Shape::Bytes if is_pipe(address)? => Ok(Box::new(MessageReader::new(open_reader(address, options)?))),
             Shape::Bytes => Ok(Box::new(FramedReceiver::new(open_reader(address, options)?))),

@@ -2,6 +2,7 @@
 
 use onecopy::Mechanism;
 use onecopy::limits::{Limit, limits_of};
+use onecopy::mechanism::{CHANNEL, Info};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -16,7 +17,8 @@ struct All {
 struct One {
     name: &'static str,
     title: &'static str,
-    row: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    row: Option<usize>,
     kinds: Vec<&'static str>,
     addresses: &'static [&'static str],
     destination: &'static str,
@@ -59,6 +61,10 @@ pub(super) fn one(mechanism: Mechanism) -> Result<String, Failure> {
     to_text(&One::of(mechanism))
 }
 
+pub(super) fn channel() -> Result<String, Failure> {
+    to_text(&One::from(&CHANNEL, None))
+}
+
 pub(super) fn all() -> Result<String, Failure> {
     to_text(&All { version: 1, mechanisms: Mechanism::ALL.into_iter().map(One::of).collect() })
 }
@@ -73,12 +79,18 @@ pub(in crate::verbs) fn to_text(value: &impl Serialize) -> Result<String, Failur
 
 impl One {
     fn of(mechanism: Mechanism) -> Self {
-        let info = mechanism.info();
-        let unavailable_because = mechanism.availability().err();
+        Self {
+            row: Some(mechanism.row()),
+            limits: limits_of(mechanism).into_iter().map(InForce::from).collect(),
+            ..Self::from(mechanism.info(), mechanism.availability().err())
+        }
+    }
+
+    fn from(info: &Info, unavailable_because: Option<String>) -> Self {
         Self {
             name: info.name,
             title: info.title,
-            row: mechanism.row(),
+            row: None,
             kinds: info.kinds.iter().map(|kind| kind.name()).collect(),
             addresses: info.addresses,
             destination: info.destination,
@@ -94,7 +106,7 @@ impl One {
             module: info.module,
             available: unavailable_because.is_none(),
             unavailable_because,
-            limits: limits_of(mechanism).into_iter().map(InForce::from).collect(),
+            limits: Vec::new(),
         }
     }
 }

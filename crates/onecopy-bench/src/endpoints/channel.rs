@@ -1,0 +1,97 @@
+//! The channel. Its receiver takes messages into memory of the library's, warm and given back, as a program would.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, RandomState};
+
+use onecopy::channel::{ChannelName, ChannelReceiver, Message, Path, Policy};
+use onecopy::{Channel, Deadline, Listener, Result};
+
+use super::regions::strategy;
+use super::{Accept, Ends, Intake};
+use crate::control::{Forced, Join, Run};
+use crate::payload::Slots;
+use crate::transport::Transport;
+
+/// How many messages a cold run keeps at most: each may be a mapping of its own, of which a process has some 65,000.
+const MOST_KEPT: usize = 16_384;
+
+/// Listens at a name that nobody can guess: another process of this user could take the guest's place.
+pub(super) fn host(transport: Transport, join: &Join) -> Result<(String, Accept)> {
+    let name = format!("{}-{:016x}", join.link.stem, RandomState::new().hash_one(&join.link.stem));
+    let listener = Listener::bind_with(&ChannelName::name(&name)?, &policy(transport))?;
+    let join = join.clone();
+    Ok((name, Box::new(move || Ok(ends(listener.accept_by(Deadline::Never)?, &join)))))
+}
+
+pub(super) fn guest(transport: Transport, join: &Join) -> Result<Ends> {
+    let name = ChannelName::name(&join.announced)?;
+    Ok(ends(Channel::connect_by(&name, &policy(transport), Deadline::Never)?, join))
+}
+
+fn policy(transport: Transport) -> Policy {
+    match transport {
+        Transport::ChannelNoCma => Policy::same_user().separate(),
+        _ => Policy::same_user(),
+    }
+}
+
+fn ends(mut channel: Channel, join: &Join) -> Ends {
+    channel.set_wait_strategy(strategy(join.wait));
+    if let Some(forced) = join.forced {
+        let (single, both) = match forced {
+            Forced::Ring => (usize::MAX, usize::MAX),
+            Forced::SingleCopy => (0, usize::MAX),
+            Forced::Cooperative => (0, 0),
+        };
+        channel.sender().set_single_copy_bytes(single);
+        channel.receiver().set_cooperative_bytes(both);
+    }
+    let (sender, receiver) = channel.split();
+    let inbox = Inbox { receiver, kept: VecDeque::new(), keep: 0 };
+    Ends { sender: Box::new(sender), intake: Intake::Channel(inbox) }
+}
+
+/// How many messages came by each way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Received([u64; Path::ALL.len()]);
+
+/// The receiver with the messages that it has not given back.
+pub(crate) struct Inbox {
+    receiver: ChannelReceiver,
+    kept: VecDeque<Message>,
+    /// How many messages stay beside the one that is looked at, so that their memory is cold when it is used again.
+    keep: usize,
+}
+
+impl Inbox {
+    /// Prepares for a run.
+    pub(super) fn begin(&mut self, run: &Run) -> Received {
+        let slots = Slots::new(run.size_bytes, run.cold).count;
+        self.keep = (slots - 1).min(MOST_KEPT);
+        if self.kept.back().is_some_and(|message| message.len() != run.size_bytes) {
+            self.kept.clear();
+        }
+        self.received()
+    }
+
+    /// The next message.
+    pub(super) fn receive(&mut self, deadline: Deadline) -> Result<Option<&[u8]>> {
+        let excess = self.kept.len().saturating_sub(self.keep);
+        self.kept.drain(..excess);
+        let Some(message) = self.receiver.recv_by(deadline)? else { return Ok(None) };
+        self.kept.push_back(message);
+        Ok(self.kept.back().map(|message| &**message))
+    }
+
+    fn received(&self) -> Received {
+        let stats = self.receiver.stats();
+        Received(Path::ALL.map(|path| stats.received(path).messages))
+    }
+
+    pub(super) fn way_since(&self, before: &Received) -> Option<String> {
+        let now = self.received();
+        let came = |path: &Path| now.0[*path as usize] - before.0[*path as usize];
+        let most = Path::ALL.into_iter().max_by_key(came)?;
+        (came(&most) > 0).then(|| most.name().to_owned())
+    }
+}

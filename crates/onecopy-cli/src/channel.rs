@@ -1,0 +1,39 @@
+//! What `send` and `recv` say to each other over a channel beside the data.
+//!
+//! A stream goes in messages of any length but 0, and an empty message is its end. Then the sender closes its half. The receiver
+//! closes when it has done its part, to the last byte of its output, and the sender waits for that. A side that fails leaves the
+//! channel open: the end of its process, which the other one is told of, is no end of the stream.
+
+use std::mem::ManuallyDrop;
+
+use onecopy::channel::ChannelSender;
+use onecopy::{Channel, Deadline, Sender as _};
+
+use crate::failure::Failure;
+
+/// How much is sent at once: long enough for both sides to copy it together, and short enough for the caches.
+pub(crate) const MESSAGE_BYTES: usize = 1 << 20;
+
+/// Sends what `work` sends, and waits until the receiver has closed: then it has everything, and wants no more.
+pub(crate) fn send(
+    channel: Channel,
+    deadline: Deadline,
+    work: impl FnOnce(&mut ChannelSender) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let (sender, receiver) = channel.split();
+    let (mut sender, mut receiver) = (ManuallyDrop::new(sender), ManuallyDrop::new(receiver));
+    work(&mut sender)?;
+    sender.flush_by(deadline)?;
+    drop(ManuallyDrop::into_inner(sender));
+    while receiver.recv_by(deadline)?.is_some() {}
+    drop(ManuallyDrop::into_inner(receiver));
+    Ok(())
+}
+
+/// Receives by `work`, after which the channel is closed if that succeeded.
+pub(crate) fn receive(channel: Channel, work: impl FnOnce(&mut Channel) -> Result<(), Failure>) -> Result<(), Failure> {
+    let mut channel = ManuallyDrop::new(channel);
+    work(&mut channel)?;
+    drop(ManuallyDrop::into_inner(channel));
+    Ok(())
+}
