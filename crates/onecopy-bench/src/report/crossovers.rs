@@ -10,7 +10,7 @@ use super::table::{Columns, bytes, duration, rate};
 pub struct Crossovers {
     /// One message at a time, hot.
     pub fresh: Crossing,
-    /// Back to back, cold.
+    /// Back to back, hot.
     pub stream: Crossing,
     /// What a channel does unless it is told otherwise.
     pub default: Crossing,
@@ -36,7 +36,7 @@ pub struct WayAtSize {
     pub path: String,
     /// Half of a round trip, hot: the median.
     pub fresh_ns: f64,
-    /// One way, back to back, cold: the median.
+    /// One way, back to back, hot: the median.
     pub stream_bytes_per_s: f64,
 }
 
@@ -57,7 +57,7 @@ impl Report {
             table.add_line([name.into(), fresh, stream, default]);
         }
         let title = "channel: where the ways cross, measured here, and the library's defaults";
-        Some(format!("{}\n\n{}", table.titled(title), points(found).titled("each way: fresh, and stream, cold")))
+        Some(format!("{}\n\n{}", table.titled(title), points(found).titled("each way: fresh, and stream, hot")))
     }
 }
 
