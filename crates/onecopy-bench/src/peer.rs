@@ -53,7 +53,7 @@ struct Worker {
 enum Part {
     Nothing,
     Accept(Accept),
-    Ends(Ends),
+    Ends(Box<Ends>),
     Lines(lines::Lines),
 }
 
@@ -117,7 +117,7 @@ impl Worker {
     fn joined(&self, ends: Ends) -> (Part, Reply) {
         let ends = if self.fragmented { ends.fragmented() } else { ends };
         let limit_bytes = ends.sender.limit_bytes();
-        (Part::Ends(ends), Reply::Joined(limit_bytes))
+        (Part::Ends(Box::new(ends)), Reply::Joined(limit_bytes))
     }
 
     fn join_lines(&mut self, fds: Vec<OwnedFd>) -> Reply {
