@@ -6,7 +6,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 pub(crate) fn pair() -> Result<[usize; 2], String> {
     let set = sched_getaffinity(None).map_err(|error| format!("sched_getaffinity: {error}"))?;
     let mut allowed = (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu));
-    match (allowed.next(), allowed.last()) {
+    match (allowed.next(), allowed.next_back()) {
         (Some(first), Some(last)) => Ok([first, last]),
         _ => Err("two processes with a core each need two cores, and this process may use one".into()),
     }

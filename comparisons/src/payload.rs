@@ -9,7 +9,9 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// What a cold workload rotates over, on each side.
-pub(crate) const COLD_BYTES: usize = 128 << 20;
+const COLD_BYTES: usize = 128 << 20;
+/// Messages that a receiver keeps in a cold run, at most, when each has memory of its own.
+const KEPT_MESSAGES: usize = 8192;
 /// How far apart the words lie that a sampled pass looks at.
 const SAMPLE_BYTES: usize = 4096;
 const WORD_BYTES: usize = 8;
@@ -19,6 +21,12 @@ const TRAILED_BYTES: usize = 2 * WORD_BYTES;
 const ALIGN_BYTES: usize = 64;
 /// Odd, so that all words of a message differ: 2^64 divided by the golden ratio.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// How many messages the receiver of a cold run keeps, when they come in memory of the library: so that this memory is as
+/// cold as the sender's.
+pub(crate) fn kept_messages(size_bytes: usize) -> usize {
+    (COLD_BYTES / size_bytes).min(KEPT_MESSAGES)
+}
 
 /// How thoroughly a message is made and checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +46,6 @@ impl Slots {
     pub(crate) fn new(size_bytes: usize, cold: bool) -> Self {
         let count = if cold { (COLD_BYTES / size_bytes.next_multiple_of(ALIGN_BYTES)).max(2) } else { 1 };
         Self { size_bytes, count }
-    }
-
-    pub(crate) fn count(self) -> usize {
-        self.count
     }
 
     fn total_bytes(self) -> usize {

@@ -46,11 +46,17 @@ impl Case {
             Contender::ChannelInto => self.workload != Workload::Rtt,
             _ => true,
         };
-        Contender::ALL.into_iter().filter(takes_part).chain([self.baseline()]).collect()
+        let baseline = Some(self.baseline()).filter(|baseline| !Contender::ALL.contains(baseline));
+        Contender::ALL.into_iter().filter(takes_part).chain(baseline).collect()
     }
 
+    /// Who sleeps is compared with a pipe, which is a contender as well.
     pub(crate) fn baseline(self) -> Contender {
-        if self.size_bytes <= SMALL_BYTES { Contender::Line } else { Contender::Memcpy }
+        match self.wait {
+            Wait::Block => Contender::Pipe,
+            Wait::Spin if self.size_bytes <= SMALL_BYTES => Contender::Line,
+            Wait::Spin => Contender::Memcpy,
+        }
     }
 
     /// How the figures are given.
@@ -72,17 +78,15 @@ impl Case {
 
     /// How many messages a run times.
     pub(crate) fn messages(self, contender: Contender, quick: bool) -> u64 {
-        let divisor = if quick { 2 } else { 1 };
-        let fitting = |bytes: usize| (bytes / self.size_bytes) as u64;
-        let messages = match (self.workload, self.baseline()) {
-            (Workload::Rtt, _) if contender == Contender::Line => 100_000,
-            (Workload::Rtt, _) if self.wait == Wait::Block => 2000,
-            (Workload::Rtt, _) => 20_000,
-            (_, Contender::Line) if contender == Contender::Line => 100_000,
-            (Workload::Fresh, _) => fitting(512 * MIB).clamp(40, 4000),
-            _ => fitting(512 * MIB).clamp(16, 60_000),
-        };
-        (messages / divisor).max(8)
+        let (budget, most) = if quick { (96 * MIB, 20_000) } else { (384 * MIB, 60_000) };
+        let fitting = (budget / self.size_bytes) as u64;
+        match self.workload {
+            _ if contender == Contender::Line => most,
+            Workload::Rtt if self.wait == Wait::Block => most / 25,
+            Workload::Rtt => most / 4,
+            Workload::Fresh => fitting.clamp(24, most / 25),
+            Workload::Stream | Workload::Killed => fitting.clamp(8, most),
+        }
     }
 
     pub(crate) fn label(self) -> String {

@@ -19,8 +19,8 @@ use crate::plan::{self, Case};
 
 /// How long a run may take, which is some hundred times what it should.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// When a quick measurement begins no further round that might not end in time.
-const QUICK_TIME: Duration = Duration::from_secs(54);
+/// When a quick measurement begins no further row.
+const QUICK_TIME: Duration = Duration::from_secs(50);
 /// When the processes of the row of killed ones are killed.
 const LIFE: Duration = Duration::from_millis(150);
 /// Large enough to be among messages when that happens.
@@ -52,7 +52,6 @@ pub(crate) struct Left {
 pub(crate) struct Outcome {
     pub(crate) rows: Vec<Row>,
     pub(crate) left: Vec<Left>,
-    pub(crate) rounds: u32,
     pub(crate) interrupted: bool,
 }
 
@@ -74,17 +73,14 @@ impl<'a> Runner<'a> {
         let start = Instant::now();
         let left = if self.options.wants(Workload::Killed) { self.kill_all() } else { Vec::new() };
         let mut rows: Vec<Row> = plan::cases(self.options).into_iter().map(Row::new).collect();
-        let (mut rounds, mut longest) = (0, Duration::ZERO);
-        while rounds < self.options.runs() && !self.is_interrupted() {
-            let round_start = Instant::now();
-            if self.options.quick && rounds > 0 && start.elapsed() + longest > QUICK_TIME {
-                break;
+        for round in 0..self.options.runs() as usize {
+            for row in &mut rows {
+                if !self.options.quick || start.elapsed() < QUICK_TIME {
+                    self.run_row(row, round);
+                }
             }
-            rows.iter_mut().for_each(|row| self.run_row(row, rounds as usize));
-            longest = longest.max(round_start.elapsed());
-            rounds += 1;
         }
-        Outcome { rows, left, rounds, interrupted: self.is_interrupted() }
+        Outcome { rows, left, interrupted: self.is_interrupted() }
     }
 
     fn is_interrupted(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Ping-pong and streams over any contender. The host measures; the guest echoes, or sends.
 //!
-//! Each run has three passes: one in which every byte is compared, one that warms up (a cold one over all buffers), and the
+//! Each run has three passes: one in which every byte is compared, one that warms up, and the
 //! timed one. Numbers of messages go on from pass to pass.
 
 use std::ops::Range;
@@ -8,14 +8,15 @@ use std::time::Instant;
 
 use crate::endpoint::Endpoint;
 use crate::order::{Order, Sample, Workload};
-use crate::payload::{Pass, Room, Slots, Source};
+use crate::payload::{Pass, Room, Slots, Source, kept_messages};
 
 /// Messages whose every byte is compared, at most, and how many bytes they may have together.
 const FULL_MESSAGES: u64 = 100;
-const FULL_BYTES: usize = 64 << 20;
-/// Messages, or bytes, after which even a pool of shared memory has touched all its pages.
+const FULL_BYTES: usize = 16 << 20;
+/// Messages, or bytes, after which even a pool of shared memory has touched all its pages; and the least for that.
 const WARM_MESSAGES: u64 = 2000;
-const WARM_BYTES: usize = 64 << 20;
+const WARM_BYTES: usize = 32 << 20;
+const LEAST_WARM_MESSAGES: u64 = 6;
 /// A sender of a stream begins its timed pass when it is told to, by a message of this many bytes.
 const GO_BYTES: usize = 8;
 const GO: u64 = u64::MAX >> 1;
@@ -31,11 +32,12 @@ impl Schedule {
     fn of(order: &Order) -> Self {
         let fitting = |bytes: usize| (bytes / order.size_bytes) as u64;
         let full = fitting(FULL_BYTES).clamp(2, FULL_MESSAGES);
-        let slots = Slots::new(order.size_bytes, order.cold).count() as u64;
+        // As many as are kept, whose memory is new to who receives into memory of the library.
+        let kept = if order.cold { kept_messages(order.size_bytes) as u64 + 1 } else { 0 };
         // A round trip that sleeps takes some twenty times as long as one that does not, and needs less warming.
         let least =
             if order.workload == Workload::Stream { WARM_MESSAGES } else { WARM_MESSAGES.min(order.messages / 4) };
-        let warm = fitting(WARM_BYTES).clamp(2, least.max(2)).max(if order.cold { slots } else { 0 });
+        let warm = fitting(WARM_BYTES).min(least).max(LEAST_WARM_MESSAGES).max(kept);
         let timed = full + warm..full + warm + order.messages;
         Self { full: 0..full, warm: full..full + warm, timed }
     }

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::endpoint::{Endpoint, Guest, failed};
 use crate::order::{Order, Wait};
-use crate::payload::{COLD_BYTES, Pass, Room, Source};
+use crate::payload::{Pass, Room, Source, kept_messages};
 
 /// The host makes the place to meet and the guest both directions.
 fn meet<T: Serialize + DeserializeOwned>(order: &Order) -> Result<(T, Guest), String> {
@@ -67,7 +67,7 @@ impl Bytes {
     }
 
     fn over(sender: IpcBytesSender, receiver: IpcBytesReceiver, order: &Order) -> Self {
-        let keep = if order.cold { COLD_BYTES / order.size_bytes } else { 0 };
+        let keep = if order.cold { kept_messages(order.size_bytes) } else { 0 };
         Self { sender, receiver, wait: order.wait, kept: VecDeque::new(), keep }
     }
 }

@@ -7,10 +7,7 @@ use onecopy::{Channel, Listener, WaitStrategy};
 
 use crate::endpoint::{Endpoint, Guest, failed};
 use crate::order::{Contender, Order, Wait};
-use crate::payload::{COLD_BYTES, Pass, Room, Source};
-
-/// Messages that are kept in a cold run, at most: each has pages of its own.
-const KEPT_MESSAGES: usize = 8192;
+use crate::payload::{Pass, Room, Source, kept_messages};
 
 pub(crate) struct OnecopyChannel {
     channel: Channel,
@@ -37,7 +34,7 @@ impl OnecopyChannel {
             Wait::Spin => WaitStrategy::Spin,
             Wait::Block => WaitStrategy::Block,
         });
-        let keep = if order.cold { (COLD_BYTES / order.size_bytes).min(KEPT_MESSAGES) } else { 0 };
+        let keep = if order.cold { kept_messages(order.size_bytes) } else { 0 };
         Self { channel, into: order.contender == Contender::ChannelInto, kept: VecDeque::new(), keep }
     }
 }

@@ -19,7 +19,6 @@ pub(crate) fn object(outcome: &Outcome) -> Value {
         "version": 1,
         "host": {"kernel": system.release().to_string_lossy(), "machine": system.machine().to_string_lossy()},
         "libraries": library_versions,
-        "runs": outcome.rounds,
         "rows": outcome.rows.iter().flat_map(row).collect::<Vec<_>>(),
         "left_when_killed": outcome.left.iter().map(|left| match &left.names {
             Ok(names) => json!({"library": left.contender.library(), "names": names}),
@@ -66,6 +65,7 @@ fn summary(summary: Summary) -> Value {
 fn ratio_name(row: &Row) -> &'static str {
     match (row.case.baseline(), row.case.unit()) {
         (Contender::Line, _) => "time_to_cache_line",
+        (Contender::Pipe, _) => "time_to_pipe",
         (_, Unit::Time) => "time_to_memcpy",
         (_, Unit::Rate) => "rate_to_memcpy",
     }

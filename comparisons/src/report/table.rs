@@ -3,32 +3,45 @@
 use std::fmt::Write as _;
 
 use super::{best, figure};
-use crate::order::{Contender, Wait, Workload};
+use crate::order::{Contender, Workload};
 use crate::plan::Unit;
 use crate::runner::{Outcome, Row};
 use crate::versions;
 
 const LABEL_COLUMNS: usize = 20;
 const BASE_COLUMNS: usize = 12;
-const CELL_COLUMNS: usize = 11;
+const CELL_COLUMNS: usize = 12;
+const PAIR_COLUMNS: usize = 18;
+
+const RTT_TITLE: &str =
+    "Median round trip, times that of a cache line (spinning) or of a pipe (blocking): less is better";
+const TIME_TITLE: &str =
+    "A message, times as long as a cache line's round trip (1 KiB) or a hot copy (fresh): less is better";
+const RATE_TITLE: &str = "Throughput, times that of a copy by one process: more is better";
+
+/// The tables.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Rtt,
+    Time,
+    Rate,
+}
+
+impl Part {
+    fn of(row: &Row) -> Self {
+        match (row.case.workload, row.case.unit()) {
+            (Workload::Rtt, _) => Self::Rtt,
+            (_, Unit::Time) => Self::Time,
+            (_, Unit::Rate) => Self::Rate,
+        }
+    }
+}
 
 /// All tables, with what each ratio is.
 pub(crate) fn text(outcome: &Outcome) -> String {
     let mut text = header(outcome);
-    let is_rtt = |row: &Row| row.case.workload == Workload::Rtt;
-    let parts: [(&str, Box<dyn Fn(&Row) -> bool>); 3] = [
-        ("Median round trip, times the round trip of a cache line: less is better", Box::new(move |row| is_rtt(row))),
-        (
-            "A message, times as long as the baseline (round trip of a cache line; from 64 KiB on a hot copy): less is better",
-            Box::new(move |row| !is_rtt(row) && row.case.unit() == Unit::Time),
-        ),
-        (
-            "Throughput, times that of a copy by one process: more is better",
-            Box::new(|row| row.case.unit() == Unit::Rate),
-        ),
-    ];
-    for (title, belongs) in parts {
-        let rows: Vec<&Row> = outcome.rows.iter().filter(|row| belongs(row)).collect();
+    for (title, part) in [(RTT_TITLE, Part::Rtt), (TIME_TITLE, Part::Time), (RATE_TITLE, Part::Rate)] {
+        let rows: Vec<&Row> = outcome.rows.iter().filter(|row| Part::of(row) == part).collect();
         if !rows.is_empty() {
             let _ = writeln!(text, "\n{title}");
             table(&mut text, &rows);
@@ -41,20 +54,26 @@ pub(crate) fn text(outcome: &Outcome) -> String {
 fn header(outcome: &Outcome) -> String {
     let libraries = ["onecopy", "iceoryx2", "ipc-channel", "interprocess"];
     let libraries = libraries.map(|library| format!("{library} {}", versions::of(library))).join(", ");
-    let runs = if outcome.rounds == 1 { "one run".into() } else { format!("the median of {} runs", outcome.rounds) };
+    let runs = match runs(outcome) {
+        (1, 1) => "one run".into(),
+        (least, most) if least == most => format!("the median of {least} runs"),
+        (least, most) => format!("the median of {least} to {most} runs"),
+    };
     format!("{libraries}\nEach figure is {runs}, with (max - min) / median in %; * is the best of its row.\n")
+}
+
+/// The least and the most runs of a contender, of those that have any.
+fn runs(outcome: &Outcome) -> (usize, usize) {
+    let counts = outcome.rows.iter().flat_map(|row| &row.figures).map(|figures| figures.samples.len());
+    let counts = counts.filter(|count| *count > 0);
+    (counts.clone().min().unwrap_or_default(), counts.max().unwrap_or_default())
 }
 
 fn table(text: &mut String, rows: &[&Row]) {
     let columns: Vec<Contender> =
         Contender::ALL.into_iter().filter(|contender| rows.iter().any(|row| row.of(*contender).is_some())).collect();
-    for name in [Contender::library, Contender::way] {
-        let _ = write!(
-            text,
-            "{:LABEL_COLUMNS$}{:>BASE_COLUMNS$}",
-            "",
-            if name(Contender::Line) == "baseline" { "baseline" } else { "" }
-        );
+    for (base, name) in [("baseline", Contender::library as fn(Contender) -> &'static str), ("", Contender::way)] {
+        let _ = write!(text, "{:LABEL_COLUMNS$}{base:>BASE_COLUMNS$}", "");
         for contender in &columns {
             let _ = write!(text, "{:>CELL_COLUMNS$}", shortened(name(*contender)));
         }
@@ -105,30 +124,23 @@ pub(crate) fn duration(ns: f64) -> String {
 /// The tails of the round trips, in absolute figures: a tail has no baseline.
 fn percentiles(text: &mut String, outcome: &Outcome) {
     let rows: Vec<&Row> = outcome.rows.iter().filter(|row| row.case.workload == Workload::Rtt).collect();
-    if rows.is_empty() {
-        return;
-    }
-    let columns = Contender::ALL.into_iter().filter(|contender| rows[0].of(*contender).is_some());
-    text.push_str("\nRound trips, p50 and p99\n");
-    for contender in columns {
-        let _ = write!(text, "{:<14}{:<8}", contender.library(), contender.way());
-        for row in &rows {
-            let cell = figure(row, contender).and_then(|figure| Some((figure.ns.median, figure.p99_ns?.median)));
-            let cell = cell.map_or_else(|| "failed".into(), |(p50, p99)| pair(row.case.wait, p50, p99));
-            let _ = write!(text, "{cell:>16}");
-        }
-        text.push('\n');
-    }
-    let _ = write!(text, "{:22}", "");
-    for row in &rows {
-        let _ = write!(text, "{:>16}", row.case.label().replace("rtt ", "").replace("ing", ""));
+    let Some(first) = rows.first() else { return };
+    let columns = Contender::ALL.into_iter().filter(|contender| first.of(*contender).is_some());
+    let columns: Vec<Contender> = columns.collect();
+    let _ = writeln!(text, "\nRound trips, median and 99th percentile, in us");
+    let _ = write!(text, "{:LABEL_COLUMNS$}", "");
+    for contender in &columns {
+        let name = format!("{} {}", shortened(contender.library()), contender.way());
+        let _ = write!(text, "{name:>PAIR_COLUMNS$}");
     }
     text.push('\n');
-}
-
-fn pair(wait: Wait, p50: f64, p99: f64) -> String {
-    match wait {
-        Wait::Spin => format!("{p50:.0} {p99:.0} ns"),
-        Wait::Block => format!("{:.1} {:.1} us", p50 / 1e3, p99 / 1e3),
+    for row in &rows {
+        let _ = write!(text, "{:LABEL_COLUMNS$}", row.case.label());
+        for contender in &columns {
+            let pair = figure(row, *contender).and_then(|figure| Some((figure.ns.median, figure.p99_ns?.median)));
+            let cell = pair.map_or_else(|| "-".into(), |(p50, p99)| format!("{:.2} {:.2}", p50 / 1e3, p99 / 1e3));
+            let _ = write!(text, "{cell:>PAIR_COLUMNS$}");
+        }
+        text.push('\n');
     }
 }

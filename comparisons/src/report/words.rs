@@ -18,14 +18,18 @@ enum Verdict {
     Behind,
 }
 
+/// A row with the best of the channel and the best of the others.
+type Pair<'a> = (&'a Row, (Contender, Figure), (Contender, Figure));
+
 pub(crate) fn text(outcome: &Outcome) -> String {
     let mut text = String::from("\n");
-    let pairs: Vec<(&Row, (Contender, Figure), (Contender, Figure))> = outcome
+    let pairs: Vec<Pair<'_>> = outcome
         .rows
         .iter()
         .filter_map(|row| Some((row, best(row, Contender::is_ours)?, best(row, |contender| !contender.is_ours())?)))
         .collect();
     let (mut ahead, mut level) = (0, Vec::new());
+    let is_copying = |contender: Contender| !contender.is_ours() && contender != Contender::IceoryxLoan;
     for (row, ours, theirs) in &pairs {
         match verdict(row.case.unit(), ours.1, theirs.1) {
             Verdict::Ahead => ahead += 1,
@@ -34,7 +38,16 @@ pub(crate) fn text(outcome: &Outcome) -> String {
         }
     }
     if !pairs.is_empty() {
-        let _ = writeln!(text, "The channel is ahead of every rival in {ahead} of {} rows.", pairs.len());
+        let leads = |row: &Row, ours: Figure| {
+            best(row, is_copying)
+                .is_some_and(|(_, theirs)| matches!(verdict(row.case.unit(), ours, theirs), Verdict::Ahead))
+        };
+        let copying = pairs.iter().filter(|(row, ours, _)| leads(row, ours.1)).count();
+        let _ = writeln!(
+            text,
+            "The channel is ahead of every rival in {ahead} of {} rows; without loans, which copy nothing, in {copying}.",
+            pairs.len()
+        );
     }
     if !level.is_empty() {
         let _ = writeln!(text, "No difference that the spread of the runs would allow to see: {}.", level.join("; "));
