@@ -275,9 +275,11 @@ fn kill_round(reader: &mut MessageReader, pipe: &PipeWriter, round: u32) -> u32 
     });
     let (mut left, mut reports, mut victims_next) = (u32::from(SURVIVORS) * SURVIVOR_MESSAGES, 0, 0);
     let mut next = [round * SURVIVOR_MESSAGES; SURVIVORS as usize];
-    // The killed one's last whole message and its broken one may come after everything else.
-    while left > 0 || !kill.is_finished() || reader.unfinished_messages() > 0 {
-        match reader.recv_by(Deadline::after(Duration::from_millis(300))) {
+    loop {
+        // The killed one's last whole message and its broken one may come after everything else, and its begin last of all.
+        let is_settled = left == 0 && kill.is_finished() && reader.unfinished_messages() == 0;
+        let patience = if is_settled { 20 } else { 300 };
+        match reader.recv_by(Deadline::after(Duration::from_millis(patience))) {
             Ok(Some(received)) => {
                 let (tag, number) = mark(&received);
                 if tag == u8::MAX {
@@ -293,6 +295,7 @@ fn kill_round(reader: &mut MessageReader, pipe: &PipeWriter, round: u32) -> u32 
                 }
             }
             Ok(None) => panic!("the end, though this process has the pipe open"),
+            Err(error) if error.is_out_of_time() && is_settled => break,
             Err(error) if error.is_out_of_time() => {}
             Err(error) => {
                 assert!(error.is_peer_gone() && error.to_string().contains("of 1048576 bytes"), "{error}");
