@@ -201,6 +201,12 @@ impl ChannelSender {
     /// Waits until the receiver has its copy of what was offered. False: it cannot copy it. Whatever comes of it, the receiver
     /// does not touch the message any more.
     pub(super) fn finish(&mut self, asked: Turn, message: &[u8], deadline: Deadline) -> Result<bool> {
+        let waited = self.wait_openly(asked, message, deadline);
+        self.settle(asked, message, waited)
+    }
+
+    /// Waits for the receiver, and lets the other side know meanwhile that this one receives nothing.
+    fn wait_openly(&mut self, asked: Turn, message: &[u8], deadline: Deadline) -> Result<Path> {
         let link = Arc::clone(&self.link);
         let desk = link.desks.outgoing();
         if !self.is_split {
@@ -208,6 +214,13 @@ impl ChannelSender {
         }
         let waited = self.wait(desk, asked, message, deadline);
         desk.waiting.store(0, Ordering::SeqCst);
+        waited
+    }
+
+    /// Takes back what was offered, and says what had become of it by then.
+    fn settle(&mut self, asked: Turn, message: &[u8], waited: Result<Path>) -> Result<bool> {
+        let link = Arc::clone(&self.link);
+        let desk = link.desks.outgoing();
         let before = asked.with(Phase::Idle).replace(desk);
         match waited {
             _ if before == asked.with(Phase::Done) => {
@@ -250,15 +263,16 @@ impl ChannelSender {
         bytes >= self.single_copy_bytes.max(SHORT_BYTES + 1) && self.link.attach && !self.refused
     }
 
-    /// Sends a message and returns at once, keeping it until the receiver has it. There is one such message at a time: the next
-    /// one, and every other long message, first waits for it. [`flush_by`](Sender::flush_by) waits for it too, and so does
-    /// dropping this half, for [`LINGER`]; a message that was not taken by then is lost.
+    /// Sends a message and returns at once, keeping it until the receiver has it. There is one such message at a time: whatever is
+    /// sent next waits for it first, and so keeps the order. [`flush_by`](Sender::flush_by) waits for it too, and so does dropping
+    /// this half, for [`LINGER`]; a message that was not taken by then is lost.
     ///
     /// # Errors
     ///
-    /// As [`Sender::send_by`]; what is wrong with a message that was kept is told by the next call.
+    /// As [`Sender::send_by`]; a message that was kept before and failed since is told here too, and then this one was not sent.
     pub fn send_owned_by(&mut self, message: Vec<u8>, deadline: Deadline) -> Result<()> {
         self.link.check_owner()?;
+        self.check_receiver()?;
         self.finish_owned(deadline)?;
         if !self.goes_from_here(message.len()) {
             return self.send_through_ring(&message, deadline);
@@ -269,19 +283,28 @@ impl ChannelSender {
         Ok(())
     }
 
-    /// Waits until the receiver has the message that was kept.
+    /// Waits until the receiver has the message that was kept. When the time is up, or nobody receives, it is kept on.
+    #[inline]
     fn finish_owned(&mut self, deadline: Deadline) -> Result<()> {
-        let Some(Owned { asked, message }) = self.owned.take() else { return Ok(()) };
-        let before = Turn::load(self.link.desks.outgoing());
-        let deadline = if before == asked.with(Phase::Done) { Deadline::Never } else { deadline };
-        if deadline == Deadline::Now {
-            self.owned = Some(Owned { asked, message });
-            return Err(Error::out_of_time("send", &self.link.object, deadline));
+        match self.owned.take() {
+            None => Ok(()),
+            Some(owned) => self.finish_kept(owned, deadline),
         }
-        match self.finish(asked, &message, deadline) {
-            Ok(true) => Ok(()),
-            Ok(false) => self.send_through_ring(&message, deadline),
-            Err(error) => Err(error),
+    }
+
+    #[cold]
+    fn finish_kept(&mut self, Owned { asked, message }: Owned, deadline: Deadline) -> Result<()> {
+        let waited = self.wait_openly(asked, &message, deadline);
+        let waited = match waited {
+            Err(error) if error.is_out_of_time() || matches!(error, Error::WouldDeadlock { .. }) => {
+                self.owned = Some(Owned { asked, message });
+                return Err(error);
+            }
+            waited => waited,
+        };
+        match self.settle(asked, &message, waited)? {
+            true => Ok(()),
+            false => self.send_through_ring(&message, deadline),
         }
     }
 
@@ -315,12 +338,11 @@ impl Sender for ChannelSender {
     fn send_by(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
         self.link.check_owner()?;
         self.check_receiver()?;
+        self.finish_owned(deadline)?;
         // Without waiting nobody can copy it from here.
-        if self.goes_from_here(message.len()) && deadline != Deadline::Now {
-            self.finish_owned(deadline)?;
-            if self.send_from_here(message, deadline)? {
-                return Ok(());
-            }
+        let may = self.goes_from_here(message.len()) && deadline != Deadline::Now;
+        if may && self.send_from_here(message, deadline)? {
+            return Ok(());
         }
         self.send_through_ring(message, deadline)
     }
@@ -420,9 +442,15 @@ impl Wait for Waiting<'_> {
 
 impl Drop for ChannelSender {
     fn drop(&mut self) {
-        if self.link.check_owner().is_ok() {
-            // Who drops it has no use for the error.
-            let _ = self.finish_owned(Deadline::after(LINGER));
+        if self.link.check_owner().is_err() {
+            return;
+        }
+        // Who drops it has no use for the error.
+        let _ = self.finish_owned(Deadline::after(LINGER));
+        if let Some(Owned { asked, message }) = self.owned.take() {
+            // Before its memory goes.
+            asked.with(Phase::Idle).replace(self.link.desks.outgoing());
+            drop(message);
         }
     }
 }

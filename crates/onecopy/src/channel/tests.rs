@@ -216,12 +216,20 @@ fn an_exchange_and_the_halves_of_a_split_channel_never_deadlock() {
 fn an_owned_message_is_kept_until_it_is_taken_or_the_time_to_linger_is_over() {
     let (mut one, mut other) = pair();
     one.sender().send_owned_by(pattern(2 << 20, 1), Deadline::Never).unwrap();
-    one.send(b"behind it").unwrap();
-    assert!(other.recv().unwrap().unwrap()[..] == pattern(2 << 20, 1));
-    assert_eq!(&*other.recv().unwrap().unwrap(), b"behind it");
+    // What is sent behind it waits for it, and neither is lost when the time is up.
+    for deadline in [Deadline::Now, Deadline::after(Duration::from_millis(5))] {
+        assert!(one.sender().send_by(b"behind it", deadline).unwrap_err().is_out_of_time());
+        assert!(one.sender().flush_by(deadline).unwrap_err().is_out_of_time());
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            assert!(other.recv().unwrap().unwrap()[..] == pattern(2 << 20, 1));
+            assert_eq!(&*other.recv().unwrap().unwrap(), b"behind it");
+        });
+        one.send(b"behind it").unwrap();
+    });
     one.sender().flush_by(Deadline::Now).unwrap();
     one.sender().send_owned_by(vec![3; 2 << 20], Deadline::Never).unwrap();
-    assert!(one.sender().flush_by(Deadline::Now).unwrap_err().is_out_of_time());
     std::thread::scope(|scope| {
         scope.spawn(|| {
             std::thread::sleep(Duration::from_millis(50));
