@@ -42,6 +42,11 @@ bench:
 compare *arguments:
     cargo run --release --manifest-path comparisons/Cargo.toml -- {{arguments}}
 
+# What a window costs beside the bare call, and safe messages beside plain writes; they fail below their limits
+figures:
+    cargo run --release -p onecopy --example window_figures
+    cargo run --release -p onecopy --example pipe_message_figures
+
 # Puts a real run into the README
 readme:
     ci/update-readme
