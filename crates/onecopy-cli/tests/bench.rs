@@ -255,7 +255,7 @@ fn one_byte_that_is_corrupted_on_the_way_fails_every_row() {
     let ended = corrupt(&["--json", "--quick", "--only", "pipe,unix-dgram,udp,sysv-mq,channel", "--size", "4K"]).end();
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     let report = json(&ended);
-    assert_eq!(rows(&report).len(), 21, "and the channel's fresh");
+    assert_eq!(rows(&report).len(), 23, "four of each, and of the channel also fresh and two more ways to wait");
     for row in rows(&report) {
         assert_eq!(row["verified"], false, "{row}");
         assert!(row["error"].as_str().unwrap().contains("byte 2048 of message 0"), "{row}");
