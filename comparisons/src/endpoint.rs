@@ -1,6 +1,7 @@
 //! What the workloads ask of each contender.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
 
 use crate::order::Order;
 use crate::payload::{Pass, Room, Source};
@@ -19,9 +20,10 @@ pub(crate) trait Endpoint: Sized {
     }
 }
 
-/// The guest, which the host starts when it can be found.
+/// The guest, which the host starts when it can be found. A host that spins would not notice the end of a guest that failed, so
+/// a thread waits for it, and ends the host.
 #[derive(Debug)]
-pub(crate) struct Guest(Child);
+pub(crate) struct Guest(JoinHandle<()>);
 
 impl Guest {
     /// Starts it without descriptors for the connection.
@@ -31,22 +33,25 @@ impl Guest {
 
     /// Starts it with two descriptors for the connection.
     pub(crate) fn start_with(order: &Order, input: Stdio, output: Stdio) -> Result<Self, String> {
-        Command::new("/proc/self/exe")
+        let mut guest = Command::new("/proc/self/exe")
             .args(order.for_guest())
             .stdin(input)
             .stdout(output)
             .spawn()
-            .map(Self)
-            .map_err(|error| format!("the second process cannot be started: {error}"))
+            .map_err(|error| format!("the second process cannot be started: {error}"))?;
+        Ok(Self(std::thread::spawn(move || match guest.wait() {
+            Ok(status) if status.success() => {}
+            ended => {
+                // The guest has said on standard error what went wrong.
+                eprintln!("the second process failed: {ended:?}");
+                std::process::exit(1);
+            }
+        })))
     }
 
-    /// Waits for its end. It has said on standard error what went wrong.
-    pub(crate) fn finish(mut self) -> Result<(), String> {
-        match self.0.wait() {
-            Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(format!("the second process failed: {status}")),
-            Err(error) => Err(format!("waitpid: {error}")),
-        }
+    /// Waits for its end.
+    pub(crate) fn finish(self) -> Result<(), String> {
+        self.0.join().map_err(|_| "the thread that waits for the second process panicked".into())
     }
 }
 

@@ -48,13 +48,13 @@ impl Iceoryx {
     pub(crate) fn host(order: &Order) -> Result<(Self, Guest), String> {
         let endpoint = Self::open(order, "back", "there")?;
         let guest = Guest::start(order)?;
-        endpoint.await_other()?;
+        endpoint.meet()?;
         Ok((endpoint, guest))
     }
 
     pub(crate) fn guest(order: &Order) -> Result<Self, String> {
         let endpoint = Self::open(order, "there", "back")?;
-        endpoint.await_other()?;
+        endpoint.meet()?;
         Ok(endpoint)
     }
 
@@ -89,17 +89,26 @@ impl Iceoryx {
         })
     }
 
-    /// Waits until the other side has all its ports: what is published before that reaches nobody.
-    fn await_other(&self) -> Result<(), String> {
-        let start = Instant::now();
-        while !self.ways.iter().all(Way::is_complete) {
-            if start.elapsed() > MEETING_TIME {
-                return Err(format!("iceoryx2: the other side did not come within {MEETING_TIME:?}"));
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Ok(())
+    /// Waits until the other side has all its ports, and has attached to this one's: what is published before reaches nobody,
+    /// or is dropped when the buffer is full. An empty greeting in each direction shows it.
+    fn meet(&self) -> Result<(), String> {
+        await_that(|| Ok(self.ways.iter().all(Way::is_complete)))?;
+        self.subscriber.has_samples().map_err(failed_debug("has_samples"))?;
+        let greeting = self.publisher.loan_slice(0).map_err(failed("loan"))?;
+        greeting.send().map_err(failed("send"))?;
+        await_that(|| self.subscriber.receive().map(|greeting| greeting.is_some()).map_err(failed("receive")))
     }
+}
+
+fn await_that(holds: impl Fn() -> Result<bool, String>) -> Result<(), String> {
+    let start = Instant::now();
+    while !holds()? {
+        if start.elapsed() > MEETING_TIME {
+            return Err(format!("iceoryx2: the other side did not come within {MEETING_TIME:?}"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 impl Way {
