@@ -148,6 +148,8 @@ impl ChannelSender {
     ) -> Result<()> {
         let link = Arc::clone(&self.link);
         let desk = link.desks.outgoing();
+        // What was told of an earlier wait.
+        desk.deadlock.store(0, Ordering::SeqCst);
         let mut suspected = false;
         let result = loop {
             let kept = self.ring.kept_bytes();

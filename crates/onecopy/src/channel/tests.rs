@@ -165,10 +165,13 @@ fn two_long_sends_at_once_are_an_error_on_both_sides_and_lose_nothing() {
 fn two_long_sends_through_the_ring_are_kept_as_far_as_they_began_and_then_refused() {
     let (mut one, mut other) = pair_with(&Policy::same_user().separate());
     let big = vec![5; 2 << 20];
+    // One whose send was refused waits no more, and may receive: only while both wait neither can go on.
+    let both_have_begun = std::sync::Barrier::new(2);
     std::thread::scope(|scope| {
         let both = [&mut one, &mut other].map(|side| {
             scope.spawn(|| {
                 side.send(&big).unwrap();
+                both_have_begun.wait();
                 let error = side.send(&big).unwrap_err();
                 assert!(matches!(error, Error::WouldDeadlock { .. }), "{error}");
                 side
