@@ -295,7 +295,7 @@ fn kill_round(reader: &mut MessageReader, pipe: &PipeWriter, round: u32) -> u32 
                 }
             }
             Ok(None) => panic!("the end, though this process has the pipe open"),
-            Err(error) if error.is_out_of_time() && is_settled => break,
+            Err(error) if error.is_out_of_time() && is_settled && reader.unfinished_messages() == 0 => break,
             Err(error) if error.is_out_of_time() => {}
             Err(error) => {
                 assert!(error.is_peer_gone() && error.to_string().contains("of 1048576 bytes"), "{error}");
