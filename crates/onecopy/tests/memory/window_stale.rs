@@ -1,6 +1,8 @@
 //! Windows that are not open any more: always an error for which `is_peer_gone` holds, and never wrong bytes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use onecopy::memory::remote::RemoteProcess;
@@ -220,15 +222,15 @@ fn give_numbers_again(test: &str) {
             peer.say("fork");
             peer.line("@forked");
         }
-        let reader = std::thread::spawn(move || {
-            let mut buffer = vec![0; BIG];
-            read_until_gone(&window, &content(BIG, 1), &mut buffer);
-            window
+        let window = Arc::new(window);
+        let stop = Arc::new(AtomicBool::new(false));
+        let reader = std::thread::spawn({
+            let (window, stop) = (Arc::clone(&window), Arc::clone(&stop));
+            move || read_across_the_end(&window, &content(BIG, 1), &stop)
         });
         std::thread::sleep(Duration::from_micros(moment_us(round) as u64));
         peer.kill();
-        // A thread takes a number too: none is made from here on.
-        let window = reader.join().unwrap();
+        // A thread takes a number too: none is made from here on. The reader reads on while the number is given again.
         std::fs::write("/proc/sys/kernel/ns_last_pid", (token.pid() - 1).to_string()).unwrap();
         let mut successor = None;
         let number = if copied {
@@ -241,10 +243,29 @@ fn give_numbers_again(test: &str) {
         };
         assert_eq!(number, token.pid(), "the number was not given again");
         check_successor(&window, &token, copied, &mut buffer);
+        stop.store(true, Ordering::Relaxed);
+        reader.join().unwrap();
         if copied {
             end(number);
         }
     }
+}
+
+/// Reads the whole window again and again until told to stop, whoever has the number of its owner by then. Each read that succeeds
+/// must be right, and none succeeds after one that did not.
+fn read_across_the_end(window: &RemoteWindow, expected: &[u8], stop: &AtomicBool) {
+    let mut buffer = vec![0; BIG];
+    let mut is_gone = false;
+    while !(is_gone && stop.load(Ordering::Relaxed)) {
+        match window.get(0, &mut buffer) {
+            Ok(()) => assert!(!is_gone && buffer == expected, "a read that succeeded brought wrong bytes"),
+            Err(error) => {
+                assert!(error.is_peer_gone(), "{error}");
+                is_gone = true;
+            }
+        }
+    }
+    assert_gone(window.get(0, &mut buffer), "");
 }
 
 /// The process that has the number now: a copy of the owner, or one with other bytes at the same addresses.
