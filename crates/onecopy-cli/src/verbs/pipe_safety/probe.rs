@@ -56,7 +56,9 @@ pub(super) fn run(state: State, full: bool) -> Result<Probe, Failure> {
         (false, State::LongNonblocking) => SOME_ROOM_BYTES.min(capacity),
         (false, _) => capacity,
     };
-    fill(&mut writer, capacity - room)?;
+    // O_NONBLOCK would stay on the descriptor, and a write that may wait would go in part as soon as somebody reads.
+    let deadline = if state.is_nonblocking() { Deadline::Now } else { Deadline::Never };
+    fill(&mut writer, capacity - room, deadline)?;
     if !full && bytes > capacity && !state.is_nonblocking() {
         // A user with too many pipes gets some of a single page: there a long write always waits.
         writer.set_capacity_bytes(bytes)?;
@@ -65,7 +67,6 @@ pub(super) fn run(state: State, full: bool) -> Result<Probe, Failure> {
     if full && !state.is_nonblocking() {
         return waiting(&mut reader, writer, bytes, before);
     }
-    let deadline = if state.is_nonblocking() { Deadline::Now } else { Deadline::Never };
     let written = match writer.write_once_by(&vec![b'x'; bytes], deadline) {
         Ok(written) => Some(count(written, bytes)),
         Err(Error::WouldBlock { .. }) => None,
@@ -84,16 +85,19 @@ fn waiting(reader: &mut PipeReader, mut writer: PipeWriter, bytes: usize, before
     let mut rest = before as usize + bytes;
     let mut buffer = vec![0; PIPE_BUF];
     while rest > 0 {
-        rest -= reader.read_by(&mut buffer, Deadline::after(Duration::from_secs(10)))?;
+        match reader.read_by(&mut buffer, Deadline::after(Duration::from_secs(10)))? {
+            0 => break,
+            count => rest -= count,
+        }
     }
     let written = write.join().map_err(|_| Failure::failed("the thread of a write has failed"))??;
     Ok(Probe { bytes, written: Some(count(written, bytes)), waited, left_bytes })
 }
 
 /// Puts `bytes` bytes, whole pages, into the pipe.
-fn fill(writer: &mut PipeWriter, bytes: usize) -> Result<(), Failure> {
+fn fill(writer: &mut PipeWriter, bytes: usize, deadline: Deadline) -> Result<(), Failure> {
     for _ in 0..bytes / PIPE_BUF {
-        writer.write_atomic_by(&[b'.'; PIPE_BUF], Deadline::Now)?;
+        writer.write_atomic_by(&[b'.'; PIPE_BUF], deadline)?;
     }
     Ok(())
 }
@@ -102,5 +106,18 @@ fn count(written: Written, bytes: usize) -> usize {
     match written {
         Written::Whole => bytes,
         Written::Part { written_bytes, .. } => written_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_may_wait_goes_whole_however_fast_the_reader_is() {
+        for _ in 0..20 {
+            let probe = run(State::LongBlocking, true).unwrap();
+            assert_eq!((probe.waited, probe.written), (true, Some(4 * PIPE_BUF)));
+        }
     }
 }
