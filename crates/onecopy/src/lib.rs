@@ -34,6 +34,7 @@ mod process;
 mod stash;
 pub mod stream;
 mod suggest;
+pub mod sync;
 mod sys;
 mod tally;
 mod transport;
