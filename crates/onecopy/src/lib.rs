@@ -21,6 +21,7 @@
 compile_error!("onecopy needs 64-bit Linux");
 
 pub mod address;
+mod atomic;
 pub mod channel;
 mod deadline;
 mod error;

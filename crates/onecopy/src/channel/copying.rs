@@ -10,7 +10,6 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -18,6 +17,7 @@ use nix::sys::uio::RemoteIoVec;
 
 use super::desk::{Desk, Offer, Phase, Turn};
 use super::liveness::PeerProcess;
+use crate::atomic::Ordering;
 use crate::memory::buffer::Buffer;
 use crate::memory::nonce::{NONCE_BYTES, Value};
 use crate::memory::remote::RemoteProcess;

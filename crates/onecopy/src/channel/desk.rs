@@ -25,11 +25,13 @@
 //!
 //! A [`Desk`] is atomics alone, for which any value that a peer writes is valid. [`Desks`] keeps its region mapped, and has checked
 //! that it is long enough.
-#![expect(unsafe_code, reason = "sees a region as structures of atomics")]
+#![cfg_attr(not(loom), expect(unsafe_code, reason = "sees a region as structures of atomics"))]
 
+#[cfg(not(loom))]
 use std::mem::offset_of;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::atomic::{AtomicU64, Ordering};
+#[cfg(not(loom))]
 use crate::memory::Region;
 use crate::memory::nonce::Value;
 use crate::memory::wait::Sleepers;
@@ -40,6 +42,7 @@ pub(super) const DESKS_BYTES: usize = 2 * size_of::<Desk>();
 /// A value of [`Desk::waiting`].
 pub(super) const NO_ROOM: u64 = u64::MAX;
 
+#[derive(Default)]
 #[repr(C, align(128))]
 pub(super) struct Desk {
     turn: AtomicU64,
@@ -66,9 +69,11 @@ pub(super) struct Desk {
 }
 
 /// A word that both sides change, on a line of its own.
+#[derive(Default)]
 #[repr(C, align(128))]
 pub(super) struct Line(pub(super) AtomicU64);
 
+#[cfg(not(loom))]
 const _: () = {
     assert!(offset_of!(Desk, claims) == 128 && offset_of!(Desk, finished) == 256);
     assert!(offset_of!(Desk, failed) == 384 && offset_of!(Desk, sleepers) == 512);
@@ -180,6 +185,7 @@ impl Answer {
 }
 
 /// The two desks of a channel.
+#[cfg(not(loom))]
 #[derive(Debug)]
 pub(super) struct Desks {
     region: Region,
@@ -187,6 +193,10 @@ pub(super) struct Desks {
     outgoing: usize,
 }
 
+#[cfg(loom)]
+pub(super) use super::model::Desks;
+
+#[cfg(not(loom))]
 impl Desks {
     /// # Panics
     ///

@@ -17,6 +17,8 @@ mod desk;
 mod link;
 mod liveness;
 mod message;
+#[cfg(loom)]
+mod model;
 mod name;
 mod peer;
 mod policy;

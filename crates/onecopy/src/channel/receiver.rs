@@ -10,6 +10,7 @@ use super::desk::{Answer, Desk, Offer, Phase, Turn};
 use super::link::Link;
 use super::message::{Message, SHORT_BYTES};
 use super::stats::{Path, Stats};
+use crate::atomic::Ordering;
 use crate::memory::buffer::Buffer;
 use crate::memory::remote::READ;
 use crate::memory::ring::{Arrival, DEFAULT_LIMIT_BYTES, INLINE_BYTES, RingReceiver};
@@ -210,7 +211,7 @@ impl ChannelReceiver {
 
     fn refuse(&self, desk: &Desk, turn: Turn, answer: Answer) {
         // Relaxed: the change of the turn publishes it.
-        desk.answer.store(answer.to_bits(), std::sync::atomic::Ordering::Relaxed);
+        desk.answer.store(answer.to_bits(), Ordering::Relaxed);
         self.answer(desk, turn, Phase::Refused);
     }
 

@@ -2,7 +2,6 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::Peer;
@@ -11,6 +10,7 @@ use super::desk::{Answer, Desk, NO_ROOM, Offer, Phase, Turn};
 use super::link::Link;
 use super::message::SHORT_BYTES;
 use super::stats::{Path, Stats};
+use crate::atomic::{AtomicU32, Ordering};
 use crate::memory::ring::RingSender;
 use crate::memory::wait::{Alarm, Wait, wait, wake};
 use crate::{Deadline, Error, Result, Sender, WaitStrategy};

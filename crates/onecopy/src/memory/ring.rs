@@ -60,6 +60,8 @@
 
 mod create;
 mod layout;
+#[cfg(loom)]
+mod model;
 mod receiver;
 mod sender;
 #[cfg(test)]

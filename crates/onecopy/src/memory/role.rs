@@ -10,12 +10,12 @@
 //!
 //! The word `status` counts the owners and says whether the last one has closed; the owner alone writes it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
+use crate::atomic::{AtomicU64, Ordering};
 use crate::process::{Identity, Watch};
 use crate::{Error, Result};
 
 /// Written when somebody attaches, closes or ends; read by whoever waits.
+#[derive(Default)]
 #[repr(C, align(128))]
 pub(super) struct Roles {
     pub(super) sender: Role,
@@ -25,6 +25,7 @@ pub(super) struct Roles {
 }
 
 /// One side.
+#[derive(Default)]
 #[repr(C)]
 pub(super) struct Role {
     /// The [`Identity`](crate::process::Identity) of the process that has it, or 0.

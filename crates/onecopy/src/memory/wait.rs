@@ -21,16 +21,17 @@
 //! [`SLICE`] before looking again, at the peer's process too. A side that has an alarm, a word of its own process that is set and
 //! woken when the peer has exited, sleeps on both words at once (futex_waitv, Linux 5.16), and needs no slices to notice that.
 
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+mod futex;
+
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::thread::futex;
-use rustix::time::{ClockId, clock_gettime};
 
+use crate::atomic::{AtomicU32, Ordering, fence};
 use crate::{Deadline, Error, Result, WaitStrategy};
 
 /// The words that the two sides sleep on.
+#[derive(Default)]
 #[repr(C, align(128))]
 pub(crate) struct Sleepers {
     pub(crate) sender: AtomicU32,
@@ -56,8 +57,7 @@ impl Alarm {
     /// The peer's process has exited.
     pub(crate) fn set(&self) {
         self.0.store(1, Ordering::SeqCst);
-        // The only errors are of a bad address, which cannot occur.
-        let _ = futex::wake(&self.0, futex::Flags::PRIVATE, i32::MAX as u32);
+        futex::wake_own(&self.0);
     }
 
     #[inline]
@@ -162,7 +162,7 @@ fn sleep<W: Wait>(side: &mut W, deadline: Deadline) -> Result<Option<W::Event>> 
     let mut event = side.poll();
     if let Ok(None) = event {
         let deadline = if side.needs_looks() { deadline.at_most(SLICE) } else { deadline };
-        event = match futex_sleep(side.word(), side.alarm(), deadline) {
+        event = match futex::sleep(side.word(), side.alarm(), deadline) {
             // EAGAIN: a word had changed. EINTR: a signal; the caller looks at the clock.
             Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => side.poll(),
             Err(errno) => Err(Error::os("futex", "the word to sleep on", errno)),
@@ -171,34 +171,6 @@ fn sleep<W: Wait>(side: &mut W, deadline: Deadline) -> Result<Option<W::Event>> 
     // Relaxed: a wake-up call for nobody does no harm.
     side.word().store(AWAKE, Ordering::Relaxed);
     event
-}
-
-/// Sleeps until somebody wakes `word` or `alarm`; for at most a slice where the kernel cannot do both.
-fn futex_sleep(word: &AtomicU32, alarm: Option<&Alarm>, deadline: Deadline) -> Result<(), Errno> {
-    if let Some(alarm) = alarm {
-        match sleep_on_both(word, alarm, deadline) {
-            // Linux before 5.16.
-            Err(Errno::NOSYS) => {}
-            result => return result,
-        }
-    }
-    let timeout = deadline.at_most(SLICE).timespec();
-    futex::wait(word, futex::Flags::empty(), ASLEEP, timeout.as_ref())
-}
-
-/// futex_waitv(2) on the word that the peer wakes, while it is [`ASLEEP`], and on the one of this process, while it is 0. It takes
-/// a point of the clock, where futex(2) takes a time.
-fn sleep_on_both(word: &AtomicU32, alarm: &Alarm, deadline: Deadline) -> Result<(), Errno> {
-    let waiter = |word: &AtomicU32, value: u32, flags| {
-        let mut waiter = futex::Wait::new();
-        waiter.val = value.into();
-        waiter.uaddr = futex::WaitPtr::new(word.as_ptr().cast());
-        waiter.flags = futex::WaitFlags::SIZE_U32 | flags;
-        waiter
-    };
-    let waiters = [waiter(word, ASLEEP, futex::WaitFlags::empty()), waiter(&alarm.0, 0, futex::WaitFlags::PRIVATE)];
-    let end = deadline.timespec().map(|left| clock_gettime(ClockId::Monotonic) + left);
-    futex::waitv(&waiters, futex::WaitvFlags::empty(), end.as_ref(), ClockId::Monotonic).map(drop)
 }
 
 fn is_alarmed<W: Wait>(side: &W) -> bool {
@@ -222,7 +194,6 @@ pub(super) fn is_asleep(word: &AtomicU32) -> bool {
 #[cold]
 pub(super) fn wake_sleeper(word: &AtomicU32) {
     if word.swap(AWAKE, Ordering::SeqCst) == ASLEEP {
-        // The only errors are of a bad address, which cannot occur.
-        let _ = futex::wake(word, futex::Flags::empty(), 1);
+        futex::wake(word);
     }
 }

@@ -35,10 +35,11 @@
 //! checked that it is writable and long enough.
 #![expect(unsafe_code, reason = "sees the head of a region as a structure of atomics")]
 
+#[cfg(not(loom))]
 use std::mem::offset_of;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::atomic::{AtomicU64, Ordering, fence};
 use crate::memory::Region;
 use crate::memory::role::Roles;
 use crate::memory::wait::Sleepers;
@@ -47,6 +48,7 @@ use crate::{Error, Result};
 /// The region that two sides need to agree, in bytes.
 pub const CONTROL_BYTES: usize = 4096;
 
+#[derive(Default)]
 #[repr(C, align(128))]
 pub(super) struct Control {
     /// The magic number of the [`Kind`]; 0 in a new region, where 0 is the right begin for all other words too.
@@ -58,6 +60,7 @@ pub(super) struct Control {
     pub(super) writing: Writing,
 }
 
+#[derive(Default)]
 #[repr(C, align(128))]
 pub(super) struct Mail {
     pub(super) turn: AtomicU64,
@@ -69,6 +72,7 @@ pub(super) struct Mail {
 }
 
 /// Where a receiver lets messages be written.
+#[derive(Default)]
 #[repr(C, align(128))]
 pub(super) struct Window {
     pub(super) address: AtomicU64,
@@ -80,6 +84,7 @@ pub(super) struct Window {
 }
 
 /// The window that the sender writes to.
+#[derive(Default)]
 #[repr(C, align(128))]
 pub(super) struct Writing(AtomicU64);
 
@@ -106,6 +111,7 @@ impl Writing {
     }
 }
 
+#[cfg(not(loom))]
 const _: () = {
     assert!(offset_of!(Control, roles) == 128 && offset_of!(Control, mail) == 256);
     assert!(offset_of!(Control, window) == 384 && offset_of!(Control, sleepers) == 512);
@@ -218,7 +224,7 @@ impl Link {
         let mut content = [0; size_of::<Control>()];
         // The region's own copy is an error where the object has become shorter than what is mapped of it.
         region.read_at(0, &mut content)?;
-        std::sync::atomic::fence(Ordering::Acquire);
+        fence(Ordering::Acquire);
         let link = Self(Arc::clone(&region));
         let magic = &link.control().magic;
         match magic.load(Ordering::Acquire) {

@@ -1,11 +1,11 @@
 //! Row 16 as a transport: the receiver reads the sender's memory.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::DEFAULT_LIMIT_BYTES;
 use super::control::{Control, Kind, Phase, Turn};
 use super::side::{News, Part, Side, errno_of};
+use crate::atomic::Ordering;
 use crate::memory::Region;
 use crate::memory::remote::RemoteProcess;
 use crate::memory::role::Status;

@@ -1,13 +1,13 @@
 //! Row 17 as a transport: the sender writes into the receiver's memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 
 use super::DEFAULT_LIMIT_BYTES;
 use super::control::{Control, Kind, Phase, Turn, Writing};
 use super::side::{News, Part, Side};
 use super::window::{MESSAGE_OFFSET, Window};
 
+use crate::atomic::{Ordering, fence};
 use crate::memory::Region;
 use crate::memory::nonce;
 use crate::memory::remote::RemoteProcess;

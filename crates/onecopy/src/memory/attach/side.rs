@@ -1,10 +1,10 @@
 //! What a sender and a receiver by cross-memory attach have in common: their role, their peer, and waiting for it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::control::{Control, Kind, Link};
+use crate::atomic::{AtomicU32, Ordering};
 use crate::memory::Region;
 use crate::memory::remote::RemoteProcess;
 use crate::memory::role::{self, Role, Status};

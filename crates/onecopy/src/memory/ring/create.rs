@@ -12,10 +12,10 @@
 //! the magic number by compare-and-swap, if the rest of the header is zeros as well.
 
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use super::layout::{Header, MAGIC, READY, Ring, SLOTS, Sizes, header_of};
+use crate::atomic::{Ordering, fence};
 use crate::memory::Region;
 use crate::process::{Identity, Watch};
 use crate::{Deadline, Error, Result};

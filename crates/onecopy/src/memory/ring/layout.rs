@@ -14,11 +14,14 @@
 //! through the copies of [`copy`](crate::memory::copy).
 #![expect(unsafe_code, reason = "sees the head of a region as a structure of atomics")]
 
+#[cfg(not(loom))]
 use std::mem::offset_of;
+#[cfg(not(loom))]
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::atomic::{AtomicU64, Ordering};
 use crate::memory::Region;
+#[cfg(not(loom))]
 use crate::memory::copy::{copy_in, copy_out};
 use crate::memory::role::Roles;
 use crate::memory::wait::Sleepers;
@@ -40,14 +43,16 @@ const SMALL_PIECE_BYTES: usize = 4096;
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"onecRi\0\0") | VERSION << 48;
 const VERSION: u64 = 1;
 
-/// How many messages, or pieces of messages, can be under way.
-pub(super) const SLOTS: u64 = 256;
+/// How many messages, or pieces of messages, can be under way. A model has to come round soon.
+pub(super) const SLOTS: u64 = if cfg!(loom) { 2 } else { 256 };
+#[cfg(not(loom))]
 const SLOT_OFFSET: usize = 1024;
 const BULK_OFFSET: usize = 20 * 1024;
 /// Pieces begin at whole cache lines.
 const LINE_BYTES: u64 = 64;
 
 /// Cache lines are fetched in pairs, so words that different sides write stand 128 bytes apart.
+#[derive(Default)]
 #[repr(C, align(128))]
 pub(super) struct Header {
     /// [`MAGIC`], or 0 in a new region.
@@ -65,6 +70,7 @@ pub(super) struct Header {
 }
 
 /// How far one side is. Both count up for ever; what they count wraps in its place.
+#[derive(Default)]
 #[repr(C, align(128))]
 pub(super) struct Progress {
     pub(super) slots: AtomicU64,
@@ -73,6 +79,7 @@ pub(super) struct Progress {
 
 pub(super) const READY: u64 = 1 << 63;
 
+#[cfg(not(loom))]
 const _: () = {
     assert!(size_of::<Header>() <= SLOT_OFFSET && SLOT_OFFSET + SLOTS as usize * size_of::<Slot>() <= BULK_OFFSET);
     assert!(offset_of!(Header, state) == 8 && offset_of!(Header, bulk_bytes) == 16);
@@ -85,6 +92,7 @@ const _: () = {
 };
 
 /// One cache line: a record, and with it either a short message (or a part of one) or where the piece lies.
+#[derive(Default)]
 #[repr(C, align(64))]
 pub(super) struct Slot {
     pub(super) record: AtomicU64,
@@ -242,13 +250,18 @@ impl Sizes {
     }
 }
 
+#[cfg(loom)]
+pub(super) use super::model::Ring;
+
 /// A region that holds a ring.
+#[cfg(not(loom))]
 #[derive(Clone, Debug)]
 pub(super) struct Ring {
     region: Arc<Region>,
     pub(super) sizes: Sizes,
 }
 
+#[cfg(not(loom))]
 impl Ring {
     /// `region` as a ring of these sizes, which were checked against it.
     pub(super) fn new(region: Arc<Region>, sizes: Sizes) -> Self {
@@ -275,14 +288,6 @@ impl Ring {
         let slot = unsafe { self.region.base().add(offset) };
         // SAFETY: within the region; 64 divides the offset; a slot is atomics; lives as long as `self`.
         unsafe { slot.cast::<Slot>().as_ref() }
-    }
-
-    /// The record number `index`, once it is published.
-    #[inline]
-    pub(super) fn record(&self, index: u64) -> Option<Record> {
-        // Acquire pairs with the store in `RingSender::publish`: the slot's words and the bulk are seen as they were then.
-        let record = Record::from_bits(self.slot(index).record.load(Ordering::Acquire));
-        record.is_number(index).then_some(record)
     }
 
     /// Copies `bytes` into the bulk at `position`. They do not cross its end.
@@ -312,6 +317,16 @@ impl Ring {
         assert!(len as u64 <= self.sizes.bulk_bytes - offset, "a piece crosses the end of the bulk");
         // SAFETY: `BULK_OFFSET + bulk_bytes` lies within the region, checked in `new`, and `offset` is less.
         unsafe { self.region.base().add(BULK_OFFSET + offset as usize) }.as_ptr()
+    }
+}
+
+impl Ring {
+    /// The record number `index`, once it is published.
+    #[inline]
+    pub(super) fn record(&self, index: u64) -> Option<Record> {
+        // Acquire pairs with the store in `RingSender::publish`: the slot's words and the bulk are seen as they were then.
+        let record = Record::from_bits(self.slot(index).record.load(Ordering::Acquire));
+        record.is_number(index).then_some(record)
     }
 }
 

@@ -1,13 +1,13 @@
 //! The receiving side.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use super::create;
 use super::layout::{
     BULK, FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, OFFER, Record, Ring, SLOTS, Sizes,
     whole_lines,
 };
+use crate::atomic::{AtomicU32, Ordering, fence};
 use crate::memory::Region;
 use crate::memory::role::{self, Status};
 use crate::memory::wait::{Alarm, Wait, is_asleep, wait, wake, wake_sleeper};
@@ -99,6 +99,11 @@ impl RingReceiver {
         let own = Identity::current().map_err(|error| Error::os("open", "/proc/self/stat", error))?;
         let mut watch = Watch::new(own);
         let ring = create::open(region, &mut watch, deadline)?;
+        Self::of(ring, watch)
+    }
+
+    /// Becomes the receiver of a ring that is laid out.
+    pub(super) fn of(ring: Ring, mut watch: Watch) -> Result<Self> {
         let header = ring.header();
         let generation = role::claim(&header.roles.receiver, "receiver", ring.object(), &mut watch)?;
         let (slots, bulk) =

@@ -1,12 +1,12 @@
 //! The sending side.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use super::layout::{
     BULK, FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, OFFER, Record, Ring, SLOTS, whole_lines,
 };
 use super::{create, layout};
+use crate::atomic::{AtomicU32, Ordering, fence};
 use crate::memory::Region;
 use crate::memory::role::{self, Status};
 use crate::memory::wait::{Alarm, Wait, wait, wake};
@@ -62,6 +62,11 @@ impl RingSender {
         let own = Identity::current().map_err(|error| Error::os("open", "/proc/self/stat", error))?;
         let mut watch = Watch::new(own);
         let ring = create::open(region, &mut watch, deadline)?;
+        Self::of(ring, watch)
+    }
+
+    /// Becomes the sender of a ring that is laid out.
+    pub(super) fn of(ring: Ring, mut watch: Watch) -> Result<Self> {
         let roles = &ring.header().roles;
         let generation = role::claim(&roles.sender, "sender", ring.object(), &mut watch)?;
         let receiver = Status::load(&roles.receiver);

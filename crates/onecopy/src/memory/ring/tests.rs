@@ -1,10 +1,10 @@
 //! What a successor finds after a side was killed between two stores.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::layout::header_of;
 use super::{PIECE_BYTES, RING_BYTES, RingReceiver, RingSender};
+use crate::atomic::Ordering;
 use crate::memory::Region;
 use crate::memory::anonymous::AnonymousMapping;
 use crate::{Deadline, Receiver, Sender};
