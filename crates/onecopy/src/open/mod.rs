@@ -9,11 +9,13 @@
 mod channel;
 mod descriptor;
 mod memory;
+mod sync;
 
 use std::fmt;
 
 pub use channel::channel;
 pub use memory::{open_region, open_region_read_only};
+pub use sync::{BoxedLock, open_lock};
 
 use crate::address::FilePath;
 use crate::message::posix_mq::{Access, PosixQueue, QueueAttributes};

@@ -4,9 +4,9 @@
 //! notified ([`Notify`]) and waited for ([`Wait`]). Each mechanism has a type of its own with all that is special to it
 //! (undo, ranges, several operations at once, the repair of what a dead owner left), in a module named after it.
 
-#[cfg(doc)]
-use crate::Error;
-use crate::{Deadline, Result};
+pub mod file_lock;
+
+use crate::{Deadline, Error, Result};
 
 /// Whether others may hold a lock meanwhile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -151,4 +151,14 @@ impl<W: Wait + ?Sized> Wait for Box<W> {
     fn object(&self) -> &str {
         (**self).object()
     }
+}
+
+/// What [`Lock::acquire_by`] reports when its value holds the lock.
+fn held_already(object: &str) -> Error {
+    Error::Invalid { object: object.into(), reason: "is held by this value already: release it first".into() }
+}
+
+/// What [`Lock::release`] reports when its value does not hold the lock.
+fn not_held(object: &str) -> Error {
+    Error::Invalid { object: object.into(), reason: "is not held by this value".into() }
 }

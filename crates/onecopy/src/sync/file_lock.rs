@@ -1,0 +1,263 @@
+//! Row 24, the file lock: [flock(2)](https://man7.org/linux/man-pages/man2/flock.2.html).
+//!
+//! A whole file is locked, shared or exclusively, by an open file description. [`FileLock`] and flock(1) exclude each other,
+//! as do all programs that call flock(2) on the file. The lock is advice: it stops nobody who does not ask.
+//!
+//! **When its holder dies**, however it dies, the kernel releases the lock with the last descriptor of the description. A child
+//! that inherited the descriptor ([`AsFd`](std::os::fd::AsFd); it is closed on exec unless the caller changes that) holds the lock too: it keeps it
+//! after its parent's death, and can release it for both. A waiter that dies leaves nothing.
+//!
+//! **Whoever may open the file**, for reading or for writing, can lock it exclusively and keep it: give it a mode that lets in
+//! only whom you trust with that, and wait by a deadline. Whoever may write its directory can remove the file. A lock on a
+//! removed file excludes nobody, so a [`FileLock`] that was opened by its path looks, each time it has acquired the lock, whether
+//! the path still names the same file, and goes on with the new one if not. flock(1) does not look: do not remove lock files
+//! that it uses.
+//!
+//! flock(2) has no timeout: with [`Deadline::Never`] a call waits in the kernel, with an instant this library tries and sleeps
+//! between tries, at first 1 ms, at last 10 ms, so those who wait in the kernel are served first. On local file systems file
+//! locks and record locks do not see each other; on NFS a file lock is a record lock, and an exclusive one needs a descriptor
+//! that is open for writing.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode as Permissions, OFlags, fchmod, flock, fstat, open, stat};
+use rustix::io::Errno;
+
+use super::{Acquired, Lock, Mode, held_already, not_held};
+use crate::address::path_text;
+use crate::io::mode::permissions;
+use crate::io::wait::Backoff;
+use crate::{Deadline, Error, Result};
+
+/// Without O_NONBLOCK a FIFO would wait for its other end here, and with O_CLOEXEC no child holds the lock by accident.
+const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NOCTTY).union(OFlags::NONBLOCK);
+
+/// How often a file is looked for that others make and remove meanwhile. One that neither is there nor can be made, ever, is
+/// a symbolic link without a target.
+const TRIES: usize = 100;
+
+/// A lock on a file. Each value has an open file description of its own, so two in one process exclude each other.
+///
+/// ```
+/// use onecopy::Deadline;
+/// use onecopy::sync::file_lock::FileLock;
+/// use onecopy::sync::{Lock as _, Mode};
+///
+/// let path = std::env::temp_dir().join(format!("onecopy-doc-{}.lock", std::process::id()));
+/// let mut ours = FileLock::open_or_create(&path, 0o600)?;
+/// let mut theirs = FileLock::open(&path)?; // in another process
+/// let guard = ours.guard_by(Mode::Exclusive, Deadline::Never)?;
+/// assert!(theirs.acquire_by(Mode::Shared, Deadline::Now).unwrap_err().is_out_of_time());
+/// drop(guard);
+/// let _ = theirs.acquire_by(Mode::Shared, Deadline::Now)?;
+/// std::fs::remove_file(&path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct FileLock {
+    fd: OwnedFd,
+    object: String,
+    held: Option<Mode>,
+    source: Option<Source>,
+}
+
+/// Where the file was found, to find it again.
+#[derive(Debug)]
+struct Source {
+    /// Absolute, unless the working directory cannot be told.
+    path: PathBuf,
+    /// The permissions with which a missing file is made; `None` is an error then.
+    create: Option<Permissions>,
+}
+
+impl FileLock {
+    /// Opens a file or a directory that exists.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT when it is missing; EACCES when this user may neither read nor write it.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::at(path.as_ref(), None)
+    }
+
+    /// Opens a file, which is created empty when it is missing, with exactly the permissions `mode`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`FileLock::open`]; ENOENT and EACCES for its directory; [`Error::Invalid`] for a mode beyond 0777.
+    pub fn open_or_create(path: impl AsRef<Path>, mode: u32) -> Result<Self> {
+        let path = path.as_ref();
+        Self::at(path, Some(permissions(mode, &object_of(path))?))
+    }
+
+    /// Takes over a descriptor, such as one that this process inherited: what its description holds is acquired at once, and
+    /// released for all who share it. `object` is what errors call it.
+    #[must_use]
+    pub fn from_fd(fd: OwnedFd, object: impl Into<String>) -> Self {
+        Self { fd, object: object.into(), held: None, source: None }
+    }
+
+    fn at(path: &Path, create: Option<Permissions>) -> Result<Self> {
+        let object = object_of(path);
+        let source = Source { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()), create };
+        Ok(Self { fd: source.open(&object)?, object, held: None, source: Some(source) })
+    }
+
+    /// In which mode this value holds the lock. A process that shares the description may have changed that.
+    #[must_use]
+    pub fn held(&self) -> Option<Mode> {
+        self.held
+    }
+
+    /// Turns the lock that is held into one of another mode, waiting until `deadline`.
+    ///
+    /// That is not atomic, in either direction: the kernel gives the old lock up before it asks for the new one. Another
+    /// process may hold the file in between, so what was read before must be read again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when nothing is held; [`Error::WouldBlock`] and [`Error::TimedOut`] when somebody else holds it: then
+    /// the old lock is lost too, and [`FileLock::held`] is `None`.
+    pub fn convert_by(&mut self, mode: Mode, deadline: Deadline) -> Result<()> {
+        match self.held {
+            None => return Err(not_held(&self.object)),
+            Some(held) if held == mode => return Ok(()),
+            Some(_) => self.held = None,
+        }
+        self.lock(mode, deadline).inspect_err(|_| {
+            // A call that fails for want of memory leaves the old lock, one that would wait does not: make it the same.
+            let _ = flock(&self.fd, FlockOperation::Unlock);
+        })?;
+        self.held = Some(mode);
+        Ok(())
+    }
+
+    fn lock(&self, mode: Mode, deadline: Deadline) -> Result<()> {
+        let operation = match (mode, deadline) {
+            (Mode::Shared, Deadline::Never) => FlockOperation::LockShared,
+            (Mode::Exclusive, Deadline::Never) => FlockOperation::LockExclusive,
+            (Mode::Shared, _) => FlockOperation::NonBlockingLockShared,
+            (Mode::Exclusive, _) => FlockOperation::NonBlockingLockExclusive,
+        };
+        let mut backoff = Backoff::new();
+        loop {
+            match flock(&self.fd, operation) {
+                Ok(()) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => backoff.pause(deadline, "lock", &self.object)?,
+                Err(errno) => return Err(self.error(errno)),
+            }
+        }
+    }
+
+    /// Whether the path still names the file that is open. Where that cannot be told it counts as the same.
+    fn is_in_place(&self) -> Result<bool> {
+        let Some(source) = &self.source else { return Ok(true) };
+        let open = fstat(&self.fd).map_err(|errno| Error::os("fstat", &self.object, errno))?;
+        Ok(match stat(&source.path) {
+            Ok(named) => (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino),
+            Err(Errno::NOENT) => false,
+            Err(_) => true,
+        })
+    }
+
+    fn open_again(&mut self) -> Result<()> {
+        if let Some(source) = &self.source {
+            self.fd = source.open(&self.object)?;
+        }
+        Ok(())
+    }
+
+    fn error(&self, errno: Errno) -> Error {
+        let error = Error::os("flock", &self.object, errno);
+        match errno {
+            Errno::BADF => {
+                error.with_remedy("on this file system an exclusive lock needs a file that is open for writing")
+            }
+            Errno::NOLCK => error.with_remedy("the kernel has no memory for another lock"),
+            _ => error,
+        }
+    }
+}
+
+impl Source {
+    fn open(&self, object: &str) -> Result<OwnedFd> {
+        for _ in 0..TRIES {
+            match (open_existing(&self.path), self.create) {
+                (Err(Errno::NOENT), Some(mode)) => match create_new(&self.path, mode) {
+                    // Another process was faster.
+                    Err(Errno::EXIST) => {}
+                    result => return result.map_err(|errno| opening_error(object, errno)),
+                },
+                (result, _) => return result.map_err(|errno| opening_error(object, errno)),
+            }
+        }
+        Err(Error::os("open", object, Errno::EXIST).with_remedy("it is a symbolic link that leads nowhere"))
+    }
+}
+
+fn open_existing(path: &Path) -> Result<OwnedFd, Errno> {
+    match open(path, FLAGS, Permissions::empty()) {
+        // A right to write is as good.
+        Err(Errno::ACCESS) => open(path, FLAGS | OFlags::WRONLY, Permissions::empty()).map_err(|_| Errno::ACCESS),
+        result => result,
+    }
+}
+
+fn create_new(path: &Path, mode: Permissions) -> Result<OwnedFd, Errno> {
+    let fd = open(path, FLAGS | OFlags::CREATE | OFlags::EXCL, mode)?;
+    // The umask has been taken off.
+    fchmod(&fd, mode)?;
+    Ok(fd)
+}
+
+fn opening_error(object: &str, errno: Errno) -> Error {
+    let error = Error::os("open", object, errno);
+    if errno == Errno::NOENT { error.with_remedy("there is no such file: create it first") } else { error }
+}
+
+fn object_of(path: &Path) -> String {
+    format!("flock:{}", path_text(path))
+}
+
+impl Lock for FileLock {
+    fn acquire_by(&mut self, mode: Mode, deadline: Deadline) -> Result<Acquired> {
+        if self.held.is_some() {
+            return Err(held_already(&self.object));
+        }
+        let mut tries = 0;
+        loop {
+            self.lock(mode, deadline)?;
+            if self.is_in_place()? {
+                self.held = Some(mode);
+                return Ok(Acquired::Clean);
+            }
+            // The file was removed while we waited: the old descriptor goes, and the lock on it.
+            self.open_again()?;
+            tries += 1;
+            if tries > 1 && deadline.has_passed() {
+                return Err(Error::out_of_time("lock", &self.object, deadline));
+            }
+        }
+    }
+
+    /// Releases the lock for all who share the description. Dropping the value only closes its descriptor, so that a child
+    /// which inherited it keeps the lock.
+    fn release(&mut self) -> Result<()> {
+        if self.held.take().is_none() {
+            return Err(not_held(&self.object));
+        }
+        flock(&self.fd, FlockOperation::Unlock).map_err(|errno| self.error(errno))
+    }
+
+    fn object(&self) -> &str {
+        &self.object
+    }
+}
+
+impl AsFd for FileLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

@@ -1,0 +1,7 @@
+//! Locks and what wakes, between real processes.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod death;
+mod file_lock;
