@@ -15,7 +15,7 @@ use std::fmt;
 
 pub use channel::channel;
 pub use memory::{open_region, open_region_read_only};
-pub use sync::{BoxedLock, open_lock};
+pub use sync::{BoxedLock, BoxedNotify, BoxedWait, open_lock, open_notify, open_wait};
 
 use crate::address::FilePath;
 use crate::message::posix_mq::{Access, PosixQueue, QueueAttributes};

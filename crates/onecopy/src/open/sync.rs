@@ -1,15 +1,39 @@
 //! Locks and what wakes, by address.
 
 use super::OpenOptions;
-use crate::sync::Lock;
 use crate::sync::file_lock::FileLock;
-use crate::{Address, Error, Result};
+use crate::sync::named_semaphore::NamedSemaphore;
+use crate::sync::{Lock, Notify, Wait};
+use crate::{Address, Error, PosixName, Result};
 
 /// A lock of whichever mechanism.
 pub type BoxedLock = Box<dyn Lock + Send>;
+/// What notifies, by whichever mechanism.
+pub type BoxedNotify = Box<dyn Notify + Send>;
+/// What waits, by whichever mechanism.
+pub type BoxedWait = Box<dyn Wait + Send>;
+
+/// The value of a semaphore that is made to be held by one at a time.
+const FREE: u16 = 1;
+/// The value of one that is made to be waited for.
+const NOT_POSTED: u16 = 0;
 
 /// Opens the lock that `address` names. Where the options say so, what is missing is created: a file, or a semaphore of the
 /// value 1, so that one holds it at a time.
+///
+/// ```
+/// use onecopy::open::{OpenOptions, open_lock};
+/// use onecopy::sync::{Lock as _, Mode};
+/// use onecopy::{Address, Deadline};
+///
+/// let path = std::env::temp_dir().join(format!("onecopy-doc-{}.open-lock", std::process::id()));
+/// let address: Address = format!("flock:{}", path.display()).parse()?;
+/// let mut lock = open_lock(&address, &OpenOptions::default())?;
+/// let guard = lock.guard_by(Mode::Exclusive, Deadline::Now)?;
+/// # drop(guard);
+/// # std::fs::remove_file(&path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 ///
@@ -18,6 +42,44 @@ pub fn open_lock(address: &Address, options: &OpenOptions) -> Result<BoxedLock> 
     match address {
         Address::FileLock(path) if options.create => Ok(Box::new(FileLock::open_or_create(path, options.mode)?)),
         Address::FileLock(path) => Ok(Box::new(FileLock::open(path)?)),
-        _ => Err(Error::Invalid { object: address.to_string(), reason: "is no lock".into() }),
+        Address::NamedSemaphore(name) => Ok(Box::new(named_semaphore(name, FREE, options)?)),
+        _ => Err(unfit(address, "is no lock")),
     }
+}
+
+/// Opens what `address` names to notify those who wait for it. Where the options say so, a missing semaphore is created with
+/// the value 0.
+///
+/// # Errors
+///
+/// [`Error::Invalid`] when nobody can wait for it; what the open of its mechanism reports.
+pub fn open_notify(address: &Address, options: &OpenOptions) -> Result<BoxedNotify> {
+    match address {
+        Address::NamedSemaphore(name) => Ok(Box::new(named_semaphore(name, NOT_POSTED, options)?)),
+        _ => Err(unfit(address, "wakes nobody")),
+    }
+}
+
+/// Opens what `address` names to wait for it. Where the options say so, a missing semaphore is created with the value 0.
+///
+/// # Errors
+///
+/// [`Error::Invalid`] when it cannot be waited for; what the open of its mechanism reports.
+pub fn open_wait(address: &Address, options: &OpenOptions) -> Result<BoxedWait> {
+    match address {
+        Address::NamedSemaphore(name) => Ok(Box::new(named_semaphore(name, NOT_POSTED, options)?)),
+        _ => Err(unfit(address, "cannot be waited for")),
+    }
+}
+
+fn named_semaphore(name: &PosixName, value: u16, options: &OpenOptions) -> Result<NamedSemaphore> {
+    if options.create {
+        NamedSemaphore::open_or_create(name, value.into(), options.mode)
+    } else {
+        NamedSemaphore::open(name)
+    }
+}
+
+fn unfit(address: &Address, reason: &str) -> Error {
+    Error::Invalid { object: address.to_string(), reason: reason.into() }
 }

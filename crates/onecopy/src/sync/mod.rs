@@ -5,6 +5,7 @@
 //! (undo, ranges, several operations at once, the repair of what a dead owner left), in a module named after it.
 
 pub mod file_lock;
+pub mod named_semaphore;
 
 use crate::{Deadline, Error, Result};
 
@@ -161,4 +162,9 @@ fn held_already(object: &str) -> Error {
 /// What [`Lock::release`] reports when its value does not hold the lock.
 fn not_held(object: &str) -> Error {
     Error::Invalid { object: object.into(), reason: "is not held by this value".into() }
+}
+
+/// What [`Lock::acquire_by`] reports for [`Mode::Shared`] where there is no such thing.
+fn no_shared_mode(object: &str) -> Error {
+    Error::Unsupported { object: object.into(), reason: "one holds it at a time: it has no shared mode".into() }
 }

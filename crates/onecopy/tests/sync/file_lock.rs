@@ -157,7 +157,7 @@ fn a_lock_on_a_removed_file_excludes_nobody_so_the_new_file_is_locked() {
     assert!(is_taken(&mut new, Mode::Shared));
     fs::remove_file(&path).unwrap();
     let error = strict.acquire_by(Mode::Shared, Deadline::Now).unwrap_err();
-    assert_eq!(error.raw_os_error(), Some(2), "{error}");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
     waiter.release().unwrap();
     let _ = new.acquire_by(Mode::Shared, Deadline::Now).unwrap();
     assert!(path.exists(), "made anew");
@@ -167,7 +167,7 @@ fn a_lock_on_a_removed_file_excludes_nobody_so_the_new_file_is_locked() {
 fn what_cannot_be_opened_is_an_error_and_what_can_be_is_locked() {
     let scratch = Scratch::new();
     let error = FileLock::open(scratch.path("none")).unwrap_err();
-    assert_eq!(error.raw_os_error(), Some(2), "{error}");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
     assert!(FileLock::open_or_create(scratch.path("no/directory"), 0o600).is_err());
     let error = FileLock::open_or_create(scratch.path("lock"), 0o4600).unwrap_err();
     assert!(matches!(error, Error::Invalid { .. }), "{error}");

@@ -5,3 +5,4 @@ mod support;
 
 mod death;
 mod file_lock;
+mod named_semaphore;

@@ -1,0 +1,286 @@
+//! Row 18, the POSIX named semaphore: [sem_overview(7)](https://man7.org/linux/man-pages/man7/sem_overview.7.html), sem_open(3).
+//!
+//! A counter with a name, the one of the C library: every program that calls sem_open with the same name, in any language, has
+//! the same semaphore. With glibc it is the file `/dev/shm/sem.NAME`; musl lays it out differently, so programs of the two
+//! cannot share one. It stays until it is unlinked or the machine goes down.
+//!
+//! **It has no owner.** Used as a lock, it stays taken when its holder is killed, and nobody is told; [`NamedSemaphore::post`]
+//! once more repairs it. A waiter that is killed leaves the value right, but may have been the one that a post woke: the C
+//! library's own sem_wait can then sleep beside a value above 0 until the next post. A wait of this library looks again every
+//! second, so it goes on.
+//!
+//! **Whoever may write it** can post without end, take what others posted, put any value into it, and shorten its file, upon
+//! which the next operation of any process on it raises SIGBUS. Give it a mode that lets in only whom you trust with that.
+//!
+//! Deadlines are of the monotonic clock where the C library can (sem_clockwait, glibc 2.30); elsewhere a change of the wall
+//! clock can make a wait up to a second longer.
+
+use std::ffi::{CString, OsStr};
+use std::fs::{self, Permissions};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::{Acquired, Lock, Mode, Notify, Wait, held_already, no_shared_mode, not_held};
+use crate::io::mode::permissions;
+use crate::sys::posix_sem::{self, Named, VALUE_MAX};
+use crate::{Deadline, Error, PosixName, Result};
+
+/// The longest name, in bytes after the slash: NAME_MAX less the `sem.` of its file.
+const NAME_BYTES: usize = 251;
+/// How long a wait sleeps before it looks whether a wake-up went to a process that died of it.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A POSIX named semaphore.
+///
+/// ```
+/// use onecopy::sync::named_semaphore::NamedSemaphore;
+/// use onecopy::{Deadline, PosixName};
+///
+/// let name = PosixName::new(format!("/onecopy-doc-{}", std::process::id()))?;
+/// let ours = NamedSemaphore::create(&name, 0, 0o600)?;
+/// let theirs = NamedSemaphore::open(&name)?; // in another process
+/// NamedSemaphore::unlink(&name)?;
+/// theirs.post()?;
+/// ours.wait_by(Deadline::Never)?;
+/// assert_eq!(theirs.value()?, 0);
+/// # Ok::<(), onecopy::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct NamedSemaphore {
+    semaphore: Named,
+    object: String,
+    /// Whether [`Lock`] has taken one.
+    held: bool,
+}
+
+impl NamedSemaphore {
+    /// Creates a semaphore that must not exist yet. It appears under its name with its value. The umask is taken off `mode`
+    /// for a moment, until its creator puts it back.
+    ///
+    /// # Errors
+    ///
+    /// EEXIST when the name is taken; [`Error::Invalid`] for a value above 2147483647, a name longer than 251 bytes after the
+    /// slash and a mode beyond 0777; ENOSPC when `/dev/shm` is full.
+    pub fn create(name: &PosixName, value: u32, mode: u32) -> Result<Self> {
+        let (object, c_name) = checked(name)?;
+        if value > VALUE_MAX {
+            let reason = format!("the value {value} is above the highest, which is {VALUE_MAX}");
+            return Err(Error::Invalid { object, reason });
+        }
+        let mode = permissions(mode, &object)?.bits();
+        let semaphore = Named::create(&c_name, mode, value).map_err(|errno| opening_error(&object, errno))?;
+        fs::set_permissions(file(name), Permissions::from_mode(mode)).map_err(|error| {
+            let _ = posix_sem::unlink(&c_name);
+            Error::os("chmod", &object, error)
+        })?;
+        Ok(Self { semaphore, object, held: false })
+    }
+
+    /// Opens a semaphore that exists, for which one must be allowed to read and write it.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT when there is none; EACCES; [`Error::Corrupt`] when its file is too short for one; [`Error::Invalid`] for a name
+    /// longer than 251 bytes after the slash.
+    pub fn open(name: &PosixName) -> Result<Self> {
+        let (object, c_name) = checked(name)?;
+        check_length(name, &object)?;
+        let semaphore = Named::open(&c_name).map_err(|errno| opening_error(&object, errno))?;
+        Ok(Self { semaphore, object, held: false })
+    }
+
+    /// Opens the semaphore if it exists, whatever its value, and creates it with `value` and `mode` otherwise. Any number of
+    /// processes may do so at once; all get the same one.
+    ///
+    /// # Errors
+    ///
+    /// As [`NamedSemaphore::create`] and [`NamedSemaphore::open`].
+    pub fn open_or_create(name: &PosixName, value: u32, mode: u32) -> Result<Self> {
+        loop {
+            // Between the two calls another process may unlink it or create it: then the turn starts again.
+            match Self::open(name) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                result => return result,
+            }
+            match Self::create(name, value, mode) {
+                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Removes the name. Who has the semaphore open goes on with it; it is gone when the last of them is.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT when there is none; EACCES when it belongs to another user (the directory is sticky).
+    pub fn unlink(name: &PosixName) -> Result<()> {
+        let (object, c_name) = checked(name)?;
+        posix_sem::unlink(&c_name).map_err(|errno| {
+            let error = Error::os("sem_unlink", object, errno);
+            match errno {
+                Errno::NOENT => error.with_remedy("there is no such semaphore"),
+                Errno::ACCESS | Errno::PERM => error.with_remedy("only its owner and root may remove a semaphore"),
+                _ => error,
+            }
+        })
+    }
+
+    /// Adds 1, which lets one waiter through.
+    ///
+    /// # Errors
+    ///
+    /// EOVERFLOW at 2147483647.
+    pub fn post(&self) -> Result<()> {
+        self.semaphore.post().map_err(|errno| {
+            let error = Error::os("sem_post", &self.object, errno);
+            match errno {
+                Errno::OVERFLOW => error.with_remedy(format!("its value is {VALUE_MAX}, the highest")),
+                _ => error,
+            }
+        })
+    }
+
+    /// Takes 1, waiting until `deadline` while the value is 0.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`] and [`Error::TimedOut`], with nothing taken.
+    pub fn wait_by(&self, deadline: Deadline) -> Result<()> {
+        let mut taken = self.semaphore.try_wait();
+        loop {
+            match taken {
+                Ok(()) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN | Errno::TIMEDOUT) if deadline.has_passed() => {
+                    return Err(Error::out_of_time("wait", &self.object, deadline));
+                }
+                Err(Errno::AGAIN | Errno::TIMEDOUT) => {}
+                Err(errno) => return Err(Error::os("sem_wait", &self.object, errno)),
+            }
+            taken = match deadline.at_most(LOOK_AGAIN).remaining() {
+                Some(left) if !left.is_zero() => self.semaphore.wait_for(left),
+                _ => self.semaphore.try_wait(),
+            };
+        }
+    }
+
+    /// The value. Others may change it at any time; 0 while somebody waits.
+    ///
+    /// # Errors
+    ///
+    /// None that the man page knows.
+    pub fn value(&self) -> Result<u32> {
+        let value = self.semaphore.value().map_err(|errno| Error::os("sem_getvalue", &self.object, errno))?;
+        Ok(u32::try_from(value).unwrap_or(0))
+    }
+
+    /// The address of the semaphore.
+    #[must_use]
+    pub fn object(&self) -> &str {
+        &self.object
+    }
+}
+
+/// Used as a lock, the semaphore begins with the value 1. Nothing is told of a holder that died: see the module.
+impl Lock for NamedSemaphore {
+    fn acquire_by(&mut self, mode: Mode, deadline: Deadline) -> Result<Acquired> {
+        match mode {
+            _ if self.held => return Err(held_already(&self.object)),
+            Mode::Shared => return Err(no_shared_mode(&self.object)),
+            Mode::Exclusive => {}
+        }
+        NamedSemaphore::wait_by(self, deadline)?;
+        self.held = true;
+        Ok(Acquired::Clean)
+    }
+
+    fn release(&mut self) -> Result<()> {
+        if !self.held {
+            return Err(not_held(&self.object));
+        }
+        self.post()?;
+        self.held = false;
+        Ok(())
+    }
+
+    fn object(&self) -> &str {
+        &self.object
+    }
+}
+
+impl Notify for NamedSemaphore {
+    /// Posts `count` times, or not at all where that would be too many.
+    fn notify_by(&mut self, count: u32, _deadline: Deadline) -> Result<()> {
+        let value = self.value()?;
+        if count > VALUE_MAX - value.min(VALUE_MAX) {
+            let remedy = format!("its value is {value}, and {count} more would be above {VALUE_MAX}");
+            return Err(Error::os("sem_post", &self.object, Errno::OVERFLOW).with_remedy(remedy));
+        }
+        (0..count).try_for_each(|_| self.post())
+    }
+
+    fn object(&self) -> &str {
+        &self.object
+    }
+}
+
+impl Wait for NamedSemaphore {
+    fn wait_by(&mut self, deadline: Deadline) -> Result<()> {
+        NamedSemaphore::wait_by(self, deadline)
+    }
+
+    fn object(&self) -> &str {
+        &self.object
+    }
+}
+
+/// The address of the semaphore, and its name as the C library takes it.
+fn checked(name: &PosixName) -> Result<(String, CString)> {
+    let object = format!("sem:{name}");
+    let bytes = name.as_bytes().len() - 1;
+    if bytes > NAME_BYTES {
+        let reason = format!("the name has {bytes} bytes after the slash, and a semaphore's may have {NAME_BYTES}");
+        return Err(Error::Invalid { object, reason });
+    }
+    // A checked name holds no NUL.
+    Ok((object, CString::new(name.as_bytes()).unwrap_or_default()))
+}
+
+/// Where the C library keeps it.
+fn file(name: &PosixName) -> PathBuf {
+    let name = name.as_bytes();
+    let name = name.strip_prefix(b"/").unwrap_or(name);
+    let prefix: &[u8] = if cfg!(target_env = "musl") { b"" } else { b"sem." };
+    Path::new("/dev/shm").join(OsStr::from_bytes(&[prefix, name].concat()))
+}
+
+/// A file of this name that no sem_open made would be mapped all the same, and SIGBUS would kill who uses it.
+fn check_length(name: &PosixName, object: &str) -> Result<()> {
+    let wanted = size_of::<libc::sem_t>() as u64;
+    match fs::symlink_metadata(file(name)) {
+        Ok(found) if found.is_file() && found.len() < wanted => Err(Error::Corrupt {
+            object: object.into(),
+            detail: format!("its file has {} bytes, and a semaphore has {wanted}", found.len()),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn opening_error(object: &str, errno: Errno) -> Error {
+    let error = Error::os("sem_open", object, errno);
+    match errno {
+        Errno::EXIST => error.with_remedy("a semaphore of this name exists: open it, or remove it first"),
+        Errno::NOENT => error.with_remedy("there is no such semaphore: create it first"),
+        Errno::ACCESS => error.with_remedy("its mode does not let this user both read and write it, which it takes"),
+        Errno::NOSYS => {
+            let reason = format!("there is no /dev/shm, where semaphores lie: {error}");
+            Error::Unsupported { object: object.into(), reason }
+        }
+        _ => error,
+    }
+}
