@@ -2,7 +2,7 @@
 //!
 //! Each mechanism keeps its real semantics on a type of its own, in a module named after it: [`stream`] for byte
 //! streams, [`message`] for mechanisms that keep message boundaries, [`memory`] for shared memory and cross-memory
-//! attach. What they have in common stands in two traits, [`Sender`] and [`Receiver`], so that a program can change its
+//! attach; [`sync`] for locks and what wakes, [`signal`] for signals. What they have in common stands in two traits, [`Sender`] and [`Receiver`], so that a program can change its
 //! mechanism by changing an [`Address`].
 //!
 //! ```
@@ -32,6 +32,7 @@ pub mod memory;
 pub mod message;
 pub mod open;
 mod process;
+pub mod signal;
 mod stash;
 pub mod stream;
 mod suggest;

@@ -1,6 +1,8 @@
 //! Locks and what wakes, by address.
 
 use super::OpenOptions;
+use crate::address::SignalName;
+use crate::signal::{RealtimeSignal, SignalReceiver, StandardSignal};
 use crate::sync::file_lock::FileLock;
 use crate::sync::named_semaphore::NamedSemaphore;
 use crate::sync::{Lock, Notify, Wait};
@@ -56,6 +58,7 @@ pub fn open_lock(address: &Address, options: &OpenOptions) -> Result<BoxedLock> 
 pub fn open_notify(address: &Address, options: &OpenOptions) -> Result<BoxedNotify> {
     match address {
         Address::NamedSemaphore(name) => Ok(Box::new(named_semaphore(name, NOT_POSTED, options)?)),
+        Address::Signal(name) => signal(address, name),
         _ => Err(unfit(address, "wakes nobody")),
     }
 }
@@ -68,6 +71,7 @@ pub fn open_notify(address: &Address, options: &OpenOptions) -> Result<BoxedNoti
 pub fn open_wait(address: &Address, options: &OpenOptions) -> Result<BoxedWait> {
     match address {
         Address::NamedSemaphore(name) => Ok(Box::new(named_semaphore(name, NOT_POSTED, options)?)),
+        Address::Signal(name) if name.target().is_none() => Ok(Box::new(SignalReceiver::open(name.signals())?)),
         _ => Err(unfit(address, "cannot be waited for")),
     }
 }
@@ -77,6 +81,14 @@ fn named_semaphore(name: &PosixName, value: u16, options: &OpenOptions) -> Resul
         NamedSemaphore::open_or_create(name, value.into(), options.mode)
     } else {
         NamedSemaphore::open(name)
+    }
+}
+
+fn signal(address: &Address, name: &SignalName) -> Result<BoxedNotify> {
+    match (name.target(), name.signals()) {
+        (Some(pid), [number]) if number.is_real_time() => Ok(Box::new(RealtimeSignal::to(pid, *number)?)),
+        (Some(pid), [number]) => Ok(Box::new(StandardSignal::to(pid, *number)?)),
+        _ => Err(unfit(address, "it is for receiving: a signal is sent to a pid, as signal:4711?sig=USR1")),
     }
 }
 

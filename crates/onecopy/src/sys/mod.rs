@@ -7,6 +7,7 @@ pub(crate) mod pidfd_info;
 pub(crate) mod posix_sem;
 pub(crate) mod random;
 pub(crate) mod recvmsg;
+pub(crate) mod signal;
 pub(crate) mod signal_mask;
 pub(crate) mod sigpipe;
 pub(crate) mod socket_options;

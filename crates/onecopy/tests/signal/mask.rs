@@ -1,0 +1,29 @@
+//! A second process whose threads all block all signals, the test harness's too.
+//!
+//! # Safety
+//!
+//! What runs between fork and exec makes two calls that signal-safety(7) allows there, on a set on its own stack.
+#![expect(unsafe_code, reason = "the mask that a child begins with is set between fork and exec")]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+use std::ptr;
+
+/// Has `command` begin with all signals blocked.
+pub(crate) fn block_all(command: &mut Command) {
+    // SAFETY: `set` allocates nothing and takes no lock.
+    unsafe { command.pre_exec(set) };
+}
+
+fn set() -> io::Result<()> {
+    let mut all = MaybeUninit::uninit();
+    // SAFETY: sigfillset initialises the set that it is given.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: `all` is initialised, and the old mask is not asked for.
+    match unsafe { libc::sigprocmask(libc::SIG_SETMASK, all.as_ptr(), ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
