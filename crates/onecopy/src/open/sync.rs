@@ -1,8 +1,9 @@
 //! Locks and what wakes, by address.
 
-use super::OpenOptions;
-use crate::address::SignalName;
+use super::{OpenOptions, descriptor};
+use crate::address::{DescriptorName, SignalName};
 use crate::signal::{RealtimeSignal, SignalReceiver, StandardSignal};
+use crate::sync::eventfd::EventFd;
 use crate::sync::file_lock::FileLock;
 use crate::sync::named_semaphore::NamedSemaphore;
 use crate::sync::{Lock, Notify, Wait};
@@ -58,6 +59,7 @@ pub fn open_lock(address: &Address, options: &OpenOptions) -> Result<BoxedLock> 
 pub fn open_notify(address: &Address, options: &OpenOptions) -> Result<BoxedNotify> {
     match address {
         Address::NamedSemaphore(name) => Ok(Box::new(named_semaphore(name, NOT_POSTED, options)?)),
+        Address::Descriptor(name) => Ok(Box::new(eventfd(*name)?)),
         Address::Signal(name) => signal(address, name),
         _ => Err(unfit(address, "wakes nobody")),
     }
@@ -71,6 +73,7 @@ pub fn open_notify(address: &Address, options: &OpenOptions) -> Result<BoxedNoti
 pub fn open_wait(address: &Address, options: &OpenOptions) -> Result<BoxedWait> {
     match address {
         Address::NamedSemaphore(name) => Ok(Box::new(named_semaphore(name, NOT_POSTED, options)?)),
+        Address::Descriptor(name) => Ok(Box::new(eventfd(*name)?)),
         Address::Signal(name) if name.target().is_none() => Ok(Box::new(SignalReceiver::open(name.signals())?)),
         _ => Err(unfit(address, "cannot be waited for")),
     }
@@ -82,6 +85,11 @@ fn named_semaphore(name: &PosixName, value: u16, options: &OpenOptions) -> Resul
     } else {
         NamedSemaphore::open(name)
     }
+}
+
+fn eventfd(name: DescriptorName) -> Result<EventFd> {
+    let (fd, object) = descriptor::duplicate(name)?;
+    EventFd::from_fd(fd, object)
 }
 
 fn signal(address: &Address, name: &SignalName) -> Result<BoxedNotify> {

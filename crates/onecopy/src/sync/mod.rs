@@ -4,6 +4,7 @@
 //! notified ([`Notify`]) and waited for ([`Wait`]). Each mechanism has a type of its own with all that is special to it
 //! (undo, ranges, several operations at once, the repair of what a dead owner left), in a module named after it.
 
+pub mod eventfd;
 pub mod file_lock;
 pub mod named_semaphore;
 

@@ -4,5 +4,6 @@
 mod support;
 
 mod death;
+mod eventfd;
 mod file_lock;
 mod named_semaphore;
