@@ -3,12 +3,10 @@
 use rustix::process::geteuid;
 
 use super::Peer;
-use crate::sys::sysctl::sysctl;
+use crate::sys::sysctl::is_overflow;
 
 /// The default of [`Policy::message_limit_bytes`].
 const MESSAGE_LIMIT_BYTES: usize = 1 << 30;
-/// The overflow uid and gid, unless `/proc/sys/kernel/overflowuid` and `overflowgid` say otherwise.
-const OVERFLOW_ID: usize = 65_534;
 
 /// Whom `PR_SET_PTRACER` lets attach ([prctl(2)](https://man7.org/linux/man-pages/man2/PR_SET_PTRACER.2const.html)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -158,12 +156,6 @@ impl Policy {
             groups => format!("uid {users} and gid {}", list(&mut groups.iter().copied())),
         }
     }
-}
-
-/// Whether `id` is what a user or a group without a number in this user namespace shows as.
-pub(super) fn is_overflow(id: u32) -> bool {
-    let shown_as = |path: &str| sysctl(path, OVERFLOW_ID);
-    [OVERFLOW_ID, shown_as("kernel/overflowuid"), shown_as("kernel/overflowgid")].contains(&(id as usize))
 }
 
 #[cfg(test)]

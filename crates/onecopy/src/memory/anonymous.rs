@@ -3,9 +3,9 @@
 //! The memory has no name in any file system. A descriptor names it, which a child inherits or a UNIX socket passes, and when
 //! the last descriptor and mapping are gone, by SIGKILL too, nothing is left.
 //!
-//! The classic form of this row, `mmap` with `MAP_SHARED | MAP_ANONYMOUS`, reaches nobody but children made by a bare fork:
-//! it has no descriptor, and exec drops it. The kernel keeps both in the same kind of file; a memfd is the form of it that
-//! unrelated processes can share, and the only one that can be sealed, so this module has no other.
+//! The classic form of this row, `mmap` with `MAP_SHARED | MAP_ANONYMOUS`, reaches nobody but children made by a bare fork
+//! ([`for_children`]): it has no descriptor, and exec drops it. The kernel keeps both in the same kind of file; a memfd is the
+//! form of it that unrelated processes can share, and the only one that can be sealed.
 //!
 //! # Seals
 //!
@@ -45,6 +45,25 @@ pub const NAME_BYTES: usize = 249;
 
 /// `HUGETLBFS_MAGIC` of linux/magic.h.
 const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
+
+/// New memory of `len` zero bytes that this process shares with the children that it forks, and with nobody else
+/// (`MAP_SHARED | MAP_ANONYMOUS`). A program that a child executes does not have it.
+///
+/// ```
+/// let region = onecopy::memory::anonymous::for_children(4096)?;
+/// region.write_at(0, b"for a child")?;
+/// # Ok::<(), onecopy::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Error::Invalid`] for a length of 0 and one beyond the memory of this machine; ENOMEM.
+pub fn for_children(len: usize) -> Result<Region> {
+    let object = "anonymous memory";
+    check_len(len, object)?;
+    check_memory(len, object)?;
+    Region::map_for_children(len, object.to_owned())
+}
 
 /// What nobody may do any more with a new memfd.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -35,5 +35,6 @@ mod role;
 pub mod sysv_shm;
 pub(crate) mod wait;
 pub mod window;
+mod writers;
 
 pub use region::Region;

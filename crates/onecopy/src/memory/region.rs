@@ -14,10 +14,12 @@ use std::ptr::{self, NonNull};
 
 use rustix::fs::fstat;
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, MremapFlags, MsyncFlags, ProtFlags, mmap, mremap, msync, munmap};
+use rustix::mm::{MapFlags, MremapFlags, MsyncFlags, ProtFlags, mmap, mmap_anonymous, mremap, msync, munmap};
 
+use super::allocate::{Use, allocate};
 use super::copy::{copy_in, copy_out};
 use super::guarded;
+use super::writers::Writers;
 use crate::sys::sysv_shm::Attachment;
 use crate::{Error, Result};
 
@@ -71,6 +73,7 @@ pub struct Region {
     access: Access,
     object: String,
     backing: Backing,
+    writers: Writers,
 }
 
 // SAFETY: the mapping belongs to the process, not to a thread; every access is an atomic or a copy that tolerates
@@ -82,29 +85,48 @@ unsafe impl Sync for Region {}
 impl Region {
     /// Maps the first `len` bytes of `fd`, which must be sealed against shrinking.
     pub(super) fn map(fd: BorrowedFd<'_>, len: usize, access: Access, object: String) -> Result<Self> {
+        let writers = Writers::of_memfd(fd, &object)?;
         let base = map_shared(fd, len, access, &object)?;
-        Ok(Self { base, len, access, object, backing: Backing::Fixed })
+        Ok(Self { base, len, access, object, backing: Backing::Fixed, writers })
     }
 
     /// Maps the first `len` bytes of a file that others may shorten, and keeps its descriptor.
     pub(super) fn map_file(fd: OwnedFd, len: usize, access: Access, object: String) -> Result<Self> {
+        let writers = Writers::of_file(fd.as_fd(), &object)?;
         let base = map_shared(fd.as_fd(), len, access, &object)?;
-        Ok(Self { base, len, access, object, backing: Backing::File { fd, trusted: false } })
+        Ok(Self { base, len, access, object, backing: Backing::File { fd, trusted: false }, writers })
     }
 
     /// Maps the first `len` bytes of `fd`, which must be sealed against shrinking and against writing.
     ///
     /// Kernels before 6.7 refuse a shared mapping of it, even one that can only be read. A private one is the same pages.
     pub(super) fn map_frozen(fd: BorrowedFd<'_>, len: usize, object: String) -> Result<Self> {
+        let writers = Writers::of_memfd(fd, &object)?;
         // SAFETY: a null hint lets the kernel choose an address range that nothing else uses.
         let base = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ, MapFlags::PRIVATE, fd, 0) }
             .map_err(|errno| Error::os("mmap", &object, errno))?;
-        Ok(Self { base: non_null(base), len, access: Access::ReadOnly, object, backing: Backing::Fixed })
+        Ok(Self { base: non_null(base), len, access: Access::ReadOnly, object, backing: Backing::Fixed, writers })
+    }
+
+    /// Maps `len` zero bytes that have no descriptor, for this process and the children that it forks.
+    pub(super) fn map_for_children(len: usize, object: String) -> Result<Self> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a null hint lets the kernel choose an address range that nothing else uses.
+        let base = unsafe { mmap_anonymous(ptr::null_mut(), len, protection, MapFlags::SHARED) }
+            .map_err(|errno| Error::os("mmap", &object, errno))?;
+        let (base, writers) = (non_null(base), Writers::Children);
+        Ok(Self { base, len, access: Access::ReadWrite, object, backing: Backing::Fixed, writers })
     }
 
     /// Takes over a System V segment that was attached for this region alone.
-    pub(super) fn attached(attachment: Attachment, len: usize, access: Access, object: String) -> Self {
-        Self { base: attachment.into_base(), len, access, object, backing: Backing::Attached }
+    pub(super) fn attached(
+        attachment: Attachment,
+        len: usize,
+        access: Access,
+        object: String,
+        writers: Writers,
+    ) -> Self {
+        Self { base: attachment.into_base(), len, access, object, backing: Backing::Attached, writers }
     }
 
     /// The first `at` bytes and the rest, as regions of their own. Only for memory that nobody can shorten.
@@ -115,8 +137,8 @@ impl Region {
     pub(crate) fn split(mut self, at: usize) -> (Self, Self) {
         assert!(at > 0 && at < self.len && at.is_multiple_of(rustix::param::page_size()), "{at} of {}", self.len);
         assert!(matches!(self.backing, Backing::Fixed), "the halves of {} end apart", self.object);
-        let (object, access) = (std::mem::take(&mut self.object), self.access);
-        let half = |base, len| Self { base, len, access, object: object.clone(), backing: Backing::Fixed };
+        let (object, access, writers) = (std::mem::take(&mut self.object), self.access, self.writers);
+        let half = |base, len| Self { base, len, access, object: object.clone(), backing: Backing::Fixed, writers };
         // SAFETY: `at` lies within the mapping.
         let middle = unsafe { self.base.add(at) };
         let halves = (half(self.base, at), half(middle, self.len - at));
@@ -312,6 +334,27 @@ impl Region {
                 Err(Error::Invalid { object: self.object.clone(), reason })
             }
         }
+    }
+
+    /// Who may write the object, as it was when it was mapped.
+    pub(crate) fn writers(&self) -> Writers {
+        self.writers
+    }
+
+    /// Makes sure that the object has all of the first `len` bytes, with room for each: accesses that are no checked copies
+    /// are a SIGBUS otherwise. It stays so for as long as nobody shortens the object or punches a hole.
+    pub(crate) fn secure(&self, len: usize) -> Result<()> {
+        self.check("access", 0, len)?;
+        let Some(fd) = self.file() else { return Ok(()) };
+        let stat = fstat(fd).map_err(|errno| Error::os("fstat", &self.object, errno))?;
+        if (stat.st_size as u64) < len as u64 {
+            return Err(self.shortened_to(stat.st_size as u64, "access", 0, len));
+        }
+        // The kernel counts in blocks of 512 bytes, whatever those of the file system are.
+        if stat.st_blocks as u64 * 512 >= stat.st_size as u64 {
+            return Ok(());
+        }
+        allocate(fd, 0, len, Use::Shared, &self.object)
     }
 
     fn check(&self, operation: &str, offset: usize, len: usize) -> Result<()> {

@@ -11,6 +11,7 @@ use std::io;
 
 use super::allocate::{check_len, check_memory};
 use super::region::{Access, Region};
+use super::writers::Writers;
 use crate::io::mode::permissions;
 use crate::sys::sysv::Ident;
 use crate::sys::sysv_shm::{ANY_SIZE, Attachment, get, remove, set_mode, stat};
@@ -128,8 +129,9 @@ impl SysvShm {
         let flags = if access == Access::ReadOnly { libc::SHM_RDONLY } else { 0 };
         let attachment = Attachment::new(id, flags).map_err(|error| explain_access("shmat", &object, error, id))?;
         // While it is attached the segment lives, so this is the one that was attached.
-        let len = stat(id).map_err(|error| Error::os("shmctl(IPC_STAT)", &object, error))?.shm_segsz;
-        Ok(Self { id, region: Region::attached(attachment, len, access, object) })
+        let found = stat(id).map_err(|error| Error::os("shmctl(IPC_STAT)", &object, error))?;
+        let region = Region::attached(attachment, found.shm_segsz, access, object, writers(&found));
+        Ok(Self { id, region })
     }
 
     /// Marks the segment for removal: who has it attached keeps it, its key is free, and it vanishes with the last one.
@@ -193,6 +195,13 @@ impl SysvShm {
     fn stat(&self) -> Result<libc::shmid_ds> {
         stat(self.id).map_err(|error| Error::os("shmctl(IPC_STAT)", self.region.object(), error))
     }
+}
+
+/// Its owner and its creator both may change the mode, and pass it on.
+#[allow(clippy::useless_conversion, reason = "the field has 16 bits on x86-64 and 32 on aarch64")]
+fn writers(found: &libc::shmid_ds) -> Writers {
+    let permissions = &found.shm_perm;
+    Writers::Mode { owner: permissions.uid, creator: permissions.cuid, mode: u32::from(permissions.mode) & 0o777 }
 }
 
 fn object(name: &SysvName) -> String {

@@ -6,7 +6,9 @@
 
 pub mod eventfd;
 pub mod file_lock;
+pub mod mutex;
 pub mod named_semaphore;
+pub mod shared;
 
 use crate::{Deadline, Error, Result};
 

@@ -5,6 +5,7 @@ pub(crate) mod mq;
 pub(crate) mod msg;
 pub(crate) mod pidfd_info;
 pub(crate) mod posix_sem;
+pub(crate) mod pthread;
 pub(crate) mod random;
 pub(crate) mod recvmsg;
 pub(crate) mod signal;

@@ -10,10 +10,10 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, UCred};
 use rustix::process::{getegid, geteuid, getpid};
 
 use super::wire::{MESSAGE_BYTES, Message};
-use crate::channel::policy::is_overflow;
 use crate::io::socket::Socket;
 use crate::sys::recvmsg::{RawCredentials, Received, control_words};
 use crate::sys::socket_options::set_pass_pidfd;
+use crate::sys::sysctl::is_overflow;
 use crate::{Deadline, Error, Result};
 
 /// Room for credentials, one descriptor and a pidfd, and for the security label that an inherited socket may have been set to

@@ -1,0 +1,100 @@
+//! Where an object lies.
+//!
+//! # Safety
+//!
+//! A place stands for a promise: that all who can write its region are trusted. [`Place::new`] checks it, [`Place::trusting`]
+//! takes the caller's word.
+#![expect(unsafe_code, reason = "one constructor takes the caller's word that all writers are trusted")]
+
+use std::sync::Arc;
+
+use super::ALIGNMENT;
+use crate::memory::Region;
+use crate::{Error, Result};
+
+/// Where in shared memory an object lies, or shall lie.
+///
+/// It keeps the memory mapped, and so does each object in it. Several objects can lie in one region:
+///
+/// ```
+/// use onecopy::memory::anonymous::AnonymousMapping;
+/// use onecopy::sync::mutex::Mutex;
+/// use onecopy::sync::shared::{Place, room_bytes};
+///
+/// let place = Place::new(AnonymousMapping::create("two", 4096)?.into_region())?;
+/// let first = Mutex::create(&place, 1_u64)?;
+/// let second = Mutex::create(&place.at(room_bytes(8))?, [0_u8; 100])?;
+/// # Ok::<(), onecopy::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Place {
+    region: Arc<Region>,
+    offset: usize,
+}
+
+impl Place {
+    /// The start of `region`, which nobody but this user and root may write.
+    ///
+    /// Of a memfd the kernel knows only who made it, not who was passed it: one that this user made counts as theirs.
+    /// Of a file or a segment its owner and its mode count, as they were when it was mapped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] with the owner or the mode when others may write it; [`Error::Invalid`] when it is mapped read-only.
+    pub fn new(region: impl Into<Arc<Region>>) -> Result<Self> {
+        let region = region.into();
+        if let Some(strangers) = region.writers().strangers() {
+            let reason = format!(
+                "{strangers}: whoever writes a lock can make its owner write anywhere, so only memory that this user and \
+                 root alone may write is used without a word from the caller (Place::trusting)"
+            );
+            return Err(Error::Refused { object: region.object().to_owned(), reason });
+        }
+        region.check_writable()?;
+        Ok(Self { region, offset: 0 })
+    }
+
+    /// The start of `region`, whoever may write it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when it is mapped read-only.
+    ///
+    /// # Safety
+    ///
+    /// For as long as an object in it is used, no process writes the region but by the operations of the objects in it, and by
+    /// the guards of what they protect; none shortens it or punches a hole into it.
+    pub unsafe fn trusting(region: impl Into<Arc<Region>>) -> Result<Self> {
+        let region = region.into();
+        region.check_writable()?;
+        Ok(Self { region, offset: 0 })
+    }
+
+    /// The place `offset` bytes from the start of the same region.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when that is no multiple of [`ALIGNMENT`] or beyond the end.
+    pub fn at(&self, offset: usize) -> Result<Self> {
+        let reason = if !offset.is_multiple_of(ALIGNMENT) {
+            format!("an object cannot begin at byte {offset}: that is no multiple of {ALIGNMENT}")
+        } else if offset >= self.region.len() {
+            format!("an object cannot begin at byte {offset} of {}", self.region.len())
+        } else {
+            return Ok(Self { region: Arc::clone(&self.region), offset });
+        };
+        Err(Error::Invalid { object: self.region.object().to_owned(), reason })
+    }
+
+    /// The memory.
+    #[must_use]
+    pub fn region(&self) -> &Arc<Region> {
+        &self.region
+    }
+
+    /// How far from the start of the memory it is, in bytes.
+    #[must_use]
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+}
