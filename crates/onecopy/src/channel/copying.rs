@@ -16,12 +16,12 @@ use nix::errno::Errno;
 use nix::sys::uio::RemoteIoVec;
 
 use super::desk::{Desk, Offer, Phase, Turn};
+use super::link::Link;
 use super::liveness::PeerProcess;
 use crate::atomic::Ordering;
 use crate::memory::buffer::Buffer;
 use crate::memory::nonce::{NONCE_BYTES, Value};
 use crate::memory::remote::RemoteProcess;
-use crate::memory::wait::wake;
 use crate::{Error, Result};
 
 /// How much is read between two looks at whether the message was revoked.
@@ -111,7 +111,7 @@ impl Source {
     }
 
     /// Copies it into a buffer together with the sender, which waits for that.
-    pub(super) fn share(&self, peer: &PeerProcess, desk: &Desk, asked: Turn) -> Result<Buffer, Failure> {
+    pub(super) fn share(&self, link: &Link, desk: &Desk, asked: Turn) -> Result<Buffer, Failure> {
         let buffer = Buffer::warm(self.bytes).map_err(Failure::Here)?;
         let chunk_bytes =
             (self.bytes / 4).clamp(CHUNK_BYTES.start, CHUNK_BYTES.end).next_multiple_of(CHUNK_BYTES.start);
@@ -125,8 +125,8 @@ impl Source {
         if !asked.change(desk, Phase::Shared) {
             return Err(Failure::Revoked);
         }
-        wake(&desk.sleepers.sender);
-        match self.copy_chunks(peer, desk, &buffer, chunk_bytes, chunks) {
+        link.wake_sender();
+        match self.copy_chunks(&link.peer, desk, &buffer, chunk_bytes, chunks) {
             Ok(()) => Ok(buffer),
             // The sender may be writing.
             Err(failure) => {

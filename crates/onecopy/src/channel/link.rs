@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::Peer;
 use super::desk::{DESKS_BYTES, Desks};
 use super::liveness::PeerProcess;
+use super::polling::{Half, Polling};
 use super::stats::Counters;
-use crate::io::socket::Socket;
 use crate::memory::Region;
 use crate::memory::nonce::Nonce;
 use crate::memory::ring::RING_BYTES;
+use crate::memory::wait::{is_asleep, wake};
 use crate::{Error, Result};
 
 /// One side of a channel.
@@ -29,7 +30,7 @@ pub(super) struct Link {
     pub(super) object: String,
     pub(super) identity: Peer,
     /// Hangs up at the other side when this one is dropped.
-    pub(super) socket: Socket,
+    pub(super) polling: Polling,
     pub(super) counters: Counters,
 }
 
@@ -44,6 +45,15 @@ impl Link {
     fn forked(&self) -> Error {
         let reason = "this is a copy of the parent's channel, made by fork: connect anew".into();
         Error::Unsupported { object: self.object.clone(), reason }
+    }
+
+    /// Wakes a sender of the other side that waits at its desk.
+    #[inline]
+    pub(super) fn wake_sender(&self) {
+        let word = &self.desks.incoming().sleepers.sender;
+        if is_asleep(word) {
+            wake(word, Some(&self.polling.bell(Half::Sender)));
+        }
     }
 
     #[cold]

@@ -9,7 +9,7 @@
 //! | Who | Does |
 //! |---|---|
 //! | [`PeerProcess::watch`] | registers both, and starts the thread if there is none in this process yet |
-//! | the thread | sets the [`Alarm`] of a peer whose pidfd is readable or whose socket has hung up, which wakes whoever sleeps |
+//! | the thread | sets the [`Alarm`] of a peer whose pidfd is readable or whose socket has hung up, which wakes whoever sleeps, and shuts the socket down, which wakes whoever polls |
 //! | drop | takes both out again, by closing them |
 //!
 //! A child made by fork has no such thread, and no channels either: those of its parent do not work in it. It gets a thread of its
@@ -22,7 +22,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::event::epoll;
 use rustix::io::Errno;
+use rustix::net::{Shutdown, shutdown};
 
+use crate::io::socket::Socket;
 use crate::memory::remote::RemoteProcess;
 use crate::memory::wait::Alarm;
 use crate::process::ProcessHandle;
@@ -34,6 +36,7 @@ use crate::{Error, Result};
 pub(super) struct PeerProcess {
     process: RemoteProcess,
     alarm: Arc<Alarm>,
+    socket: Arc<Socket>,
 }
 
 struct Watcher {
@@ -58,14 +61,15 @@ impl PeerProcess {
     /// # Errors
     ///
     /// EMFILE and ENFILE; EAGAIN when there can be no more threads.
-    pub(super) fn watch(handle: &Arc<ProcessHandle>, socket: BorrowedFd<'_>) -> Result<Arc<Self>> {
-        let peer = Arc::new(Self { process: RemoteProcess::of(Arc::clone(handle)), alarm: Arc::default() });
+    pub(super) fn watch(handle: &Arc<ProcessHandle>, socket: &Arc<Socket>) -> Result<Arc<Self>> {
+        let process = RemoteProcess::of(Arc::clone(handle));
+        let peer = Arc::new(Self { process, alarm: Arc::default(), socket: Arc::clone(socket) });
         let mut guard = WATCHER.lock().unwrap_or_else(PoisonError::into_inner);
         let watcher = Watcher::of_this_process(&mut guard)?;
         let number = watcher.insert(&peer);
         watcher
             .add(handle.as_fd(), epoll::EventFlags::IN, A_PROCESS)
-            .and_then(|()| watcher.add(socket, epoll::EventFlags::empty(), number))
+            .and_then(|()| watcher.add(socket.as_fd(), epoll::EventFlags::empty(), number))
             .map_err(|errno| Error::os("epoll_ctl", format!("the pidfd of process {}", handle.pid()), errno))?;
         Ok(peer)
     }
@@ -76,6 +80,13 @@ impl PeerProcess {
 
     pub(super) fn alarm(&self) -> &Arc<Alarm> {
         &self.alarm
+    }
+
+    /// Tells that it is gone, to whoever sleeps and to whoever polls the socket, of which a child of it may have a copy.
+    fn tell_end(&self) {
+        self.alarm.set();
+        // The only error is that it has hung up already.
+        let _ = shutdown(&*self.socket, Shutdown::Both);
     }
 
     /// Whether it has exited, or executed another program.
@@ -148,7 +159,7 @@ fn run(epoll: &OwnedFd) {
         let guard = WATCHER.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = guard.as_ref().map_or_else(Vec::new, |watcher| watcher.gone(&numbers));
         drop(guard);
-        gone.iter().for_each(|peer| peer.alarm.set());
+        gone.iter().for_each(|peer| peer.tell_end());
     }
 }
 
@@ -160,8 +171,9 @@ mod tests {
 
     use super::*;
 
-    fn sockets() -> (OwnedFd, OwnedFd) {
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
+    fn sockets() -> (Arc<Socket>, OwnedFd) {
+        let (own, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        (Arc::new(Socket::new(own, "channel:x")), other)
     }
 
     fn is_told(peer: &PeerProcess) {
@@ -177,8 +189,8 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let handle = Arc::new(ProcessHandle::open(child.id()).unwrap());
         let mut ends: Vec<_> = (0..40).map(|_| sockets()).collect();
-        drop(PeerProcess::watch(&handle, ends[0].0.as_fd()).unwrap());
-        let peers: Vec<_> = ends.iter().map(|(own, _)| PeerProcess::watch(&handle, own.as_fd()).unwrap()).collect();
+        drop(PeerProcess::watch(&handle, &ends[0].0).unwrap());
+        let peers: Vec<_> = ends.iter().map(|(own, _)| PeerProcess::watch(&handle, own).unwrap()).collect();
         assert!(peers.iter().all(|peer| !peer.alarm().is_set() && !peer.is_gone()));
         let (_own, other) = ends.pop().unwrap();
         drop(other);

@@ -22,6 +22,7 @@ mod model;
 mod name;
 mod peer;
 mod policy;
+mod polling;
 mod receiver;
 pub mod rendezvous;
 mod sender;
@@ -37,12 +38,14 @@ use rustix::process::geteuid;
 
 use link::{Link, Parts};
 use liveness::PeerProcess;
+use polling::Polling;
 use rendezvous::Connection;
 use stats::Counters;
 
 pub use message::Message;
 pub use peer::Peer;
 pub use policy::{Policy, Tracer};
+pub use polling::Arming;
 pub use receiver::{ChannelReceiver, DEFAULT_COOPERATIVE_BYTES};
 pub use sender::{ChannelSender, DEFAULT_SINGLE_COPY_BYTES, LINGER};
 pub use stats::{Count, Path, Stats};
@@ -112,9 +115,10 @@ impl Channel {
     fn over(connection: Connection) -> Result<Self> {
         let Connection { socket, peer: identity, region, is_listener, attach, limit_bytes, .. } = connection;
         let object = socket.object().to_owned();
+        let socket = Arc::new(socket);
         let Parts { to_listener, to_connector, desks } = Parts::of(region.named(&object))?;
         let (incoming, outgoing) = if is_listener { (to_listener, to_connector) } else { (to_connector, to_listener) };
-        let peer = PeerProcess::watch(identity.handle().ok_or_else(|| unseen(&object))?, socket.as_fd())?;
+        let peer = PeerProcess::watch(identity.handle().ok_or_else(|| unseen(&object))?, &socket)?;
         let counters = Counters::default();
         let (attach, write) = if attach { may_attach(&identity, &counters) } else { (false, false) };
         let deadline = Deadline::after(LAYOUT_TIME);
@@ -127,7 +131,7 @@ impl Channel {
             trusted: identity.uid() == geteuid().as_raw(),
             object,
             identity,
-            socket,
+            polling: Polling::new(socket),
             counters,
         });
         let sender = ChannelSender::new(RingSender::attach(outgoing, deadline)?, Arc::clone(&link));
@@ -140,6 +144,42 @@ impl Channel {
     #[must_use]
     pub fn peer(&self) -> &Peer {
         self.sender.peer()
+    }
+
+    /// Has the descriptor of this channel ([`AsFd`]) become readable when there is something to receive, for poll(2), epoll(7) and
+    /// what is built on them. `self.sender().arm()` does the same for room.
+    ///
+    /// ```
+    /// use std::os::fd::AsFd as _;
+    ///
+    /// use onecopy::channel::Arming;
+    /// use onecopy::{Channel, Deadline, Error, Listener};
+    /// use rustix::event::{PollFd, PollFlags, poll};
+    /// # let name = format!("onecopy-doc-arm-{}", std::process::id());
+    /// # let listener = Listener::bind(&name)?;
+    /// # let client = std::thread::spawn(move || Channel::connect(&name)?.send(b"a frame"));
+    ///
+    /// let mut channel = listener.accept()?;
+    /// let frame = loop {
+    ///     match channel.receiver().recv_by(Deadline::Now) {
+    ///         Err(Error::WouldBlock { .. }) if channel.arm()? == Arming::Armed => {
+    ///             // With the descriptors of other channels as well, where there are some.
+    ///             let _ = poll(&mut [PollFd::new(&channel.as_fd(), PollFlags::IN)], None);
+    ///         }
+    ///         Err(Error::WouldBlock { .. }) => {}
+    ///         received => break received?,
+    ///     }
+    /// };
+    /// assert_eq!(frame.as_deref(), Some(&b"a frame"[..]));
+    /// # client.join().unwrap()?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`ChannelReceiver::arm`].
+    pub fn arm(&mut self) -> Result<Arming> {
+        self.receiver.arm()
     }
 
     /// The two halves, for two threads.
@@ -251,9 +291,9 @@ impl Channel {
 }
 
 impl AsFd for Channel {
-    /// The socket to the other side. It hangs up when the other side closes or exits; messages do not go through it.
+    /// The descriptor to poll for, see [`Channel::arm`]: the socket to the other side. Messages do not go through it.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.sender.socket()
+        self.sender.as_fd()
     }
 }
 

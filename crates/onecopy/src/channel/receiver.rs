@@ -1,5 +1,6 @@
 //! The receiving half.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,12 +10,12 @@ use super::copying::{Failure, Source};
 use super::desk::{Answer, Desk, Offer, Phase, Turn};
 use super::link::Link;
 use super::message::{Message, SHORT_BYTES};
+use super::polling::{Arming, Half};
 use super::stats::{Path, Stats};
 use crate::atomic::Ordering;
 use crate::memory::buffer::Buffer;
 use crate::memory::remote::READ;
 use crate::memory::ring::{Arrival, DEFAULT_LIMIT_BYTES, INLINE_BYTES, RingReceiver};
-use crate::memory::wait::wake;
 use crate::{Deadline, Error, Receiver, Result, WaitStrategy};
 
 /// From how many bytes on both sides copy. Measured as [`DEFAULT_SINGLE_COPY_BYTES`](super::DEFAULT_SINGLE_COPY_BYTES): one side
@@ -32,6 +33,8 @@ pub struct ChannelReceiver {
     link: Arc<Link>,
     limit_bytes: usize,
     cooperative_bytes: usize,
+    /// Whether it may be waiting for the descriptor.
+    is_armed: bool,
 }
 
 /// Wakes a sender of the other side that waits at its desk, when this side has closed.
@@ -40,13 +43,14 @@ struct Farewell(Arc<Link>);
 
 impl Drop for Farewell {
     fn drop(&mut self) {
-        wake(&self.0.desks.incoming().sleepers.sender);
+        self.0.wake_sender();
+        self.0.polling.disarm(Half::Receiver);
     }
 }
 
 impl ChannelReceiver {
     pub(super) fn new(mut ring: RingReceiver, link: Arc<Link>) -> Self {
-        ring.set_alarm(Arc::clone(link.peer.alarm()));
+        ring.set_alarm(Arc::clone(link.peer.alarm()), link.polling.bell(Half::Sender));
         let farewell = Farewell(Arc::clone(&link));
         Self {
             ring,
@@ -54,6 +58,7 @@ impl ChannelReceiver {
             link,
             limit_bytes: DEFAULT_LIMIT_BYTES,
             cooperative_bytes: DEFAULT_COOPERATIVE_BYTES,
+            is_armed: false,
         }
     }
 
@@ -80,6 +85,35 @@ impl ChannelReceiver {
         self.link.counters.snapshot()
     }
 
+    /// Has the descriptor ([`AsFd`]) become readable when there is something to receive: a message, or a part of one, the end, or
+    /// that the other side is gone. [`Arming::Ready`] says that there is already, and then the descriptor may stay silent; so
+    /// arm when [`recv_by`](Self::recv_by) with [`Deadline::Now`] finds nothing, and wait only if it is [`Arming::Armed`]. It
+    /// works once: arm again before waiting again. Any call that receives ends it.
+    ///
+    /// The descriptor may be readable though nothing is there: since a byte has come late, or since the sending half, which has
+    /// the same one, was armed and is told of something. That half has to be called then, before a wait by level (poll(2), epoll(7)
+    /// without EPOLLET) lasts again. Do nothing with the descriptor but wait: its bytes are the library's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] when the other side has written to the socket what no arming asked for;
+    /// [`Error::Unsupported`] in a child made by fork.
+    pub fn arm(&mut self) -> Result<Arming> {
+        self.link.check_owner()?;
+        let Self { ring, link, .. } = self;
+        let arming = link.polling.arm(Half::Receiver, || ring.arm(), || link.peer.alarm().set())?;
+        self.is_armed = arming == Arming::Armed;
+        Ok(arming)
+    }
+
+    /// Does not wait for the descriptor any more, since it is called.
+    #[inline]
+    fn disarm(&mut self) {
+        if std::mem::take(&mut self.is_armed) {
+            self.link.polling.disarm(Half::Receiver);
+        }
+    }
+
     /// Receives a message into warm memory of the library; `None` is the end: the other side has closed.
     ///
     /// # Errors
@@ -87,6 +121,7 @@ impl ChannelReceiver {
     /// As [`Receiver::recv_into_by`], without [`Error::BufferTooSmall`]; ENOMEM.
     pub fn recv_by(&mut self, deadline: Deadline) -> Result<Option<Message>> {
         self.link.check_owner()?;
+        self.disarm();
         if let Some(message) = self.take_slot() {
             return Ok(Some(message));
         }
@@ -170,7 +205,7 @@ impl ChannelReceiver {
         }
         let source = Source::of(desk, offer);
         if link.trusted && offer.bytes >= self.cooperative_bytes {
-            match source.share(&link.peer, desk, asked) {
+            match source.share(&link, desk, asked) {
                 Ok(buffer) => return Ok(self.settle(desk, asked.with(Phase::Shared), Path::Cooperative, buffer)),
                 // The sender has been stopped in the middle: what it has is still there to be read.
                 Err(Failure::Errno(Errno::ETIMEDOUT)) => {
@@ -205,7 +240,7 @@ impl ChannelReceiver {
 
     fn answer(&self, desk: &Desk, turn: Turn, phase: Phase) -> bool {
         let changed = turn.change(desk, phase);
-        wake(&desk.sleepers.sender);
+        self.link.wake_sender();
         changed
     }
 
@@ -273,6 +308,7 @@ impl Receiver for ChannelReceiver {
     /// Receives a message straight into `buffer`, which this thread alone fills.
     fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
         self.link.check_owner()?;
+        self.disarm();
         loop {
             let offer = match self.ring.arrival(deadline)? {
                 None => return Ok(None),
@@ -329,5 +365,12 @@ impl ChannelReceiver {
             Ok(()) => Ok(None),
             Err(failure) => self.failed(desk, asked, failure, offer.bytes),
         }
+    }
+}
+
+impl AsFd for ChannelReceiver {
+    /// The descriptor to poll for, see [`ChannelReceiver::arm`]; the sending half has the same.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.link.polling.as_fd()
     }
 }

@@ -9,10 +9,11 @@ use super::copying::help;
 use super::desk::{Answer, Desk, NO_ROOM, Offer, Phase, Turn};
 use super::link::Link;
 use super::message::SHORT_BYTES;
+use super::polling::{Arming, Half};
 use super::stats::{Path, Stats};
 use crate::atomic::{AtomicU32, Ordering};
 use crate::memory::ring::RingSender;
-use crate::memory::wait::{Alarm, Wait, wait, wake};
+use crate::memory::wait::{Alarm, Wait, arm, wait};
 use crate::{Deadline, Error, Result, Sender, WaitStrategy};
 
 /// From how many bytes on a message is copied once, unless the user sets it. Measured by `examples/channel_figures.rs`: from 64 KiB
@@ -41,6 +42,8 @@ pub struct ChannelSender {
     pub(super) is_split: bool,
     /// A message that the receiver may still be copying.
     owned: Option<Owned>,
+    /// Whether it may be waiting for the descriptor.
+    is_armed: bool,
 }
 
 /// A message that [`ChannelSender::send_owned`] was given.
@@ -61,7 +64,7 @@ enum Event {
 
 impl ChannelSender {
     pub(super) fn new(mut ring: RingSender, link: Arc<Link>) -> Self {
-        ring.set_alarm(Arc::clone(link.peer.alarm()));
+        ring.set_alarm(Arc::clone(link.peer.alarm()), link.polling.bell(Half::Receiver));
         let cannot_help = !link.write;
         Self {
             ring,
@@ -73,6 +76,7 @@ impl ChannelSender {
             cannot_help,
             is_split: false,
             owned: None,
+            is_armed: false,
         }
     }
 
@@ -100,8 +104,38 @@ impl ChannelSender {
         &self.link.identity
     }
 
-    pub(super) fn socket(&self) -> BorrowedFd<'_> {
-        self.link.socket.as_fd()
+    /// Has the descriptor ([`AsFd`]) become readable when a message that could not be sent may be tried again: when a quarter of the
+    /// ring is free, when the receiver has the message that [`send_owned_by`](Self::send_owned_by) keeps or wants help with it, or
+    /// when nobody will receive any more. Otherwise as [`ChannelReceiver::arm`](super::ChannelReceiver::arm).
+    ///
+    /// What [`Sender::send_by`] has accepted and could not put into the ring goes with the next message or by
+    /// [`Sender::flush_by`], and so does the help: call one of them when the descriptor is readable.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChannelReceiver::arm`](super::ChannelReceiver::arm).
+    pub fn arm(&mut self) -> Result<Arming> {
+        self.link.check_owner()?;
+        let Self { ring, link, owned, .. } = self;
+        let desk = link.desks.outgoing();
+        let arm_ring = || match &*owned {
+            None => ring.arm(),
+            Some(owned) => {
+                let is_ready = || Turn::load(desk) != owned.asked || ring.is_receiver_closed() || link.peer.is_gone();
+                arm(&desk.sleepers.sender, is_ready)
+            }
+        };
+        let arming = link.polling.arm(Half::Sender, arm_ring, || link.peer.alarm().set())?;
+        self.is_armed = arming == Arming::Armed;
+        Ok(arming)
+    }
+
+    /// Does not wait for the descriptor any more, since it is called.
+    #[inline]
+    fn disarm(&mut self) {
+        if std::mem::take(&mut self.is_armed) {
+            self.link.polling.disarm(Half::Sender);
+        }
     }
 
     /// Fails when nobody will take what is sent from here on. Two loads of words that seldom change.
@@ -274,6 +308,7 @@ impl ChannelSender {
     /// As [`Sender::send_by`]; a message that was kept before and failed since is told here too, and then this one was not sent.
     pub fn send_owned_by(&mut self, message: Vec<u8>, deadline: Deadline) -> Result<()> {
         self.link.check_owner()?;
+        self.disarm();
         self.check_receiver()?;
         self.finish_owned(deadline)?;
         if !self.goes_from_here(message.len()) {
@@ -339,6 +374,7 @@ impl Sender for ChannelSender {
     /// [`Error::TimedOut`], and then nothing was sent.
     fn send_by(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
         self.link.check_owner()?;
+        self.disarm();
         self.check_receiver()?;
         self.finish_owned(deadline)?;
         // Without waiting nobody can copy it from here.
@@ -351,6 +387,7 @@ impl Sender for ChannelSender {
 
     fn flush_by(&mut self, deadline: Deadline) -> Result<()> {
         self.link.check_owner()?;
+        self.disarm();
         self.finish_owned(deadline)?;
         self.ring.flush_by(deadline)
     }
@@ -388,7 +425,7 @@ fn is_in_vain(link: &Link, own: u64) -> bool {
 fn tell_deadlock(link: &Link) {
     let other = link.desks.incoming();
     other.deadlock.store(other.waiting.load(Ordering::SeqCst), Ordering::SeqCst);
-    wake(&other.sleepers.sender);
+    link.wake_sender();
 }
 
 impl Waiting<'_> {
@@ -442,11 +479,19 @@ impl Wait for Waiting<'_> {
     }
 }
 
+impl AsFd for ChannelSender {
+    /// The descriptor to poll for, see [`ChannelSender::arm`]; the receiving half has the same.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.link.polling.as_fd()
+    }
+}
+
 impl Drop for ChannelSender {
     fn drop(&mut self) {
         if self.link.check_owner().is_err() {
             return;
         }
+        self.disarm();
         // Who drops it has no use for the error.
         let _ = self.finish_owned(Deadline::after(LINGER));
         if let Some(Owned { asked, message }) = self.owned.take() {

@@ -19,6 +19,7 @@
 mod allocate;
 pub mod anonymous;
 pub mod attach;
+pub(crate) mod bell;
 pub mod buffer;
 pub(crate) mod copy;
 pub mod file_mapping;

@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | 0 ([`AWAKE`]) | nobody sleeps | the side that is about to sleep sets 1 |
 //! | 1 ([`ASLEEP`]) | the side sleeps or is about to | whoever changed something sets 0 and wakes; the sleeper sets 0 when it gives up |
+//! | 2 ([`ARMED`]) | the side waits for a descriptor or is about to | whoever changed something sets 0 and rings the [`Bell`]; the side sets 0 or 1 itself |
 //!
 //! The wake-up call is made only when the word says that it is needed. So that none is lost, each side first tells and then
 //! looks, and a sequentially consistent order of the four accesses has one of them see the other:
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use super::bell::Bell;
 use crate::atomic::{AtomicU32, Ordering, fence};
 use crate::{Deadline, Error, Result, WaitStrategy};
 
@@ -40,6 +42,7 @@ pub(crate) struct Sleepers {
 
 const AWAKE: u32 = 0;
 const ASLEEP: u32 = 1;
+const ARMED: u32 = 2;
 
 /// The longest sleep before the next look at the peer's process. A death has to be noticed within a second.
 const SLICE: Duration = Duration::from_millis(50);
@@ -177,23 +180,39 @@ fn is_alarmed<W: Wait>(side: &W) -> bool {
     side.alarm().is_some_and(Alarm::is_set)
 }
 
-/// Wakes the side that sleeps on `word`, if one does. The caller has stored what it shall see, with SeqCst.
+/// Has the side of `word`, which is this one, told by the bell of what comes next. False when `is_ready` finds that it is there:
+/// nobody tells then.
+pub(crate) fn arm(word: &AtomicU32, is_ready: impl FnOnce() -> bool) -> bool {
+    word.store(ARMED, Ordering::SeqCst);
+    fence(Ordering::SeqCst);
+    let armed = !is_ready();
+    if !armed {
+        // Relaxed: a wake-up call for nobody does no harm.
+        word.store(AWAKE, Ordering::Relaxed);
+    }
+    armed
+}
+
+/// Wakes the side that sleeps on `word`, if one does; by `bell` if it waits for a descriptor. The caller has stored what it shall
+/// see, with SeqCst.
 #[inline]
-pub(crate) fn wake(word: &AtomicU32) {
+pub(crate) fn wake(word: &AtomicU32, bell: Option<&Bell>) {
     if is_asleep(word) {
-        wake_sleeper(word);
+        wake_sleeper(word, bell);
     }
 }
 
-/// Whether the side of `word` sleeps or is about to.
+/// Whether the side of `word` sleeps or is about to, or waits for a descriptor.
 #[inline]
-pub(super) fn is_asleep(word: &AtomicU32) -> bool {
-    word.load(Ordering::SeqCst) == ASLEEP
+pub(crate) fn is_asleep(word: &AtomicU32) -> bool {
+    word.load(Ordering::SeqCst) != AWAKE
 }
 
 #[cold]
-pub(super) fn wake_sleeper(word: &AtomicU32) {
-    if word.swap(AWAKE, Ordering::SeqCst) == ASLEEP {
-        futex::wake(word);
+pub(super) fn wake_sleeper(word: &AtomicU32, bell: Option<&Bell>) {
+    match (word.swap(AWAKE, Ordering::SeqCst), bell) {
+        (ASLEEP, _) => futex::wake(word),
+        (ARMED, Some(bell)) => bell.ring(),
+        _ => {}
     }
 }

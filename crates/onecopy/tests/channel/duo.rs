@@ -8,7 +8,7 @@ use std::time::Duration;
 use onecopy::channel::{ChannelReceiver, ChannelSender};
 use onecopy::{Channel, Deadline, Receiver as _, Sender as _};
 
-use crate::support::{Peer, skip};
+use crate::support::{Peer, skip, watchdog};
 
 pub(crate) const KIB: usize = 1 << 10;
 pub(crate) const MIB: usize = 1 << 20;
@@ -40,6 +40,12 @@ pub(crate) fn adopt() -> Channel {
     // So that it does not take its time later.
     content(0, 0);
     Channel::adopt_by(0, soon()).unwrap()
+}
+
+/// Plays `role` of a test in a process of its own, whose memory, descriptors and time no other test uses.
+pub(crate) fn apart(test: &str, role: &str, limit: Duration) {
+    let _watchdog = watchdog(limit);
+    Peer::start(test, role, &[]).succeed_within(limit);
 }
 
 /// Long enough for what takes no time.

@@ -12,6 +12,7 @@ mod handshake;
 mod hostile;
 mod many;
 mod pair;
+mod polling;
 mod refusal;
 mod rendezvous;
 mod transfer;

@@ -6,7 +6,9 @@ use onecopy::Channel;
 use onecopy::channel::{ChannelReceiver, ChannelSender, Count, Path, Stats};
 use onecopy::memory::buffer::set_pool_limit_bytes;
 
-use crate::duo::{KIB, MIB, adopt, content, hash, is_attachable, receive, resident_bytes, rounds, send_all, start};
+use crate::duo::{
+    KIB, MIB, adopt, apart, content, hash, is_attachable, receive, resident_bytes, rounds, send_all, start,
+};
 use crate::support::{role, watchdog};
 
 const SECONDS: Duration = Duration::from_secs(1800);
@@ -135,12 +137,14 @@ fn long_run(channel: Channel, first: [u64; 2], messages: usize) {
 #[test]
 fn a_stress_of_mixed_sizes_both_ways_keeps_every_byte_the_order_and_its_memory() {
     let messages = rounds(100_000, 10_000_000);
-    if role().is_some() {
-        return long_run(adopt(), [FIRST[1], FIRST[0]], messages);
-    }
-    let _watchdog = watchdog(SECONDS);
     let test = "transfer::a_stress_of_mixed_sizes_both_ways_keeps_every_byte_the_order_and_its_memory";
-    let (channel, peer) = start(test, "child", &[]);
-    long_run(channel, FIRST, messages);
-    peer.succeed();
+    match role().as_deref() {
+        Some("parent") => {
+            let (channel, peer) = start(test, "child", &[]);
+            long_run(channel, FIRST, messages);
+            peer.succeed();
+        }
+        Some(_) => long_run(adopt(), [FIRST[1], FIRST[0]], messages),
+        None => apart(test, "parent", SECONDS),
+    }
 }

@@ -95,10 +95,11 @@ impl Side {
     /// Wakes the other side. The caller has changed `turn`.
     pub(super) fn wake_peer(&self) {
         let sleepers = &self.control().sleepers;
-        wake(match self.part {
+        let word = match self.part {
             Part::Sender => &sleepers.receiver,
             Part::Receiver => &sleepers.sender,
-        });
+        };
+        wake(word, None);
     }
 
     /// Waits until `look` finds what it looks for.

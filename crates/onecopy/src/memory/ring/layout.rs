@@ -227,6 +227,11 @@ impl Sizes {
         Ok(Self { bulk_bytes: (room / piece_bytes * piece_bytes) as u64, piece_bytes })
     }
 
+    /// Whether at least a quarter is free, with so many slots in use and so many bytes of the bulk.
+    pub(super) fn is_much_room(self, slots: u64, bulk_bytes: u64) -> bool {
+        slots <= SLOTS / 4 * 3 && bulk_bytes <= self.bulk_bytes / 4 * 3
+    }
+
     /// The sizes that the header tells, if they can be true of `region`.
     pub(super) fn of_header(region: &Region, header: &Header) -> Result<Self> {
         let bulk_bytes = header.bulk_bytes.load(Ordering::Relaxed);

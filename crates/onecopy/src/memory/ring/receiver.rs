@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use super::create;
 use super::layout::{
-    BULK, FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, OFFER, Record, Ring, SLOTS, Sizes,
-    whole_lines,
+    BULK, FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, OFFER, Record, Ring, Sizes, whole_lines,
 };
 use crate::atomic::{AtomicU32, Ordering, fence};
 use crate::memory::Region;
+use crate::memory::bell::Bell;
 use crate::memory::role::{self, Status};
-use crate::memory::wait::{Alarm, Wait, is_asleep, wait, wake, wake_sleeper};
+use crate::memory::wait::{Alarm, Wait, arm, is_asleep, wait, wake, wake_sleeper};
 use crate::process::{Identity, Watch};
 use crate::{Deadline, Error, Receiver, Result, WaitStrategy, tally};
 
@@ -42,6 +42,8 @@ pub struct RingReceiver {
     ended: u64,
     /// Tells of the end of the sender's process, where somebody watches it.
     alarm: Option<Arc<Alarm>>,
+    /// Tells a sender that waits for a descriptor.
+    bell: Option<Bell>,
 }
 
 /// What comes next.
@@ -120,6 +122,7 @@ impl RingReceiver {
             stash: Vec::new(),
             ended: 0,
             alarm: None,
+            bell: None,
         };
         receiver.forget_served_sender();
         Ok(receiver)
@@ -155,11 +158,26 @@ impl RingReceiver {
         self.limit_bytes = limit_bytes;
     }
 
-    /// Learns of the end of the sender's process by `alarm`, instead of looking for it.
-    pub(crate) fn set_alarm(&mut self, alarm: Arc<Alarm>) {
-        self.alarm = Some(alarm);
+    /// Learns of the end of the sender's process by `alarm`, instead of looking for it, and reaches one that polls by `bell`.
+    pub(crate) fn set_alarm(&mut self, alarm: Arc<Alarm>, bell: Bell) {
+        (self.alarm, self.bell) = (Some(alarm), Some(bell));
         // Without the pidfd that it may have needed to attach: a channel has one descriptor.
         self.watch = Watch::new(self.watch.own());
+    }
+
+    /// Has the sender ring the bell when it sends, or ends. False: it has.
+    pub(crate) fn arm(&mut self) -> bool {
+        // For what was given back without it, see `release`.
+        fence(Ordering::SeqCst);
+        self.wake_sender();
+        arm(&self.ring.header().sleepers.receiver, || self.has_news())
+    }
+
+    /// Whether there is a record, or will be no more.
+    fn has_news(&self) -> bool {
+        let sender = Status::load(&self.ring.header().roles.sender);
+        let ended = sender.is_closed() || self.alarm.as_ref().is_some_and(|alarm| alarm.is_set());
+        ended || self.ring.record(self.slots).is_some()
     }
 
     /// Takes the next message into `target` and returns its length, if it is there already and stands in one slot.
@@ -353,18 +371,18 @@ impl RingReceiver {
     fn wake_sender(&self) {
         let word = &self.ring.header().sleepers.sender;
         if is_asleep(word) && self.has_much_room() {
-            wake_sleeper(word);
+            wake_sleeper(word, self.bell.as_ref());
         }
     }
 
-    /// Whether a quarter of the ring is free: a sender woken for less would soon sleep again, at the price of a wake-up for
+    /// Whether much of the ring is free: a sender woken for less would soon sleep again, at the price of a wake-up for
     /// every piece. One that waits for less looks by itself when its slice of sleep is over.
     #[cold]
     fn has_much_room(&self) -> bool {
         let sent = &self.ring.header().sent;
         let slots = sent.slots.load(Ordering::Relaxed).wrapping_sub(self.slots);
         let bulk = sent.bulk.load(Ordering::Relaxed).wrapping_sub(self.bulk);
-        slots <= SLOTS / 4 * 3 && bulk <= self.ring.sizes.bulk_bytes / 4 * 3
+        self.ring.sizes.is_much_room(slots, bulk)
     }
 
     /// Receives the rest of `message` into `buffer`, which is long enough.
@@ -521,7 +539,7 @@ impl Drop for RingReceiver {
     fn drop(&mut self) {
         let header = self.ring.header();
         role::give_up(&header.roles.receiver, self.generation, self.watch.own());
-        wake(&header.sleepers.sender);
+        wake(&header.sleepers.sender, self.bell.as_ref());
     }
 }
 

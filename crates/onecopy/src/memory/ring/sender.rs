@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use super::layout::{
-    BULK, FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, OFFER, Record, Ring, SLOTS, whole_lines,
+    BULK, FIRST, Header, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, OFFER, Record, Ring, SLOTS,
+    whole_lines,
 };
 use super::{create, layout};
 use crate::atomic::{AtomicU32, Ordering, fence};
 use crate::memory::Region;
+use crate::memory::bell::Bell;
 use crate::memory::role::{self, Status};
-use crate::memory::wait::{Alarm, Wait, wait, wake};
+use crate::memory::wait::{Alarm, Wait, arm, wait, wake};
 use crate::process::{Identity, Watch};
 use crate::{Deadline, Error, Result, Sender, WaitStrategy, tally};
 
@@ -39,6 +41,8 @@ pub struct RingSender {
     rest: Option<Rest>,
     /// Tells of the end of the receiver's process, where somebody watches it.
     alarm: Option<Arc<Alarm>>,
+    /// Tells a receiver that waits for a descriptor.
+    bell: Option<Bell>,
 }
 
 #[derive(Debug)]
@@ -84,6 +88,7 @@ impl RingSender {
             absent,
             rest: None,
             alarm: None,
+            bell: None,
         };
         sender.find_place()?;
         Ok(sender)
@@ -94,9 +99,9 @@ impl RingSender {
         self.strategy = strategy;
     }
 
-    /// Learns of the end of the receiver's process by `alarm`, instead of looking for it.
-    pub(crate) fn set_alarm(&mut self, alarm: Arc<Alarm>) {
-        self.alarm = Some(alarm);
+    /// Learns of the end of the receiver's process by `alarm`, instead of looking for it, and reaches one that polls by `bell`.
+    pub(crate) fn set_alarm(&mut self, alarm: Arc<Alarm>, bell: Bell) {
+        (self.alarm, self.bell) = (Some(alarm), Some(bell));
         // Without the pidfd that it may have needed to attach: a channel has one descriptor.
         self.watch = Watch::new(self.watch.own());
     }
@@ -104,6 +109,23 @@ impl RingSender {
     /// How much of an accepted message is kept here, since there was no room for it.
     pub(crate) fn kept_bytes(&self) -> usize {
         self.rest.as_ref().map_or(0, |rest| rest.bytes.len() - rest.sent)
+    }
+
+    /// Has the receiver ring the bell when there is room. False: there is.
+    pub(crate) fn arm(&mut self) -> bool {
+        // For what was published without it, see `announce`.
+        fence(Ordering::SeqCst);
+        wake(&self.ring.header().sleepers.receiver, self.bell.as_ref());
+        arm(&self.ring.header().sleepers.sender, || self.has_news())
+    }
+
+    /// Whether as much room is free as a receiver gives notice of, or there will be no more.
+    fn has_news(&self) -> bool {
+        let Header { received, roles, .. } = self.ring.header();
+        let slots = self.slots.wrapping_sub(received.slots.load(Ordering::SeqCst));
+        let bulk = self.bulk.wrapping_sub(received.bulk.load(Ordering::SeqCst));
+        let ended = self.alarm.as_ref().is_some_and(|alarm| alarm.is_set());
+        self.ring.sizes.is_much_room(slots, bulk) || Status::load(&roles.receiver).is_closed() || ended
     }
 
     /// Whether the receiver has closed.
@@ -172,7 +194,7 @@ impl RingSender {
         }
         // For what was published without it, see `announce`.
         fence(Ordering::SeqCst);
-        wake(&self.ring.header().sleepers.receiver);
+        wake(&self.ring.header().sleepers.receiver, self.bell.as_ref());
         let strategy = self.strategy;
         wait(&mut Room { sender: self, slots, bulk_bytes }, strategy, deadline)
     }
@@ -201,7 +223,7 @@ impl RingSender {
             // The receiver may be about to sleep, see `wait`: it sees the record, or this side sees that it sleeps.
             fence(Ordering::SeqCst);
         }
-        wake(&header.sleepers.receiver);
+        wake(&header.sleepers.receiver, self.bell.as_ref());
     }
 
     /// Sends a message that fits one slot or two. Two are published together: the second one's cache line is under way while
@@ -303,7 +325,7 @@ impl Drop for RingSender {
         let _ = self.flush_by(Deadline::Now);
         let header = self.ring.header();
         role::give_up(&header.roles.sender, self.generation, self.watch.own());
-        wake(&header.sleepers.receiver);
+        wake(&header.sleepers.receiver, self.bell.as_ref());
     }
 }
 
