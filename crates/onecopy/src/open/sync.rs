@@ -6,8 +6,9 @@ use crate::signal::{RealtimeSignal, SignalReceiver, StandardSignal};
 use crate::sync::eventfd::EventFd;
 use crate::sync::file_lock::FileLock;
 use crate::sync::named_semaphore::NamedSemaphore;
+use crate::sync::sysv_semaphore::SysvSemaphore;
 use crate::sync::{Lock, Notify, Wait};
-use crate::{Address, Error, PosixName, Result};
+use crate::{Address, Error, PosixName, Result, SysvName};
 
 /// A lock of whichever mechanism.
 pub type BoxedLock = Box<dyn Lock + Send>;
@@ -46,6 +47,7 @@ pub fn open_lock(address: &Address, options: &OpenOptions) -> Result<BoxedLock> 
         Address::FileLock(path) if options.create => Ok(Box::new(FileLock::open_or_create(path, options.mode)?)),
         Address::FileLock(path) => Ok(Box::new(FileLock::open(path)?)),
         Address::NamedSemaphore(name) => Ok(Box::new(named_semaphore(name, FREE, options)?)),
+        Address::SysvSemaphore(name) => Ok(Box::new(sysv_semaphore(name, FREE, options)?)),
         _ => Err(unfit(address, "is no lock")),
     }
 }
@@ -59,6 +61,7 @@ pub fn open_lock(address: &Address, options: &OpenOptions) -> Result<BoxedLock> 
 pub fn open_notify(address: &Address, options: &OpenOptions) -> Result<BoxedNotify> {
     match address {
         Address::NamedSemaphore(name) => Ok(Box::new(named_semaphore(name, NOT_POSTED, options)?)),
+        Address::SysvSemaphore(name) => Ok(Box::new(sysv_semaphore(name, NOT_POSTED, options)?)),
         Address::Descriptor(name) => Ok(Box::new(eventfd(*name)?)),
         Address::Signal(name) => signal(address, name),
         _ => Err(unfit(address, "wakes nobody")),
@@ -73,6 +76,7 @@ pub fn open_notify(address: &Address, options: &OpenOptions) -> Result<BoxedNoti
 pub fn open_wait(address: &Address, options: &OpenOptions) -> Result<BoxedWait> {
     match address {
         Address::NamedSemaphore(name) => Ok(Box::new(named_semaphore(name, NOT_POSTED, options)?)),
+        Address::SysvSemaphore(name) => Ok(Box::new(sysv_semaphore(name, NOT_POSTED, options)?)),
         Address::Descriptor(name) => Ok(Box::new(eventfd(*name)?)),
         Address::Signal(name) if name.target().is_none() => Ok(Box::new(SignalReceiver::open(name.signals())?)),
         _ => Err(unfit(address, "cannot be waited for")),
@@ -97,6 +101,15 @@ fn signal(address: &Address, name: &SignalName) -> Result<BoxedNotify> {
         (Some(pid), [number]) if number.is_real_time() => Ok(Box::new(RealtimeSignal::to(pid, *number)?)),
         (Some(pid), [number]) => Ok(Box::new(StandardSignal::to(pid, *number)?)),
         _ => Err(unfit(address, "it is for receiving: a signal is sent to a pid, as signal:4711?sig=USR1")),
+    }
+}
+
+fn sysv_semaphore(name: &SysvName, value: u16, options: &OpenOptions) -> Result<SysvSemaphore> {
+    match name {
+        // What has an identifier exists, or cannot be made.
+        SysvName::Id(_) => SysvSemaphore::open(name),
+        _ if options.create => SysvSemaphore::open_or_create(name, &[value], options.mode),
+        _ => SysvSemaphore::open(name),
     }
 }
 

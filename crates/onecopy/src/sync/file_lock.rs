@@ -4,8 +4,8 @@
 //! as do all programs that call flock(2) on the file. The lock is advice: it stops nobody who does not ask.
 //!
 //! **When its holder dies**, however it dies, the kernel releases the lock with the last descriptor of the description. A child
-//! that inherited the descriptor ([`AsFd`](std::os::fd::AsFd); it is closed on exec unless the caller changes that) holds the lock too: it keeps it
-//! after its parent's death, and can release it for both. A waiter that dies leaves nothing.
+//! that inherited the descriptor ([`AsFd`]; it is closed on exec unless the caller changes that) holds the lock too: it keeps
+//! it after its parent's death, and can release it for both. A waiter that dies leaves nothing.
 //!
 //! **Whoever may open the file**, for reading or for writing, can lock it exclusively and keep it: give it a mode that lets in
 //! only whom you trust with that, and wait by a deadline. Whoever may write its directory can remove the file. A lock on a

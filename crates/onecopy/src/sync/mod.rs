@@ -9,6 +9,7 @@ pub mod file_lock;
 pub mod mutex;
 pub mod named_semaphore;
 pub mod shared;
+pub mod sysv_semaphore;
 
 use crate::{Deadline, Error, Result};
 

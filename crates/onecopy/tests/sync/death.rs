@@ -1,12 +1,15 @@
 //! A process is killed while it holds a lock, or while it waits for one: the kernel's locks are released, and nobody hangs.
 
+use std::cell::OnceCell;
 use std::time::Duration;
 
-use onecopy::open::{BoxedLock, OpenOptions, open_lock};
-use onecopy::sync::{Acquired, Lock as _, Mode};
+use onecopy::open::{BoxedLock, OpenOptions, open_lock, open_notify, open_wait};
+use onecopy::sync::{Acquired, Lock as _, Mode, Notify as _, Wait as _};
 use onecopy::{Address, Deadline};
 
+use crate::named_semaphore::Name;
 use crate::support::{Peer, Scratch, argument, role, watchdog};
+use crate::sysv_semaphore::Set;
 
 const ROUNDS: u32 = 50;
 
@@ -64,7 +67,71 @@ fn killed_holders_and_waiters_release(test: &str, address: &str) {
 
 #[test]
 fn file_lock() {
-    let scratch = Scratch::new();
-    let address = format!("flock:{}", scratch.path("lock").display());
+    let scratch = OnceCell::new();
+    let address = address_or(|| format!("flock:{}", scratch.get_or_init(Scratch::new).path("lock").display()));
     killed_holders_and_waiters_release("death::file_lock", &address);
+}
+
+/// The address that the test made, in both processes: only the first makes one, since nothing tidies up after one that is killed.
+fn address_or(make: impl FnOnce() -> String) -> String {
+    if role().is_some() { argument("ADDRESS") } else { make() }
+}
+
+#[test]
+fn sysv_semaphore() {
+    let set = OnceCell::new();
+    let address = address_or(|| format!("sysv-sem:id={}", set.get_or_init(|| Set::new(&[1])).argument()));
+    killed_holders_and_waiters_release("death::sysv_semaphore", &address);
+}
+
+/// A process that waits is killed, then one that posts without end: what was posted stays posted, and waits end.
+fn killed_waiters_and_wakers_hang_nobody(test: &str, address: &str) {
+    let parsed: Address = address.parse().unwrap();
+    let mut notify = open_notify(&parsed, &OpenOptions::default()).unwrap();
+    let mut wait = open_wait(&parsed, &OpenOptions::default()).unwrap();
+    match role().as_deref() {
+        Some("waiter") => {
+            println!("\nready");
+            return wait.wait_by(Deadline::Never).unwrap();
+        }
+        Some(_) => {
+            println!("\nready");
+            loop {
+                notify.notify_by(1, Deadline::Never).unwrap();
+                std::thread::sleep(Duration::from_micros(20));
+            }
+        }
+        None => {}
+    }
+    let _watchdog = watchdog(Duration::from_secs(240));
+    let soon = || Deadline::after(Duration::from_secs(60));
+    for round in 0..rounds() {
+        let mut waiter = Peer::start(test, "waiter", &[("ADDRESS", address)]);
+        waiter.line("ready");
+        std::thread::sleep(Duration::from_micros(u64::from(round * 37 % 1000)));
+        waiter.kill();
+        assert!(wait.wait_by(Deadline::Now).unwrap_err().is_out_of_time(), "round {round}");
+        notify.notify_by(2, Deadline::Now).unwrap();
+        wait.wait_by(soon()).unwrap();
+        wait.wait_by(Deadline::Never).unwrap();
+        let mut waker = Peer::start(test, "waker", &[("ADDRESS", address)]);
+        waker.line("ready");
+        wait.wait_by(soon()).unwrap();
+        waker.kill();
+        while wait.wait_by(Deadline::after(Duration::from_millis(1))).is_ok() {}
+    }
+}
+
+#[test]
+fn named_semaphore_waiters() {
+    let name = OnceCell::new();
+    let address = address_or(|| format!("sem:{}", name.get_or_init(Name::new).0));
+    killed_waiters_and_wakers_hang_nobody("death::named_semaphore_waiters", &address);
+}
+
+#[test]
+fn sysv_semaphore_waiters() {
+    let set = OnceCell::new();
+    let address = address_or(|| format!("sysv-sem:id={}", set.get_or_init(|| Set::new(&[0])).argument()));
+    killed_waiters_and_wakers_hang_nobody("death::sysv_semaphore_waiters", &address);
 }

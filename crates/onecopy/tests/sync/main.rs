@@ -12,6 +12,7 @@ mod mutex_death;
 mod named_semaphore;
 mod refusal;
 mod stage;
+mod sysv_semaphore;
 
 /// How many rounds a death or a race is run: enough to be seen in a test, and many more in a soak.
 fn rounds() -> usize {
