@@ -1,6 +1,6 @@
 # The steps of .ci/run, one recipe each; `just` alone runs them all.
 
-default: fmt clippy doc dependencies test test-as-user leftovers
+default: fmt clippy doc dependencies test loom test-as-user leftovers
 
 # Formatting
 fmt:
@@ -21,6 +21,10 @@ dependencies:
 # The tests, as the README runs them
 test:
     cargo test --workspace
+
+# The models of what happens in shared memory: every order of the steps of two sides
+loom:
+    ci/loom
 
 # The tests again, without any privilege
 test-as-user:

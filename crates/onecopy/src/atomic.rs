@@ -5,6 +5,8 @@
 mod model;
 
 #[cfg(loom)]
-pub(crate) use model::{AtomicU32, AtomicU64, Ordering, fence, sleep_on, wake_all};
+pub(crate) use model::{AtomicU32, AtomicU64, Ordering, fence, sleep_on, spin_loop, wake_all};
+#[cfg(not(loom))]
+pub(crate) use std::hint::spin_loop;
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};

@@ -1,8 +1,9 @@
 //! Atomics of loom, with what it lacks: the order of sequentially consistent accesses, and futexes.
 //!
-//! Loom takes a SeqCst access for an AcqRel one, but knows SeqCst fences. So a fence is set where a SeqCst load follows a SeqCst
-//! store of the same thread: there, and nowhere else, the algorithms of this library rely on their order. A load or a store that
-//! is weaker gets no fence, so that a model fails where it would have to be stronger.
+//! Loom orders SeqCst fences as the language does, and SeqCst accesses otherwise: in part as it happens to run them. So here they are
+//! AcqRel, and a fence is set where a SeqCst load follows a SeqCst store of the same thread: there, and nowhere else, the algorithms
+//! of this library rely on their order. A load or a store that is weaker gets no fence, so that a model fails where it would have to
+//! be stronger.
 
 use std::cell::Cell;
 use std::fmt;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 
 use loom::sync::{Condvar, Mutex};
 
+pub(crate) use loom::hint::spin_loop;
 pub(crate) use loom::sync::atomic::{Ordering, fence};
 
 loom::thread_local! {
@@ -29,22 +31,39 @@ fn after_store(ordering: Ordering) {
     }
 }
 
+/// For a load.
+fn acquire(ordering: Ordering) -> Ordering {
+    if ordering == Ordering::SeqCst { Ordering::Acquire } else { ordering }
+}
+
+/// For a store.
+fn release(ordering: Ordering) -> Ordering {
+    if ordering == Ordering::SeqCst { Ordering::Release } else { ordering }
+}
+
+/// For both in one.
+fn both(ordering: Ordering) -> Ordering {
+    if ordering == Ordering::SeqCst { Ordering::AcqRel } else { ordering }
+}
+
 macro_rules! atomic {
     ($name:ident, $value:ty) => {
         impl $name {
             pub(crate) fn load(&self, ordering: Ordering) -> $value {
                 before_load(ordering);
-                self.word.load(ordering)
+                self.word.load(acquire(ordering))
             }
 
             pub(crate) fn store(&self, value: $value, ordering: Ordering) {
-                self.word.store(value, ordering);
+                // Loom lets another thread read what a read-modify-write left there before this store, though it has seen this store:
+                // it forgets that nothing comes between the two parts of that. For what this one overwrites it has to be one too.
+                self.word.swap(value, release(ordering));
                 after_store(ordering);
             }
 
             pub(crate) fn swap(&self, value: $value, ordering: Ordering) -> $value {
                 before_load(ordering);
-                let old = self.word.swap(value, ordering);
+                let old = self.word.swap(value, both(ordering));
                 after_store(ordering);
                 old
             }
@@ -79,7 +98,7 @@ impl AtomicU64 {
         failure: Ordering,
     ) -> Result<u64, u64> {
         before_load(success);
-        let result = self.word.compare_exchange(current, new, success, failure);
+        let result = self.word.compare_exchange(current, new, both(success), acquire(failure));
         if result.is_ok() {
             after_store(success);
         }
@@ -88,14 +107,14 @@ impl AtomicU64 {
 
     pub(crate) fn fetch_add(&self, value: u64, ordering: Ordering) -> u64 {
         before_load(ordering);
-        let old = self.word.fetch_add(value, ordering);
+        let old = self.word.fetch_add(value, both(ordering));
         after_store(ordering);
         old
     }
 
     pub(crate) fn fetch_or(&self, value: u64, ordering: Ordering) -> u64 {
         before_load(ordering);
-        let old = self.word.fetch_or(value, ordering);
+        let old = self.word.fetch_or(value, both(ordering));
         after_store(ordering);
         old
     }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::uio::RemoteIoVec;
 
+use super::claims;
 use super::desk::{Desk, Offer, Phase, Turn};
 use super::link::Link;
 use super::liveness::PeerProcess;
@@ -30,7 +31,7 @@ const PIECE_BYTES: usize = 4 << 20;
 const CHUNK_BYTES: Range<usize> = 32 << 10..512 << 10;
 /// How long the sender may keep a chunk that it has claimed, and everything else is copied. After that it is taken to be
 /// descheduled or stopped, and this side copies by itself.
-const PATIENCE: Duration = Duration::from_millis(10);
+pub(super) const PATIENCE: Duration = Duration::from_millis(10);
 
 /// A message in the memory of its sender.
 #[derive(Clone, Copy, Debug)]
@@ -110,23 +111,20 @@ impl Source {
         Ok(())
     }
 
-    /// Copies it into a buffer together with the sender, which waits for that.
-    pub(super) fn share(&self, link: &Link, desk: &Desk, asked: Turn) -> Result<Buffer, Failure> {
+    /// Copies it into a buffer together with the sender, which waits for that and gets `patience` for its last chunk.
+    pub(super) fn share(&self, link: &Link, desk: &Desk, asked: Turn, patience: Duration) -> Result<Buffer, Failure> {
         let buffer = Buffer::warm(self.bytes).map_err(Failure::Here)?;
         let chunk_bytes =
             (self.bytes / 4).clamp(CHUNK_BYTES.start, CHUNK_BYTES.end).next_multiple_of(CHUNK_BYTES.start);
-        let chunks = self.bytes.div_ceil(chunk_bytes);
         desk.target.store(buffer.base().as_ptr().expose_provenance() as u64, Ordering::Relaxed);
         desk.chunk_bytes.store(chunk_bytes as u64, Ordering::Relaxed);
-        for word in [&desk.claims.0, &desk.finished.0, &desk.failed] {
-            word.store(0, Ordering::Relaxed);
-        }
+        claims::open(desk);
         // Publishes the words above.
         if !asked.change(desk, Phase::Shared) {
             return Err(Failure::Revoked);
         }
         link.wake_sender();
-        match self.copy_chunks(&link.peer, desk, &buffer, chunk_bytes, chunks) {
+        match self.copy_chunks(&link.peer, desk, &buffer, chunk_bytes, patience) {
             Ok(()) => Ok(buffer),
             // The sender may be writing.
             Err(failure) => {
@@ -142,10 +140,10 @@ impl Source {
         desk: &Desk,
         buffer: &Buffer,
         chunk_bytes: usize,
-        chunks: usize,
+        patience: Duration,
     ) -> Result<(), Failure> {
-        let mut own = 0;
-        let read = |index: usize| -> Result<(), Errno> {
+        let chunks = self.bytes.div_ceil(chunk_bytes);
+        let read = |index: usize| -> Result<(), Failure> {
             let offset = index * chunk_bytes;
             let len = chunk_bytes.min(self.bytes - offset);
             // SAFETY: `index < chunks`, so the chunk lies within the buffer.
@@ -153,32 +151,16 @@ impl Source {
             // SAFETY: `len` initialised bytes of a buffer that this side owns; the chunk was claimed by this side, or the sender
             // has said that it could not write it, so nobody else writes it while the slice lives.
             let chunk = unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len) };
-            self.read(peer.process(), offset, chunk)
+            Ok(self.read(peer.process(), offset, chunk)?)
         };
-        // Not more often than there are chunks: a peer may set the counter back.
-        while own < chunks
-            && let Some(index) = claim(desk, chunks)
-        {
-            read(index)?;
-            own += 1;
-        }
-        let outstanding = (chunks - own) as u64;
-        let end = Instant::now() + PATIENCE;
-        // Acquire: the chunks that the sender counted are written.
-        while desk.finished.0.load(Ordering::Acquire) < outstanding {
-            if peer.alarm().is_set() {
-                return Err(Failure::Errno(Errno::ESRCH));
+        let mut end = None;
+        claims::complete(desk, chunks, read, || match peer.alarm().is_set() {
+            true => Err(Errno::ESRCH.into()),
+            false if Instant::now() >= *end.get_or_insert_with(|| Instant::now() + patience) => {
+                Err(Errno::ETIMEDOUT.into())
             }
-            if Instant::now() >= end {
-                return Err(Failure::Errno(Errno::ETIMEDOUT));
-            }
-            std::hint::spin_loop();
-        }
-        match desk.failed.load(Ordering::Acquire).checked_sub(1).map(usize::try_from) {
-            None => Ok(()),
-            Some(Ok(index)) if index < chunks => Ok(read(index)?),
-            Some(_) => Err(Failure::Errno(Errno::EFAULT)),
-        }
+            false => Ok(()),
+        })
     }
 }
 
@@ -190,20 +172,11 @@ pub(super) fn help(peer: &RemoteProcess, desk: &Desk, message: &[u8]) -> Result<
     if chunk_bytes < CHUNK_BYTES.start {
         return Err(Errno::EINVAL);
     }
-    let chunks = message.len().div_ceil(chunk_bytes);
-    // Not more often than there are chunks: a peer may set the counter back.
-    for _ in 0..chunks {
-        let Some(index) = claim(desk, chunks) else { break };
+    claims::take_part(desk, message.len().div_ceil(chunk_bytes), |index| {
         let offset = index * chunk_bytes;
         let end = message.len().min(offset + chunk_bytes);
-        let written = write(peer, target.wrapping_add(offset as u64), &message[offset..end]);
-        if written.is_err() {
-            desk.failed.store(index as u64 + 1, Ordering::Release);
-        }
-        desk.finished.0.fetch_add(1, Ordering::Release);
-        written?;
-    }
-    Ok(())
+        write(peer, target.wrapping_add(offset as u64), &message[offset..end])
+    })
 }
 
 fn write(peer: &RemoteProcess, address: u64, bytes: &[u8]) -> Result<(), Errno> {
@@ -218,13 +191,6 @@ fn write(peer: &RemoteProcess, address: u64, bytes: &[u8]) -> Result<(), Errno> 
         }
     }
     Ok(())
-}
-
-/// The next chunk, unless all are claimed. A peer may set the counter back, and then a chunk is copied twice.
-fn claim(desk: &Desk, chunks: usize) -> Option<usize> {
-    // Relaxed: it orders nothing but the claims among themselves.
-    let index = desk.claims.0.fetch_add(1, Ordering::Relaxed);
-    usize::try_from(index).ok().filter(|index| *index < chunks)
 }
 
 fn range(address: u64, len: usize) -> RemoteIoVec {

@@ -74,6 +74,12 @@ impl PeerProcess {
         Ok(peer)
     }
 
+    /// The process at the other end of a channel in a model, which does not end.
+    #[cfg(loom)]
+    pub(super) fn of_model(handle: Arc<ProcessHandle>, socket: &Arc<Socket>) -> Self {
+        Self { process: RemoteProcess::of(handle), alarm: Arc::default(), socket: Arc::clone(socket) }
+    }
+
     pub(super) fn process(&self) -> &RemoteProcess {
         &self.process
     }

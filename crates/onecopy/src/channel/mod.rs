@@ -12,6 +12,7 @@
 //!
 //! Where the kernel refuses cross-memory attach, all messages go through the ring, and [`ChannelSender::stats`] says why.
 
+mod claims;
 mod copying;
 mod desk;
 mod link;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::copying::{Failure, Source};
+use super::copying::{Failure, PATIENCE, Source};
 use super::desk::{Answer, Desk, Offer, Phase, Turn};
 use super::link::Link;
 use super::message::{Message, SHORT_BYTES};
@@ -35,6 +35,7 @@ pub struct ChannelReceiver {
     cooperative_bytes: usize,
     /// Whether it may be waiting for the descriptor.
     is_armed: bool,
+    pub(super) patience: Duration,
 }
 
 /// Wakes a sender of the other side that waits at its desk, when this side has closed.
@@ -59,6 +60,7 @@ impl ChannelReceiver {
             limit_bytes: DEFAULT_LIMIT_BYTES,
             cooperative_bytes: DEFAULT_COOPERATIVE_BYTES,
             is_armed: false,
+            patience: PATIENCE,
         }
     }
 
@@ -205,7 +207,7 @@ impl ChannelReceiver {
         }
         let source = Source::of(desk, offer);
         if link.trusted && offer.bytes >= self.cooperative_bytes {
-            match source.share(&link, desk, asked) {
+            match source.share(&link, desk, asked, self.patience) {
                 Ok(buffer) => return Ok(self.settle(desk, asked.with(Phase::Shared), Path::Cooperative, buffer)),
                 // The sender has been stopped in the middle: what it has is still there to be read.
                 Err(Failure::Errno(Errno::ETIMEDOUT)) => {

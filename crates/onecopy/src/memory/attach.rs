@@ -29,6 +29,8 @@
 //! shortened): an access to memory that is gone is a SIGBUS, which ends the process.
 
 mod control;
+#[cfg(loom)]
+mod model;
 mod pull;
 mod push;
 mod side;

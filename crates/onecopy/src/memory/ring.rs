@@ -69,6 +69,8 @@ mod tests;
 
 pub(crate) use layout::INLINE_BYTES;
 pub use layout::{MIN_RING_BYTES, PIECE_BYTES, RING_BYTES};
+#[cfg(loom)]
+pub(crate) use model::pair;
 pub(crate) use receiver::Arrival;
 pub use receiver::{DEFAULT_LIMIT_BYTES, RingReceiver};
 pub use sender::RingSender;

@@ -388,19 +388,23 @@ impl Drop for PushReceiver {
         if !self.side.is_own() {
             return;
         }
-        let control = self.side.control();
-        // The sender may change the turn at the same moment, but not again and again.
-        let closed = (0..CLOSE_ATTEMPTS).find_map(|_| {
-            let turn = Turn::load(control);
-            turn.change(control, turn.next(Phase::Closed)).then_some(turn)
-        });
-        // A sender that is writing now cannot be stopped; one that is not finds no window any more.
-        if closed.is_none_or(|turn| Writing::is_to(control, turn))
+        if close(self.side.control())
             && let Some(window) = self.window.take()
         {
             window.retire();
         }
     }
+}
+
+/// Closes the window, and says whether a sender may still be writing into it: one that is cannot be stopped, and one that is not
+/// finds no window any more.
+pub(super) fn close(control: &Control) -> bool {
+    // The sender may change the turn at the same moment, but not again and again.
+    let closed = (0..CLOSE_ATTEMPTS).find_map(|_| {
+        let turn = Turn::load(control);
+        turn.change(control, turn.next(Phase::Closed)).then_some(turn)
+    });
+    closed.is_none_or(|turn| Writing::is_to(control, turn))
 }
 
 #[cfg(test)]

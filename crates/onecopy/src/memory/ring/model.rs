@@ -6,15 +6,20 @@
 //! The bulk stands in cells that tell loom of each access: it fails the model when two overlap of which one writes.
 #![expect(unsafe_code, reason = "reaches the cells of a model")]
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use loom::cell::UnsafeCell;
 use loom::model::Builder;
 use loom::thread;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
 
 use super::layout::{Header, SLOTS, Sizes, Slot, whole_lines};
 use super::{RingReceiver, RingSender};
+use crate::io::socket::Socket;
 use crate::memory::Region;
+use crate::memory::bell::Bell;
+use crate::memory::wait::Alarm;
 use crate::process::{Identity, Watch};
 use crate::{Deadline, Receiver, Sender, WaitStrategy};
 
@@ -92,7 +97,8 @@ impl Ring {
     }
 }
 
-fn pair() -> (RingSender, RingReceiver) {
+/// The two ends of a ring.
+pub(crate) fn pair() -> (RingSender, RingReceiver) {
     let ring = Ring::of(SIZES);
     let watch = || Watch::new(Identity::current().unwrap());
     let mut sender = RingSender::of(ring.clone(), watch()).unwrap();
@@ -102,31 +108,112 @@ fn pair() -> (RingSender, RingReceiver) {
     (sender, receiver)
 }
 
-/// Every order of the steps of a sender of messages of these lengths and of their receiver, with up to `switches` changes between
-/// the two that are not for want of anything to do.
-fn check(lengths: &'static [usize], switches: usize) {
+/// Every order of what the threads of `model` do, with up to `switches` changes between them that are not for want of anything to do.
+fn check(switches: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(switches);
-    builder.check(move || {
+    builder.check(model);
+}
+
+/// Receives messages number 1 and so on, of these lengths.
+fn receive(receiver: &mut RingReceiver, lengths: &[usize]) {
+    let mut buffer = [0; 1024];
+    for (number, &length) in (1..).zip(lengths) {
+        let received = receiver.recv_into_by(&mut buffer, Deadline::Never).unwrap();
+        assert_eq!(received, Some(length));
+        assert!(buffer[..length].iter().all(|&byte| byte == number), "message {number}");
+    }
+}
+
+/// Messages of these lengths. Nothing wakes the receiver but they: the sender closes when all were received.
+fn transfer(lengths: &'static [usize]) {
+    let (mut sender, mut receiver) = pair();
+    let receiving = thread::spawn(move || {
+        receive(&mut receiver, lengths);
+        receiver
+    });
+    for (number, &length) in (1..).zip(lengths) {
+        sender.send_by(&vec![number; length], Deadline::Never).unwrap();
+    }
+    drop(receiving.join().unwrap());
+}
+
+#[test]
+fn loom_messages_of_one_line_arrive_in_order_and_wake_who_sleeps() {
+    check(3, || transfer(&[8, 8, 8]));
+}
+
+#[test]
+fn loom_messages_of_two_lines_arrive_whole() {
+    check(2, || transfer(&[60, 104, 57]));
+}
+
+#[test]
+fn loom_messages_in_pieces_arrive_whole_and_no_piece_is_written_while_it_is_read() {
+    // More than the bulk has room for, so it comes round.
+    check(2, || transfer(&[3 * PIECE_BYTES]));
+}
+
+#[test]
+fn loom_an_end_is_told_after_what_was_sent() {
+    check(3, || {
         let (mut sender, mut receiver) = pair();
         let receiving = thread::spawn(move || {
-            let mut buffer = [0; 1024];
-            for (number, &length) in (1..).zip(lengths) {
-                let received = receiver.recv_into_by(&mut buffer, Deadline::Never).unwrap();
-                assert_eq!(received, Some(length));
-                assert!(buffer[..length].iter().all(|&byte| byte == number), "message {number}");
-            }
-            assert_eq!(receiver.recv_into_by(&mut buffer, Deadline::Never).unwrap(), None);
+            receive(&mut receiver, &[8, 60]);
+            assert_eq!(receiver.recv_into_by(&mut [0; 8], Deadline::Never).unwrap(), None);
         });
-        for (number, &length) in (1..).zip(lengths) {
-            sender.send_by(&vec![number; length], Deadline::Never).unwrap();
-        }
+        sender.send_by(&[1; 8], Deadline::Never).unwrap();
+        sender.send_by(&[2; 60], Deadline::Never).unwrap();
         drop(sender);
         receiving.join().unwrap();
     });
 }
 
 #[test]
-fn loom_short_messages_arrive_in_order_and_wake_who_sleeps() {
-    check(&[8, 8, 8, 8, 8], 2);
+fn loom_a_receiver_that_closes_ends_a_sender_that_waits_for_room() {
+    check(3, || {
+        let (mut sender, receiver) = pair();
+        let closing = thread::spawn(move || drop(receiver));
+        let sent = (0..3).map(|_| sender.send_by(&[1; 8], Deadline::Never));
+        assert!(sent.last().unwrap().unwrap_err().is_peer_gone());
+        closing.join().unwrap();
+    });
+}
+
+/// A bell, and where one hears it.
+fn bell() -> (Bell, OwnedFd) {
+    let (own, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    (Bell::new(Arc::new(Socket::new(own, "the socket of a model")), b'm'), other)
+}
+
+#[test]
+fn loom_a_receiver_that_arms_finds_the_message_or_hears_the_bell() {
+    check(4, || {
+        let (mut sender, mut receiver) = pair();
+        let (bell, ear) = bell();
+        sender.set_alarm(Arc::default(), bell);
+        let arming = thread::spawn(move || (receiver.arm(), receiver));
+        sender.send_by(&[1; 8], Deadline::Never).unwrap();
+        let (armed, mut receiver) = arming.join().unwrap();
+        let is_told = recv(&ear, &mut [0; 1], RecvFlags::DONTWAIT).is_ok();
+        assert!(is_told || !armed);
+        receive(&mut receiver, &[8]);
+    });
+}
+
+#[test]
+fn loom_the_alarm_of_a_dead_sender_is_told_after_what_it_had_sent() {
+    check(3, || {
+        let (mut sender, mut receiver) = pair();
+        let (alarm, (bell, _)) = (Arc::<Alarm>::default(), bell());
+        receiver.set_alarm(Arc::clone(&alarm), bell);
+        let receiving = thread::spawn(move || {
+            receive(&mut receiver, &[8]);
+            assert!(receiver.recv_into_by(&mut [0; 8], Deadline::Never).unwrap_err().is_peer_gone());
+        });
+        sender.send_by(&[1; 8], Deadline::Never).unwrap();
+        alarm.set();
+        receiving.join().unwrap();
+        drop(sender);
+    });
 }
