@@ -87,6 +87,28 @@ pub enum Error {
         /// The length of the message.
         message_bytes: usize,
     },
+    /// There is no memory left to lend, since the other side has not given back what it was lent before.
+    #[error(
+        "loan of {wanted_bytes} bytes on {object}: the other side has {loans} of {limit_loans} loans, which take {loaned_bytes} \
+         of {limit_bytes} bytes, and {free_bytes} are free in one piece (it gives a loan back when it drops its view; \
+         set_loan_limit_bytes raises the limit)"
+    )]
+    LoansOut {
+        /// The address of the object.
+        object: String,
+        /// The length that was asked for.
+        wanted_bytes: usize,
+        /// How many loans are with the other side.
+        loans: usize,
+        /// How many can be.
+        limit_loans: usize,
+        /// How much memory these loans take.
+        loaned_bytes: usize,
+        /// How much there is for all loans.
+        limit_bytes: usize,
+        /// The longest loan that there is room for.
+        free_bytes: usize,
+    },
     /// A message is longer than the mechanism carries. Nothing was sent.
     #[error(
         "message of {message_bytes} bytes does not fit {object}, whose limit is {limit_bytes} bytes{}",
@@ -236,7 +258,7 @@ impl Error {
     /// Whether the operation could be tried again later: it would have had to wait, or ran out of time.
     #[must_use]
     pub fn is_out_of_time(&self) -> bool {
-        matches!(self, Self::WouldBlock { .. } | Self::TimedOut { .. })
+        matches!(self, Self::WouldBlock { .. } | Self::TimedOut { .. } | Self::LoansOut { .. })
     }
 
     /// Whether the other side is gone: closed, exited or killed.

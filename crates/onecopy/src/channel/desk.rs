@@ -21,6 +21,8 @@
 //! While a message is SHARED both sides claim chunks of it by `claims`; the sender counts in `finished` those that it has
 //! written, and names one that it could not write in `failed`, which the receiver then reads itself.
 //!
+//! What was lent in this direction comes back by `loans`, see [`loan`](super::loan).
+//!
 //! # Safety
 //!
 //! A [`Desk`] is atomics alone, for which any value that a peer writes is valid. [`Desks`] keeps its region mapped, and has checked
@@ -30,6 +32,7 @@
 #[cfg(not(loom))]
 use std::mem::offset_of;
 
+use super::loan::GivenBack;
 use crate::atomic::{AtomicU64, Ordering};
 #[cfg(not(loom))]
 use crate::memory::Region;
@@ -66,6 +69,7 @@ pub(super) struct Desk {
     /// The same, when the other side has seen that it waits in vain: it is sending too.
     pub(super) deadlock: AtomicU64,
     pub(super) sleepers: Sleepers,
+    pub(super) loans: GivenBack,
 }
 
 /// A word that both sides change, on a line of its own.
@@ -77,7 +81,7 @@ pub(super) struct Line(pub(super) AtomicU64);
 const _: () = {
     assert!(offset_of!(Desk, claims) == 128 && offset_of!(Desk, finished) == 256);
     assert!(offset_of!(Desk, failed) == 384 && offset_of!(Desk, sleepers) == 512);
-    assert!(size_of::<Desk>() == 640 && DESKS_BYTES <= 4096);
+    assert!(offset_of!(Desk, loans) == 640 && size_of::<Desk>() == 768 && DESKS_BYTES <= 4096);
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,6 +9,7 @@
 //! | up to [`DEFAULT_SINGLE_COPY_BYTES`] | through the ring in pieces, both sides at the same time | 2, in the cache |
 //! | longer | the receiver reads it from the sender's memory, by cross-memory attach | 1 |
 //! | from [`DEFAULT_COOPERATIVE_BYTES`] on, into a [`Message`] | both sides copy parts of it at the same time | 1, by two processors |
+//! | made in a [`Loan`], received as a [`View`] | it stays where it was made, in memory that both map | 0 |
 //!
 //! Where the kernel refuses cross-memory attach, all messages go through the ring, and [`ChannelSender::stats`] says why.
 
@@ -17,6 +18,7 @@ mod copying;
 mod desk;
 mod link;
 mod liveness;
+mod loan;
 mod message;
 #[cfg(loom)]
 mod model;
@@ -30,6 +32,7 @@ mod sender;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -43,6 +46,7 @@ use polling::Polling;
 use rendezvous::Connection;
 use stats::Counters;
 
+pub use loan::{DEFAULT_LOAN_LIMIT_BYTES, LOANS, Loan, Unsent};
 pub use message::Message;
 pub use peer::Peer;
 pub use policy::{Policy, Tracer};
@@ -50,6 +54,7 @@ pub use polling::Arming;
 pub use receiver::{ChannelReceiver, DEFAULT_COOPERATIVE_BYTES};
 pub use sender::{ChannelSender, DEFAULT_SINGLE_COPY_BYTES, LINGER};
 pub use stats::{Count, Path, Stats};
+pub use view::View;
 
 pub use rendezvous::TurnedAway;
 
@@ -276,6 +281,24 @@ impl Channel {
     /// As [`Receiver::recv_into_by`].
     pub fn recv_into(&mut self, buffer: &mut [u8]) -> Result<Option<usize>> {
         self.receiver.recv_into_by(buffer, Deadline::Never)
+    }
+
+    /// Lends `len` bytes of shared memory, in which a message is made and sent without a copy.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChannelSender::loan_by`].
+    pub fn loan(&mut self, len: usize) -> Result<Loan<'_>> {
+        self.sender.loan(len)
+    }
+
+    /// Receives a message where its sender has made it, if it was lent; `None` is the end: the other side has closed.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChannelReceiver::recv_view_by`].
+    pub fn recv_view(&mut self) -> Result<Option<View>> {
+        self.receiver.recv_view_by(Deadline::Never)
     }
 
     /// The address of the channel, for messages.

@@ -8,6 +8,10 @@
 //! Both halves of a side have one socket. What is for a half that waits is left there by the other one. So a poller may find the
 //! socket readable and nothing there; it never finds it silent when there is something.
 //!
+//! Once in each direction a packet of another kind comes, unasked: the memory for [`loans`](super::loan). Whoever drains the socket
+//! maps it, for the receiver to take. A receiver that needs it while the byte of the other half stands before it looks past that
+//! (SO_PEEK_OFF), since the byte has to stay.
+//!
 //! A peer that writes more bytes than were asked for is told from an honest one by their number, after one call for each.
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,8 +21,11 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
+use super::loan::{PACKET, peek_memory};
 use crate::io::socket::Socket;
+use crate::memory::Region;
 use crate::memory::bell::Bell;
+use crate::sys::socket_options::set_peek_offset;
 use crate::{Error, Result};
 
 /// What arming found.
@@ -67,6 +74,19 @@ struct State {
     expected: u64,
     /// Which halves have armed, and not looked since.
     waiting: [bool; 2],
+    lent: Lent,
+    /// Whether the packet that brought the memory for loans is still in the socket.
+    is_packet_left: bool,
+}
+
+/// The memory from which the other side lends.
+#[derive(Debug, Default)]
+enum Lent {
+    #[default]
+    NotYet,
+    Came(Region),
+    /// By the receiver; or it was of no use.
+    Taken,
 }
 
 /// What the socket had.
@@ -109,10 +129,14 @@ impl Polling {
 
     fn hear(&self, state: &mut State, half: Half) -> Result<Heard> {
         loop {
+            if matches!(state.lent, Lent::NotYet) {
+                self.hear_of_memory(state)?;
+            }
             if state.waiting[half.other() as usize] && self.receive(RecvFlags::PEEK) == Ok(Some(half.other().tone())) {
                 return Ok(Heard::Nothing);
             }
             match self.receive(RecvFlags::empty()) {
+                Ok(Some(PACKET)) if std::mem::take(&mut state.is_packet_left) => {}
                 Ok(Some(_)) => state.expected = state.expected.checked_sub(1).ok_or_else(|| self.unasked())?,
                 Ok(None) if self.has_hung_up() => return Ok(Heard::HangUp),
                 Ok(None) => return Err(self.unasked()),
@@ -122,6 +146,57 @@ impl Polling {
                 Err(errno) => return Err(self.socket.error("recv", errno)),
             }
         }
+    }
+
+    /// Maps the memory for loans, if that comes next. The packet stays.
+    fn hear_of_memory(&self, state: &mut State) -> Result<()> {
+        let peeked = peek_memory(&self.socket);
+        if let Ok(None) | Err(Error::Os { .. }) = peeked {
+            return peeked.map(drop);
+        }
+        state.is_packet_left = true;
+        state.lent = Lent::Taken;
+        match peeked {
+            Ok(memory) => {
+                state.lent = memory.map_or(Lent::NotYet, Lent::Came);
+                Ok(())
+            }
+            Err(error) => Err(Error::Corrupt { object: self.socket.object().into(), detail: error.to_string() }),
+        }
+    }
+
+    /// The memory from which the other side lends, if it has passed that: before its first loan. Once.
+    pub(super) fn take_lent(&self) -> Result<Option<Region>> {
+        /// More bytes than two halves can have been told.
+        const FARTHEST: u16 = 8;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(state.lent, Lent::NotYet) {
+            self.hear(&mut state, Half::Receiver)?;
+        }
+        let mut offset = 1;
+        while matches!(state.lent, Lent::NotYet) && offset <= FARTHEST {
+            set_peek_offset(self.socket.as_fd(), Some(offset)).map_err(|errno| self.no_offset(errno))?;
+            let heard = self.hear_of_memory(&mut state);
+            set_peek_offset(self.socket.as_fd(), None).map_err(|errno| self.no_offset(errno))?;
+            heard?;
+            offset += 1;
+        }
+        match std::mem::replace(&mut state.lent, Lent::Taken) {
+            Lent::Came(memory) => Ok(Some(memory)),
+            none => {
+                state.lent = none;
+                Ok(None)
+            }
+        }
+    }
+
+    fn no_offset(&self, errno: Errno) -> Error {
+        self.socket.error("setsockopt(SO_PEEK_OFF)", errno)
+    }
+
+    /// What passes packets.
+    pub(super) fn socket(&self) -> &Socket {
+        &self.socket
     }
 
     /// The next byte; `None` is the end, or a message of no bytes.

@@ -9,10 +9,12 @@ use nix::errno::Errno;
 use super::copying::{Failure, PATIENCE, Source};
 use super::desk::{Answer, Desk, Offer, Phase, Turn};
 use super::link::Link;
+use super::loan::Slip;
 use super::message::{Message, SHORT_BYTES};
 use super::polling::{Arming, Half};
 use super::stats::{Path, Stats};
 use crate::atomic::Ordering;
+use crate::memory::Region;
 use crate::memory::buffer::Buffer;
 use crate::memory::remote::READ;
 use crate::memory::ring::{Arrival, DEFAULT_LIMIT_BYTES, INLINE_BYTES, RingReceiver};
@@ -28,10 +30,12 @@ const EXIT_TIME: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub struct ChannelReceiver {
     // Fields are dropped in this order: who is woken by the second finds that the first has closed.
-    ring: RingReceiver,
+    pub(super) ring: RingReceiver,
     _farewell: Farewell,
-    link: Arc<Link>,
-    limit_bytes: usize,
+    pub(super) link: Arc<Link>,
+    pub(super) limit_bytes: usize,
+    /// What the other side lends from, once it has.
+    pub(super) lent: Option<Arc<Region>>,
     cooperative_bytes: usize,
     /// Whether it may be waiting for the descriptor.
     is_armed: bool,
@@ -45,6 +49,7 @@ struct Farewell(Arc<Link>);
 impl Drop for Farewell {
     fn drop(&mut self) {
         self.0.wake_sender();
+        self.0.desks.incoming().loans.tell_end();
         self.0.polling.disarm(Half::Receiver);
     }
 }
@@ -58,6 +63,7 @@ impl ChannelReceiver {
             _farewell: farewell,
             link,
             limit_bytes: DEFAULT_LIMIT_BYTES,
+            lent: None,
             cooperative_bytes: DEFAULT_COOPERATIVE_BYTES,
             is_armed: false,
             patience: PATIENCE,
@@ -110,7 +116,7 @@ impl ChannelReceiver {
 
     /// Does not wait for the descriptor any more, since it is called.
     #[inline]
-    fn disarm(&mut self) {
+    pub(super) fn disarm(&mut self) {
         if std::mem::take(&mut self.is_armed) {
             self.link.polling.disarm(Half::Receiver);
         }
@@ -137,6 +143,9 @@ impl ChannelReceiver {
                     };
                 }
                 Some(Arrival::Offer(words, len)) => {
+                    if let Some(slip) = Slip::from_bytes(&words[..len]) {
+                        return self.take_loan(slip)?.into_message().map(Some);
+                    }
                     let offer = self.offer(&words[..len])?;
                     self.ring.take_offer();
                     if let Some(message) = self.take_offered(offer)? {
@@ -319,7 +328,12 @@ impl Receiver for ChannelReceiver {
                     received.into_iter().for_each(|bytes| self.count_ring(bytes));
                     return Ok(received);
                 }
-                Some(Arrival::Offer(words, len)) => self.offer(&words[..len])?,
+                Some(Arrival::Offer(words, len)) => {
+                    if let Some(slip) = Slip::from_bytes(&words[..len]) {
+                        return self.take_loan_into(slip, buffer).map(Some);
+                    }
+                    self.offer(&words[..len])?
+                }
             };
             if let Some(bytes) = self.take_offered_into(offer, buffer)? {
                 return Ok(Some(bytes));

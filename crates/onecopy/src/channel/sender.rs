@@ -8,6 +8,7 @@ use super::Peer;
 use super::copying::help;
 use super::desk::{Answer, Desk, NO_ROOM, Offer, Phase, Turn};
 use super::link::Link;
+use super::loan::Lender;
 use super::message::SHORT_BYTES;
 use super::polling::{Arming, Half};
 use super::stats::{Path, Stats};
@@ -28,9 +29,9 @@ pub const LINGER: Duration = Duration::from_secs(1);
 /// Sends messages over a channel.
 #[derive(Debug)]
 pub struct ChannelSender {
-    ring: RingSender,
-    link: Arc<Link>,
-    strategy: WaitStrategy,
+    pub(super) ring: RingSender,
+    pub(super) link: Arc<Link>,
+    pub(super) strategy: WaitStrategy,
     /// The number of the last message that was not sent through the ring.
     number: u64,
     single_copy_bytes: usize,
@@ -44,6 +45,7 @@ pub struct ChannelSender {
     owned: Option<Owned>,
     /// Whether it may be waiting for the descriptor.
     is_armed: bool,
+    pub(super) lender: Lender,
 }
 
 /// A message that [`ChannelSender::send_owned`] was given.
@@ -77,6 +79,7 @@ impl ChannelSender {
             is_split: false,
             owned: None,
             is_armed: false,
+            lender: Lender::default(),
         }
     }
 
@@ -132,7 +135,7 @@ impl ChannelSender {
 
     /// Does not wait for the descriptor any more, since it is called.
     #[inline]
-    fn disarm(&mut self) {
+    pub(super) fn disarm(&mut self) {
         if std::mem::take(&mut self.is_armed) {
             self.link.polling.disarm(Half::Sender);
         }
@@ -140,7 +143,7 @@ impl ChannelSender {
 
     /// Fails when nobody will take what is sent from here on. Two loads of words that seldom change.
     #[inline]
-    fn check_receiver(&self) -> Result<()> {
+    pub(super) fn check_receiver(&self) -> Result<()> {
         if self.ring.is_receiver_closed() {
             return Err(self.link.gone("it has closed"));
         }
@@ -322,7 +325,7 @@ impl ChannelSender {
 
     /// Waits until the receiver has the message that was kept. When the time is up, or nobody receives, it is kept on.
     #[inline]
-    fn finish_owned(&mut self, deadline: Deadline) -> Result<()> {
+    pub(super) fn finish_owned(&mut self, deadline: Deadline) -> Result<()> {
         match self.owned.take() {
             None => Ok(()),
             Some(owned) => self.finish_kept(owned, deadline),

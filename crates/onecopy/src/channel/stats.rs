@@ -15,11 +15,13 @@ pub enum Path {
     SingleCopy,
     /// Both copy parts of it from the sender's memory into the receiver's: one copy, made by two processors.
     Cooperative,
+    /// Made in memory that both sides share, and read there: no copy, unless the receiver takes it as a message.
+    Loan,
 }
 
 impl Path {
     /// All ways.
-    pub const ALL: [Self; 4] = [Self::Line, Self::Ring, Self::SingleCopy, Self::Cooperative];
+    pub const ALL: [Self; 5] = [Self::Line, Self::Ring, Self::SingleCopy, Self::Cooperative, Self::Loan];
 
     /// The name in reports.
     #[must_use]
@@ -29,6 +31,7 @@ impl Path {
             Self::Ring => "ring",
             Self::SingleCopy => "single-copy",
             Self::Cooperative => "cooperative",
+            Self::Loan => "loan",
         }
     }
 }
@@ -45,8 +48,8 @@ pub struct Count {
 /// What one side of a channel has sent and received since it began, by the way that each message took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    sent: [Count; 4],
-    received: [Count; 4],
+    sent: [Count; Path::ALL.len()],
+    received: [Count; Path::ALL.len()],
     /// Why messages that should have been copied once went through the ring, the last reason; `None` while there was none.
     pub fallback: Option<String>,
 }
@@ -68,8 +71,8 @@ impl Stats {
 /// The counters behind [`Stats`]. Each is changed by one half of the channel, so a plain addition does.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    sent: [Counter; 4],
-    received: [Counter; 4],
+    sent: [Counter; Path::ALL.len()],
+    received: [Counter; Path::ALL.len()],
     fallback: Mutex<Option<String>>,
 }
 

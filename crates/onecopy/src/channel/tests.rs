@@ -242,3 +242,101 @@ fn an_owned_message_is_kept_until_it_is_taken_or_the_time_to_linger_is_over() {
         drop(one);
     });
 }
+
+#[test]
+fn loans_given_back_early_twice_or_without_having_been_sent_do_not_touch_what_is_being_filled() {
+    let (mut one, mut other) = pair();
+    let forged = |other: &Channel| (0..64).for_each(|ticket| other.sender.link.desks.incoming().loans.give(ticket));
+    for round in 0..200_u64 {
+        let mut loan = one.loan(5000).unwrap();
+        loan.copy_from_slice(&pattern(5000, round));
+        forged(&other);
+        // It is not lent a second time: the one that was sent before may be.
+        assert!(*loan == pattern(5000, round));
+        loan.send().unwrap();
+        if round % 3 == 0 {
+            forged(&other);
+        }
+        let view = other.recv_view().unwrap().unwrap();
+        assert!(view.is_lent() && view.len() == 5000);
+        assert!(view.into_message().unwrap()[..] == pattern(5000, round));
+    }
+    assert_eq!(one.stats().sent(Path::Loan), Count { messages: 200, bytes: 1_000_000 });
+    assert_eq!(other.stats().received(Path::Loan), Count { messages: 200, bytes: 1_000_000 });
+}
+
+#[test]
+fn slips_of_what_was_not_lent_are_errors_and_the_next_message_arrives() {
+    use super::desk::Offer;
+    let (mut one, mut other) = pair();
+    let slip =
+        |ticket: u64, offset: u64, bytes: u64| [ticket, offset, bytes].map(u64::to_le_bytes).as_flattened().to_vec();
+    // Before there is memory.
+    one.sender.ring.send_offer(&slip(0, 0, 10), Deadline::Now).unwrap();
+    let error = other.recv().unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }) && error.to_string().contains("not passed"), "{error}");
+    one.loan(10).unwrap().send().unwrap();
+    assert_eq!(other.recv().unwrap().unwrap().len(), 10);
+    let end = DEFAULT_LOAN_LIMIT_BYTES as u64;
+    for (ticket, offset, bytes) in [(64, 0, 1), (0, end, 1), (0, end - 9, 10), (0, u64::MAX, 2), (0, 1, u64::MAX)] {
+        for into in [false, true] {
+            one.sender.ring.send_offer(&slip(ticket, offset, bytes), Deadline::Now).unwrap();
+            let error = match into {
+                false => other.recv_view().map(drop).unwrap_err(),
+                true => other.recv_into(&mut [0; 100]).unwrap_err(),
+            };
+            let is_known = matches!(error, Error::Corrupt { .. } | Error::TooLong { .. });
+            assert!(is_known || (into && bytes > 100), "{error}");
+        }
+    }
+    // A ticket beyond any number, and something that is neither a slip nor an offer.
+    one.sender.ring.send_offer(&slip(u64::MAX, 0, 1), Deadline::Now).unwrap();
+    assert!(matches!(other.recv().unwrap_err(), Error::Corrupt { .. }));
+    one.sender.ring.send_offer(&Offer { number: 9, bytes: 9 }.to_bytes()[..15], Deadline::Now).unwrap();
+}
+
+#[test]
+fn the_memory_for_loans_is_found_behind_what_a_waiting_half_was_told() {
+    let (mut one, mut other) = pair();
+    while one.sender.send_by(b"until there is no room", Deadline::Now).is_ok() {}
+    assert_eq!(one.sender.arm().unwrap(), Arming::Armed);
+    while other.receiver.recv_by(Deadline::Now).is_ok() {}
+    // The byte for the sender of `one` is in its socket, and now the memory comes behind it.
+    for number in 0..3 {
+        let mut loan = other.loan(100).unwrap();
+        loan.fill(number);
+        loan.send().unwrap();
+    }
+    let view = one.recv_view().unwrap().unwrap();
+    assert!(view.is_lent() && view.into_message().unwrap()[..] == [0; 100]);
+    // It is still there, and so is the packet, which no arming asked for.
+    let mut polled = [rustix::event::PollFd::new(&one, rustix::event::PollFlags::IN)];
+    assert_eq!(rustix::event::poll(&mut polled, Some(&rustix::event::Timespec::default())).unwrap(), 1);
+    assert_eq!(one.sender.arm().unwrap(), Arming::Ready);
+    assert_eq!(one.receiver.arm().unwrap(), Arming::Ready);
+    assert!(one.recv().unwrap().unwrap()[..] == [1; 100]);
+    assert!(one.recv().unwrap().unwrap()[..] == [2; 100]);
+    assert_eq!(one.receiver.arm().unwrap(), Arming::Armed);
+    // In the other direction it comes while a receiver waits.
+    assert_eq!(other.receiver.arm().unwrap(), Arming::Armed);
+    one.loan(1).unwrap().send().unwrap();
+    assert_eq!(other.receiver.arm().unwrap(), Arming::Ready);
+    assert_eq!(other.recv_view().unwrap().unwrap().len(), 1);
+    assert_eq!(other.receiver.arm().unwrap(), Arming::Armed);
+}
+
+#[test]
+fn a_second_memory_for_loans_is_what_nobody_asked_for() {
+    use std::io::IoSlice;
+    let (mut one, mut other) = pair();
+    one.loan(1).unwrap().send().unwrap();
+    assert_eq!(other.recv().unwrap().unwrap().len(), 1);
+    assert_eq!(other.receiver.arm().unwrap(), Arming::Armed);
+    let mut control = rustix::net::SendAncillaryBuffer::new(&mut []);
+    for _ in 0..3 {
+        let socket = one.sender.link.polling.socket();
+        socket.send_by(&[IoSlice::new(&[loan::PACKET])], &mut control, Deadline::Now).unwrap();
+    }
+    let error = (0..3).find_map(|_| other.receiver.arm().err()).expect("one arming asks for one byte");
+    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+}

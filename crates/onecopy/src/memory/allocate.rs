@@ -52,7 +52,7 @@ fn lacks_room(fs: &StatVfs, wanted_bytes: u64) -> bool {
 }
 
 /// Refuses what RLIMIT_FSIZE forbids. The kernel does too, but by SIGXFSZ, which ends the process.
-fn check_limit(len: usize, object: &str) -> Result<()> {
+pub(super) fn check_limit(len: usize, object: &str) -> Result<()> {
     match getrlimit(Resource::Fsize).current {
         Some(limit) if len as u64 > limit => {
             let reason =

@@ -27,6 +27,8 @@
 //! formed.
 #![expect(unsafe_code, reason = "forms the slice of a mapping that is sealed against writing")]
 
+pub(crate) mod exclusive;
+
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{

@@ -3,7 +3,7 @@
 //! # Safety
 //!
 //! The functions hand the kernel pointers to values on their own stack, with the lengths of those values.
-#![expect(unsafe_code, reason = "rustix and nix have neither SO_MEMINFO, SO_PASSPIDFD nor SCTP_NODELAY")]
+#![expect(unsafe_code, reason = "rustix and nix have neither SO_MEMINFO, SO_PASSPIDFD, SO_PEEK_OFF nor SCTP_NODELAY")]
 
 use std::ffi::c_int;
 use std::mem::size_of_val;
@@ -40,6 +40,17 @@ pub(crate) fn set_pass_pidfd(socket: BorrowedFd<'_>, value: bool) -> Result<(), 
     // SAFETY: `value` is readable and `len` bytes long; the descriptor is open for the call.
     let result =
         unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PASSPIDFD, (&raw const value).cast(), len) };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// How many bytes MSG_PEEK passes over on a UNIX socket; `None` is none, and that a look does not count.
+pub(crate) fn set_peek_offset(socket: BorrowedFd<'_>, bytes: Option<u16>) -> Result<(), Errno> {
+    let value = bytes.map_or(-1, c_int::from);
+    let len = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: `value` is readable and `len` bytes long; the descriptor is open for the call.
+    let result = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, (&raw const value).cast(), len)
+    };
     if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 

@@ -43,7 +43,9 @@ fn all_calls_fail(sender: &mut ChannelSender, receiver: &mut ChannelReceiver) ->
     let flushed = deadlines.map(|deadline| is_forked(sender.flush_by(deadline)));
     let received = deadlines.map(|deadline| is_forked(receiver.recv_by(deadline).map(drop)));
     let into = deadlines.map(|deadline| is_forked(receiver.recv_into_by(&mut [0; 10], deadline).map(drop)));
-    sent && [flushed, received, into].as_flattened().iter().all(|failed| *failed)
+    let lent = deadlines.map(|deadline| is_forked(sender.loan_by(8, deadline).map(drop)));
+    let viewed = deadlines.map(|deadline| is_forked(receiver.recv_view_by(deadline).map(drop)));
+    sent && [flushed, received, into, lent, viewed].as_flattened().iter().all(|failed| *failed)
 }
 
 const SIZES: [usize; 8] = [8, 100, 5000, 100 * KIB, MIB, 0, 60, 3 * MIB];
@@ -90,6 +92,58 @@ fn a_child_has_an_error_from_every_call_and_its_parent_goes_on() {
     let _watchdog = watchdog(SECONDS);
     let (channel, peer) = start(test, "forks", &[]);
     answer(channel);
+    peer.succeed();
+}
+
+/// The second process: forks with a loan that it fills, and with a view.
+fn fork_with_loans() {
+    let (mut sender, mut receiver) = adopt().split();
+    let mut loan = sender.loan(MIB).unwrap();
+    loan.copy_from_slice(content(1, MIB));
+    in_child(|| {
+        // It is expected.
+        std::panic::set_hook(Box::new(|_| {}));
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| loan[0])).is_err()
+    });
+    let mut slot = Some(loan);
+    in_child(|| slot.take().unwrap().send_by(Deadline::Never).is_err_and(|unsent| is_forked(Err(unsent.error))));
+    slot.unwrap().send().unwrap();
+    let mut view = receiver.recv_view_by(Deadline::Never).unwrap();
+    in_child(|| {
+        let view = view.take().unwrap();
+        let is_refused = is_forked(view.read_at(0, &mut [0]));
+        // It is not the child's to give back.
+        drop(view);
+        is_refused
+    });
+    let view = view.unwrap();
+    sender.send_by(b"make the next one", Deadline::Never).unwrap();
+    let next = receiver.recv_view_by(Deadline::Never).unwrap().unwrap();
+    for (number, view) in [(1, view), (2, next)] {
+        assert!(view.is_lent());
+        assert!(&view.into_message().unwrap()[..] == content(number, MIB), "{number}");
+    }
+}
+
+#[test]
+fn a_child_has_neither_its_parents_loans_nor_its_views() {
+    let test = "fork::a_child_has_neither_its_parents_loans_nor_its_views";
+    if role().is_some() {
+        return fork_with_loans();
+    }
+    let _watchdog = watchdog(SECONDS);
+    let (mut channel, peer) = start(test, "forks", &[]);
+    let message = channel.recv().unwrap().unwrap();
+    assert!(&message[..] == content(1, MIB));
+    for number in [1, 2] {
+        let mut loan = channel.loan(MIB).unwrap();
+        loan.copy_from_slice(content(number, MIB));
+        loan.send().unwrap();
+        if number == 1 {
+            assert_eq!(&*channel.recv().unwrap().unwrap(), b"make the next one");
+        }
+    }
+    assert!(channel.recv().unwrap().is_none());
     peer.succeed();
 }
 

@@ -4,13 +4,14 @@
 //! The hostile process uses the channel with the library's own calls, so that the memory holds what it usually does, and beside
 //! that changes words of it. Since both sides map the same memory, its own calls meet the same.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use onecopy::channel::{ChannelName, ChannelReceiver, ChannelSender, Policy};
+use onecopy::channel::{ChannelName, ChannelReceiver, ChannelSender, Policy, View};
 use onecopy::memory::buffer::set_pool_limit_bytes;
 use onecopy::{Channel, Deadline, Error, Listener, Receiver as _, Result, Sender as _};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -23,6 +24,8 @@ use crate::support::{Peer, argument, role, unique, watchdog};
 const LIMIT: Duration = Duration::from_secs(1800);
 /// The longest message that the survivor takes.
 const LIMIT_BYTES: usize = MIB;
+/// How much memory each side has for loans.
+const LOAN_BYTES: usize = 3 * MIB;
 /// Where the hostile process notes that one of its own calls has panicked.
 const PANICKED_AT: u64 = 4096;
 
@@ -72,7 +75,7 @@ impl Target {
         let ring_bytes = (self.bytes - rustix::param::page_size() as u64) / 2;
         let ring = dice.below(2) * ring_bytes;
         let offset = match dice.below(20) {
-            0..8 => 2 * ring_bytes + dice.below(1280),
+            0..8 => 2 * ring_bytes + dice.below(1536),
             8..13 => ring + dice.below(640),
             13..19 => ring + 1024 + dice.below(16 * 1024),
             _ => ring + dice.below(ring_bytes),
@@ -117,6 +120,7 @@ fn spoil_for_ever(role: &str) {
     }));
     let (mut sender, mut receiver) = Channel::connect_by(&name, &policy, soon()).unwrap().split();
     receiver.set_limit_bytes(LIMIT_BYTES);
+    sender.set_loan_limit_bytes(LOAN_BYTES).unwrap();
     let target = Target::find();
     std::thread::scope(|scope| {
         scope.spawn(|| send_always(&mut sender, Dice(seed), short, || true));
@@ -145,6 +149,7 @@ fn check<T>(outcome: Result<T>) {
                 | Error::PeerGone { .. }
                 | Error::Corrupt { .. }
                 | Error::TooLong { .. }
+                | Error::LoansOut { .. }
                 | Error::BufferTooSmall { .. }
                 | Error::Occupied { .. }
         );
@@ -155,7 +160,16 @@ fn check<T>(outcome: Result<T>) {
 fn send_always(sender: &mut ChannelSender, mut dice: Dice, deadline: fn() -> Deadline, goes_on: impl Fn() -> bool) {
     while goes_on() {
         let bytes = dice.length();
-        check(sender.send_by(content(1, bytes), deadline()));
+        if dice.below(3) > 0 {
+            check(sender.send_by(content(1, bytes), deadline()));
+            continue;
+        }
+        check(sender.loan_by(bytes, deadline()).and_then(|mut loan| {
+            loan.copy_from_slice(content(2, bytes));
+            // Whatever the other side says of loans that were sent, this one is not.
+            assert!(*loan == *content(2, bytes));
+            if dice.below(4) > 0 { loan.send_by(deadline()).map_err(|unsent| unsent.error) } else { Ok(()) }
+        }));
     }
 }
 
@@ -166,8 +180,15 @@ fn receive_always(
     goes_on: impl Fn() -> bool,
 ) {
     let mut buffer = vec![0; LIMIT_BYTES];
+    let mut views = VecDeque::new();
     while goes_on() {
-        if dice.below(2) == 0 {
+        if dice.below(3) == 0 {
+            check(receiver.recv_view_by(deadline()).and_then(|view| {
+                views.extend(view);
+                views.truncate(dice.below(4) as usize);
+                views.back().map_or(Ok(()), |view: &View| view.copy_to(&mut buffer))
+            }));
+        } else if dice.below(2) == 0 {
             check(receiver.recv_by(deadline()).inspect(|message| {
                 assert!(message.as_ref().is_none_or(|message| message.len() <= LIMIT_BYTES));
             }));
@@ -195,6 +216,7 @@ fn round(test: &str, role: &str, seed: u64, deadline: fn() -> Deadline) {
     };
     let (mut sender, mut receiver) = channel.split();
     receiver.set_limit_bytes(LIMIT_BYTES);
+    sender.set_loan_limit_bytes(LOAN_BYTES).unwrap();
     let goes_on = AtomicBool::new(true);
     std::thread::scope(|scope| {
         scope.spawn(|| send_always(&mut sender, Dice(seed), deadline, || goes_on.load(Ordering::Relaxed)));
@@ -232,7 +254,7 @@ fn survive(test: &str, role: &str) {
     }
     let more = peak_bytes() - before;
     eprintln!("{rounds} hostile processes, {role}: at most {} KiB more than before", more / KIB);
-    assert!(more < 4 * MIB + 8 * LIMIT_BYTES, "{} KiB", more / KIB);
+    assert!(more < 4 * MIB + 8 * LIMIT_BYTES + 2 * LOAN_BYTES, "{} KiB", more / KIB);
 }
 
 fn survives(test: &str, role: &str) {

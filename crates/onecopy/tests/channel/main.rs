@@ -10,6 +10,7 @@ mod filter;
 mod fork;
 mod handshake;
 mod hostile;
+mod loan;
 mod many;
 mod pair;
 mod polling;
