@@ -6,6 +6,7 @@ use crate::signal::{RealtimeSignal, SignalReceiver, StandardSignal};
 use crate::sync::eventfd::EventFd;
 use crate::sync::file_lock::FileLock;
 use crate::sync::named_semaphore::NamedSemaphore;
+use crate::sync::record_lock::{OfdLock, RecordLock};
 use crate::sync::sysv_semaphore::SysvSemaphore;
 use crate::sync::{Lock, Notify, Wait};
 use crate::{Address, Error, PosixName, Result, SysvName};
@@ -46,6 +47,10 @@ pub fn open_lock(address: &Address, options: &OpenOptions) -> Result<BoxedLock> 
     match address {
         Address::FileLock(path) if options.create => Ok(Box::new(FileLock::open_or_create(path, options.mode)?)),
         Address::FileLock(path) => Ok(Box::new(FileLock::open(path)?)),
+        Address::RecordLock(range) if options.create => Ok(Box::new(RecordLock::open_or_create(range, options.mode)?)),
+        Address::RecordLock(range) => Ok(Box::new(RecordLock::open(range)?)),
+        Address::OfdLock(range) if options.create => Ok(Box::new(OfdLock::open_or_create(range, options.mode)?)),
+        Address::OfdLock(range) => Ok(Box::new(OfdLock::open(range)?)),
         Address::NamedSemaphore(name) => Ok(Box::new(named_semaphore(name, FREE, options)?)),
         Address::SysvSemaphore(name) => Ok(Box::new(sysv_semaphore(name, FREE, options)?)),
         _ => Err(unfit(address, "is no lock")),

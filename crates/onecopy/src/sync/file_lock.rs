@@ -21,21 +21,17 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode as Permissions, OFlags, fchmod, flock, fstat, open, stat};
+use rustix::fs::{FlockOperation, Mode as Permissions, OFlags, flock, fstat, stat};
 use rustix::io::Errno;
 
-use super::{Acquired, Lock, Mode, held_already, not_held};
+use super::{Acquired, Lock, Mode, held_already, lock_file, not_held};
 use crate::address::path_text;
 use crate::io::mode::permissions;
 use crate::io::wait::Backoff;
 use crate::{Deadline, Error, Result};
 
-/// Without O_NONBLOCK a FIFO would wait for its other end here, and with O_CLOEXEC no child holds the lock by accident.
-const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NOCTTY).union(OFlags::NONBLOCK);
-
-/// How often a file is looked for that others make and remove meanwhile. One that neither is there nor can be made, ever, is
-/// a symbolic link without a target.
-const TRIES: usize = 100;
+/// To lock a file it takes a right to read it, or one to write it.
+const ACCESSES: [OFlags; 2] = [OFlags::RDONLY, OFlags::WRONLY];
 
 /// A lock on a file. Each value has an open file description of its own, so two in one process exclude each other.
 ///
@@ -183,38 +179,8 @@ impl FileLock {
 
 impl Source {
     fn open(&self, object: &str) -> Result<OwnedFd> {
-        for _ in 0..TRIES {
-            match (open_existing(&self.path), self.create) {
-                (Err(Errno::NOENT), Some(mode)) => match create_new(&self.path, mode) {
-                    // Another process was faster.
-                    Err(Errno::EXIST) => {}
-                    result => return result.map_err(|errno| opening_error(object, errno)),
-                },
-                (result, _) => return result.map_err(|errno| opening_error(object, errno)),
-            }
-        }
-        Err(Error::os("open", object, Errno::EXIST).with_remedy("it is a symbolic link that leads nowhere"))
+        lock_file::open(&self.path, &ACCESSES, self.create, object)
     }
-}
-
-fn open_existing(path: &Path) -> Result<OwnedFd, Errno> {
-    match open(path, FLAGS, Permissions::empty()) {
-        // A right to write is as good.
-        Err(Errno::ACCESS) => open(path, FLAGS | OFlags::WRONLY, Permissions::empty()).map_err(|_| Errno::ACCESS),
-        result => result,
-    }
-}
-
-fn create_new(path: &Path, mode: Permissions) -> Result<OwnedFd, Errno> {
-    let fd = open(path, FLAGS | OFlags::CREATE | OFlags::EXCL, mode)?;
-    // The umask has been taken off.
-    fchmod(&fd, mode)?;
-    Ok(fd)
-}
-
-fn opening_error(object: &str, errno: Errno) -> Error {
-    let error = Error::os("open", object, errno);
-    if errno == Errno::NOENT { error.with_remedy("there is no such file: create it first") } else { error }
 }
 
 fn object_of(path: &Path) -> String {

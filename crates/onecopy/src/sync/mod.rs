@@ -6,8 +6,10 @@
 
 pub mod eventfd;
 pub mod file_lock;
+mod lock_file;
 pub mod mutex;
 pub mod named_semaphore;
+pub mod record_lock;
 pub mod shared;
 pub mod sysv_semaphore;
 

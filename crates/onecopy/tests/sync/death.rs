@@ -78,6 +78,21 @@ fn address_or(make: impl FnOnce() -> String) -> String {
 }
 
 #[test]
+fn record_lock() {
+    let scratch = OnceCell::new();
+    let path = || scratch.get_or_init(Scratch::new).path("table");
+    let address = address_or(|| format!("record:{}?start=5&len=10", path().display()));
+    killed_holders_and_waiters_release("death::record_lock", &address);
+}
+
+#[test]
+fn ofd_lock() {
+    let scratch = OnceCell::new();
+    let address = address_or(|| format!("ofd:{}", scratch.get_or_init(Scratch::new).path("table").display()));
+    killed_holders_and_waiters_release("death::ofd_lock", &address);
+}
+
+#[test]
 fn sysv_semaphore() {
     let set = OnceCell::new();
     let address = address_or(|| format!("sysv-sem:id={}", set.get_or_init(|| Set::new(&[1])).argument()));

@@ -10,6 +10,7 @@ mod file_lock;
 mod mutex;
 mod mutex_death;
 mod named_semaphore;
+mod record_lock;
 mod refusal;
 mod stage;
 mod sysv_semaphore;
