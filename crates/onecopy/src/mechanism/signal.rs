@@ -63,6 +63,7 @@ pub(super) static REALTIME: Info = Info {
         "The limit is one for all processes of the user.",
         "signalfd sees a signal only where every thread has blocked it first; children inherit the mask, over exec too.",
         "A pointer as payload means nothing in another process.",
+        "The pid and uid that come with a payload are what the sender wrote there.",
     ],
     man_pages: &["signal(7)", "sigqueue(3)", "signalfd(2)"],
     try_it: "onecopy signal 1234 RTMIN+1 --value 7",

@@ -36,6 +36,8 @@ pub(super) static NAMED_SEMAPHORE: Info = Info {
     traps: &[
         "Used as a lock, it stays taken when its holder is killed, and nobody can tell: post it once more to repair.",
         "It has no owner: any process may post it, whether it waited or not.",
+        "A waiter that is killed may have been the one that a post woke: with glibc the others sleep on beside a value above 0. \
+         This library looks again every second.",
         "glibc and musl lay it out differently: programs of both cannot share one.",
         "A name has at most 251 bytes after the slash.",
         "sem_timedwait counts in wall-clock time, which may jump; sem_clockwait (glibc 2.30) can count monotonically.",
@@ -91,6 +93,8 @@ pub(super) static SYSV_SEMAPHORE: Info = Info {
         "A new set is there before it is initialised: a second process can slip in between. This library closes that gap.",
         "SEM_UNDO is not inherited by fork, is kept over exec, and is cleared by SETVAL and SETALL.",
         "What SEM_UNDO would take below 0 is clamped at 0.",
+        "ipcmk and many programs never operate on a set that they create, so an opener cannot tell when it is ready: this \
+         library waits up to two seconds.",
         "A set has no descriptor: it cannot be polled.",
         "ftok keeps 16 bits of the inode and 8 of the device: two files may give one key.",
     ],
@@ -172,7 +176,7 @@ pub(super) static RECORD_LOCK: Info = Info {
         "It is advisory: a program that does not ask is not stopped.",
         "Record locks and flock do not see each other on local file systems.",
         "/proc/locks and F_OFD_GETLK show pid -1 for ofd: locks: who holds one is not told.",
-        "Only the traditional kind detects deadlocks (EDEADLK).",
+        "Only the traditional kind detects deadlocks (EDEADLK), and takes all threads of a process for one.",
     ],
     man_pages: &["fcntl(2)", "lockf(3)"],
     try_it: "onecopy lock 'ofd:/tmp/table?start=0&len=100' -- echo held",

@@ -1,25 +1,32 @@
 //! The receiving side: a descriptor.
 
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Command;
 
 use rustix::event::PollFlags;
+use rustix::io::{Errno, ReadWriteFlags, preadv2, read};
 use zerocopy::{FromBytes, IntoBytes as _};
 
 use crate::address::{Address, SignalName, SignalNumber};
-use crate::io::wait::retry;
+use crate::io::wait::{retry, wait_for};
 use crate::sync::Wait;
 use crate::sys::signal;
 use crate::{Deadline, Error, Result};
+
+/// readv(2) without a position, as preadv2(2) writes it.
+const NO_OFFSET: u64 = u64::MAX;
 
 /// A signal that was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
     /// Which one.
     pub number: SignalNumber,
-    /// The process that sent it, as this process's pid namespace counts; 0 is one that has no number there, or the kernel.
+    /// The process that sent it, as this process's pid namespace counts; 0 is one that has no number there, or the kernel, or
+    /// unknown: beyond RLIMIT_SIGPENDING a standard signal with a payload, and a real-time one by kill(2), arrive without both.
     pub pid: u32,
-    /// Its real user; the overflow uid (65534) is one that this user namespace does not know.
+    /// Its real user; the overflow uid (65534) is one that this user namespace does not know. Where the pid is 0 this says
+    /// nothing, and is not root.
     pub uid: u32,
     /// The payload, if it has one.
     pub value: Option<i32>,
@@ -150,8 +157,22 @@ impl SignalReceiver {
     pub fn recv_by(&mut self, deadline: Deadline) -> Result<Received> {
         let mut info = Info::default();
         let words = ("wait", "read", self.object.as_str());
-        retry(self.fd.as_fd(), PollFlags::IN, deadline, words, || rustix::io::read(&self.fd, info.as_mut_bytes()))?;
+        retry(self.fd.as_fd(), PollFlags::IN, deadline, words, || self.read_at_once(info.as_mut_bytes()))?;
         info.received()
+    }
+
+    /// O_NONBLOCK belongs to all who hold the descriptor, and one of them may have cleared it.
+    fn read_at_once(&self, bytes: &mut [u8]) -> Result<usize, Errno> {
+        match preadv2(&self.fd, &mut [IoSliceMut::new(bytes)], NO_OFFSET, ReadWriteFlags::NOWAIT) {
+            // Before Linux 6.10 a read of it knows no RWF_NOWAIT. Then another thread may take it between the look and the read.
+            Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS | Errno::SPIPE) => {
+                match wait_for(self.fd.as_fd(), PollFlags::IN, Deadline::Now, "wait", &self.object) {
+                    Ok(()) => read(&self.fd, bytes),
+                    Err(_) => Err(Errno::AGAIN),
+                }
+            }
+            result => result,
+        }
     }
 }
 

@@ -22,6 +22,11 @@ impl Target {
     /// The process that has the number `pid` now.
     pub(super) fn open(pid: Pid, number: SignalNumber) -> Result<Self> {
         let object = Address::Signal(SignalName::to(pid, number)).to_string();
+        if let Some(process) = process_of(pid).filter(|process| *process != pid.get().unsigned_abs()) {
+            let reason =
+                format!("{pid} is a thread of process {process}, whose other threads would not get the signal");
+            return Err(Error::Invalid { object, reason });
+        }
         let process = ProcessHandle::open(pid.get().unsigned_abs())
             .map_err(|source| Error::os("pidfd_open", object.clone(), source))?;
         Ok(Self { process, number, object })
@@ -59,4 +64,10 @@ impl Target {
         }
         text + "; receive some, or raise it there with `ulimit -i` or `prlimit --sigpending`"
     }
+}
+
+/// The process to which a thread belongs, as far as /proc tells: a process has the number of its first thread.
+fn process_of(thread: Pid) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }

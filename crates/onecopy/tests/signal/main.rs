@@ -226,6 +226,59 @@ fn a_process_that_is_gone_is_esrch_even_when_its_number_is_known() {
     assert_eq!(error.raw_os_error(), Some(libc::ESRCH), "{error}");
 }
 
+/// Beyond the limit the kernel keeps no note of who sent a standard signal with a payload, nor the payload.
+#[test]
+fn a_standard_signal_at_a_full_queue_arrives_without_its_sender() {
+    if role().is_some() {
+        return receive();
+    }
+    let _watchdog = watchdog(LIMIT);
+    let test = "a_standard_signal_at_a_full_queue_arrives_without_its_sender";
+    let mut receiving = Receiving::with(test, &[("SIGNALS", "USR1,USR2"), ("COUNT", "2"), ("LIMIT", "0")]);
+    StandardSignal::to(receiving.pid, number("USR1")).unwrap().send_value(7).unwrap();
+    StandardSignal::to(receiving.pid, number("USR2")).unwrap().send().unwrap();
+    receiving.go();
+    assert_eq!(receiving.got(), "USR1 0 0 -");
+    assert_eq!(receiving.got(), format!("USR2 {} -", us()), "kill always says who it was");
+    receiving.ends_empty();
+}
+
+#[test]
+fn a_thread_is_no_process() {
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let (tell, told) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        tell.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+        let _ = stopped.recv();
+    });
+    let number_of_thread = Pid::new(told.recv().unwrap().unsigned_abs()).unwrap();
+    let error = StandardSignal::to(number_of_thread, number("URG")).unwrap_err();
+    let own = format!("a thread of process {}", std::process::id());
+    assert!(matches!(error, Error::Invalid { .. }) && error.to_string().contains(&own), "{error}");
+    drop(stop);
+    thread.join().unwrap();
+}
+
+/// A holder of the descriptor, such as a child that inherited it, clears O_NONBLOCK: a deadline holds all the same.
+#[test]
+fn a_deadline_holds_whatever_others_do_to_o_nonblock() {
+    if role().is_some() {
+        let _watchdog = watchdog(LIMIT);
+        signal::block(&[number("USR1")]).unwrap();
+        let mut receiver = SignalReceiver::open(&[number("USR1")]).unwrap();
+        rustix::fs::fcntl_setfl(&receiver, rustix::fs::OFlags::empty()).unwrap();
+        assert!(matches!(receiver.recv_by(Deadline::Now), Err(Error::WouldBlock { .. })));
+        let late = receiver.recv_by(Deadline::after(Duration::from_millis(20)));
+        assert!(matches!(late, Err(Error::TimedOut { .. })));
+        println!("\nempty");
+        return;
+    }
+    let test = "a_deadline_holds_whatever_others_do_to_o_nonblock";
+    let mut peer = Peer::configure(test, "receiver", &[], mask::block_all);
+    peer.wait_for_line("empty");
+    peer.succeed();
+}
+
 #[test]
 fn each_kind_is_sent_by_its_own_type() {
     let here = Pid::new(std::process::id()).unwrap();

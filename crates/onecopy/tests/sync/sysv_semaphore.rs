@@ -158,6 +158,23 @@ fn undo_gives_back_what_a_dead_process_took() {
 }
 
 #[test]
+fn undo_is_kept_over_exec() {
+    use std::os::unix::process::CommandExt as _;
+    if role().is_some() {
+        inherited().operate_by(&[Operation::new(0, -1).with_undo()], Deadline::Now).unwrap();
+        panic!("{}", std::process::Command::new("sleep").arg("60").exec());
+    }
+    let _watchdog = watchdog(Duration::from_secs(60));
+    let set = Set::new(&[1]);
+    let mut peer = set.peer("undo_is_kept_over_exec", "sleeper");
+    let name = format!("/proc/{}/comm", peer.pid());
+    eventually("it has become another program", || std::fs::read_to_string(&name).unwrap() == "sleep\n");
+    assert_eq!(set.0.value(0).unwrap(), 0);
+    peer.kill();
+    assert_eq!(set.0.value(0).unwrap(), 1);
+}
+
+#[test]
 fn its_limits_are_errors_with_their_numbers() {
     let set = Set::new(&[1, 32_767]);
     let failure = |operations: &[Operation]| set.0.operate_by(operations, Deadline::Now).unwrap_err();
