@@ -8,14 +8,9 @@ use onecopy::sync::{Acquired, Lock as _, Mode, Notify as _, Wait as _};
 use onecopy::{Address, Deadline};
 
 use crate::named_semaphore::Name;
+use crate::rounds;
 use crate::support::{Peer, Scratch, argument, role, watchdog};
 use crate::sysv_semaphore::Set;
-
-const ROUNDS: u32 = 50;
-
-fn rounds() -> u32 {
-    if std::env::var_os("ONECOPY_SOAK").is_some() { 1000 } else { ROUNDS }
-}
 
 fn lock(address: &str) -> BoxedLock {
     let address: Address = address.parse().unwrap();
@@ -58,7 +53,7 @@ fn killed_holders_and_waiters_release(test: &str, address: &str) {
         assert_eq!(lock.acquire_by(Mode::Exclusive, deadline).unwrap(), Acquired::Clean, "round {round}");
         killer.join().unwrap();
         lock.release().unwrap();
-        std::thread::sleep(Duration::from_micros(u64::from(round * 37 % 1000)));
+        std::thread::sleep(Duration::from_micros((round * 37 % 1000) as u64));
         taker.kill();
         let _ = lock.acquire_by(Mode::Exclusive, Deadline::after(Duration::from_secs(60))).unwrap();
         lock.release().unwrap();
@@ -123,7 +118,7 @@ fn killed_waiters_and_wakers_hang_nobody(test: &str, address: &str) {
     for round in 0..rounds() {
         let mut waiter = Peer::start(test, "waiter", &[("ADDRESS", address)]);
         waiter.line("ready");
-        std::thread::sleep(Duration::from_micros(u64::from(round * 37 % 1000)));
+        std::thread::sleep(Duration::from_micros((round * 37 % 1000) as u64));
         waiter.kill();
         assert!(wait.wait_by(Deadline::Now).unwrap_err().is_out_of_time(), "round {round}");
         notify.notify_by(2, Deadline::Now).unwrap();
