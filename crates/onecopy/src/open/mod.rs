@@ -9,6 +9,7 @@
 mod channel;
 mod descriptor;
 mod memory;
+mod shared;
 mod sync;
 
 use std::fmt;

@@ -1,6 +1,6 @@
 //! Locks and what wakes, by address.
 
-use super::{OpenOptions, descriptor};
+use super::{OpenOptions, descriptor, shared};
 use crate::address::{DescriptorName, SignalName};
 use crate::signal::{RealtimeSignal, SignalReceiver, StandardSignal};
 use crate::sync::eventfd::EventFd;
@@ -42,7 +42,8 @@ const NOT_POSTED: u16 = 0;
 ///
 /// # Errors
 ///
-/// [`Error::Invalid`] when it is no lock; what the open of its mechanism reports.
+/// [`Error::Invalid`] when it is no lock; [`Error::Refused`] when it lies in memory that others than this user and root may
+/// write; what the open of its mechanism reports.
 pub fn open_lock(address: &Address, options: &OpenOptions) -> Result<BoxedLock> {
     match address {
         Address::FileLock(path) if options.create => Ok(Box::new(FileLock::open_or_create(path, options.mode)?)),
@@ -53,6 +54,9 @@ pub fn open_lock(address: &Address, options: &OpenOptions) -> Result<BoxedLock> 
         Address::OfdLock(range) => Ok(Box::new(OfdLock::open(range)?)),
         Address::NamedSemaphore(name) => Ok(Box::new(named_semaphore(name, FREE, options)?)),
         Address::SysvSemaphore(name) => Ok(Box::new(sysv_semaphore(name, FREE, options)?)),
+        Address::Semaphore(region) => Ok(Box::new(shared::semaphore(region, FREE, options)?)),
+        Address::Mutex(region) => Ok(Box::new(shared::mutex(region, options)?)),
+        Address::Rwlock(region) => Ok(Box::new(shared::rwlock(region, options)?)),
         _ => Err(unfit(address, "is no lock")),
     }
 }
@@ -67,6 +71,9 @@ pub fn open_notify(address: &Address, options: &OpenOptions) -> Result<BoxedNoti
     match address {
         Address::NamedSemaphore(name) => Ok(Box::new(named_semaphore(name, NOT_POSTED, options)?)),
         Address::SysvSemaphore(name) => Ok(Box::new(sysv_semaphore(name, NOT_POSTED, options)?)),
+        Address::Semaphore(region) => Ok(Box::new(shared::semaphore(region, NOT_POSTED, options)?)),
+        Address::Futex(region) => Ok(Box::new(shared::futex(region, options)?)),
+        Address::Condvar(region) => Ok(Box::new(shared::condvar(region, options)?)),
         Address::Descriptor(name) => Ok(Box::new(eventfd(*name)?)),
         Address::Signal(name) => signal(address, name),
         _ => Err(unfit(address, "wakes nobody")),
@@ -82,6 +89,10 @@ pub fn open_wait(address: &Address, options: &OpenOptions) -> Result<BoxedWait> 
     match address {
         Address::NamedSemaphore(name) => Ok(Box::new(named_semaphore(name, NOT_POSTED, options)?)),
         Address::SysvSemaphore(name) => Ok(Box::new(sysv_semaphore(name, NOT_POSTED, options)?)),
+        Address::Semaphore(region) => Ok(Box::new(shared::semaphore(region, NOT_POSTED, options)?)),
+        Address::Futex(region) => Ok(Box::new(shared::futex(region, options)?)),
+        Address::Condvar(region) => Ok(Box::new(shared::condvar(region, options)?)),
+        Address::Barrier(name) => Ok(Box::new(shared::barrier(name, options)?)),
         Address::Descriptor(name) => Ok(Box::new(eventfd(*name)?)),
         Address::Signal(name) if name.target().is_none() => Ok(Box::new(SignalReceiver::open(name.signals())?)),
         _ => Err(unfit(address, "cannot be waited for")),

@@ -4,12 +4,18 @@
 //! notified ([`Notify`]) and waited for ([`Wait`]). Each mechanism has a type of its own with all that is special to it
 //! (undo, ranges, several operations at once, the repair of what a dead owner left), in a module named after it.
 
+pub mod barrier;
+pub mod condvar;
 pub mod eventfd;
 pub mod file_lock;
+pub mod futex;
 mod lock_file;
 pub mod mutex;
 pub mod named_semaphore;
+mod overdue;
 pub mod record_lock;
+pub mod rwlock;
+pub mod semaphore;
 pub mod shared;
 pub mod sysv_semaphore;
 

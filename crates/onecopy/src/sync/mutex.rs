@@ -69,19 +69,15 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use libc::pthread_mutex_t;
 use rustix::io::Errno;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::shared::{ALIGNMENT, Kind, Place, Slot, Spec, Wish};
+use super::shared::{Kind, Place, Slot, Spec, Wish, settled};
 use super::{Acquired, Lock, Mode, no_shared_mode, not_held};
 use crate::sys::pthread;
 use crate::{Deadline, Error, Result};
-
-/// How long a creation waits for another one to end, of which it can then only tell that it came first.
-const SETTLE: Duration = Duration::from_secs(1);
 
 /// What can lie in shared memory beside its lock: every bit pattern is a value, none of its bytes is padding, and nothing in
 /// it is a pointer. Types of one's own derive zerocopy's traits.
@@ -123,7 +119,7 @@ impl<T: Plain> Mutex<T> {
     /// [`Error::Invalid`] when one is there already, or the place is too short; [`Error::Corrupt`] with what was found when
     /// something else lies there; ENOSPC when its file has a hole there that cannot be filled.
     pub fn create(place: &Place, value: T) -> Result<Self> {
-        Self::open(place, Wish::Create, Deadline::after(SETTLE), Some(Protocol::Plain), Some(value))
+        Self::open(place, Wish::Create, settled(), Some(Protocol::Plain), Some(value))
     }
 
     /// As [`Mutex::create`], with a choice of protocol.
@@ -132,7 +128,7 @@ impl<T: Plain> Mutex<T> {
     ///
     /// As [`Mutex::create`]; ENOTSUP where the C library or the kernel has no such protocol.
     pub fn create_with(place: &Place, value: T, protocol: Protocol) -> Result<Self> {
-        Self::open(place, Wish::Create, Deadline::after(SETTLE), Some(protocol), Some(value))
+        Self::open(place, Wish::Create, settled(), Some(protocol), Some(value))
     }
 
     /// Attaches to a mutex that exists, whatever its protocol, waiting until `deadline` for it to be created.
@@ -163,18 +159,15 @@ impl<T: Plain> Mutex<T> {
         protocol: Option<Protocol>,
         value: Option<T>,
     ) -> Result<Self> {
-        const { assert!(align_of::<T>() <= ALIGNMENT, "a value in shared memory is aligned to at most 64 bytes") };
-        let spec = Spec {
-            kind: Kind::Mutex,
-            object_bytes: size_of::<pthread_mutex_t>(),
-            payload_bytes: size_of::<T>(),
-            payload_align: align_of::<T>(),
-            detail: protocol.map(|protocol| protocol as u32),
-        };
-        let slot = Slot::open(place, &spec, wish, deadline, |slot| {
+        let spec = Spec::of::<pthread_mutex_t, T>(Kind::Mutex, protocol.map(|protocol| protocol as u32));
+        Self::open_as(place, &spec, wish, deadline, value)
+    }
+
+    fn open_as(place: &Place, spec: &Spec, wish: Wish, deadline: Deadline, value: Option<T>) -> Result<Self> {
+        let slot = Slot::open(place, spec, wish, deadline, |slot| {
             let raw = slot.object().cast::<pthread_mutex_t>().as_ptr();
             // SAFETY: room for a mutex, aligned to 64, that nobody else uses before the slot is ready.
-            unsafe { pthread::mutex_init(raw, protocol == Some(Protocol::InheritPriority)) }
+            unsafe { pthread::mutex_init(raw, spec.detail == Some(Protocol::InheritPriority as u32)) }
                 .map_err(|errno| Error::os("pthread_mutex_init", slot.name(), errno))?;
             value.as_ref().map_or(Ok(()), |value| slot.write_payload(value.as_bytes()))
         })?;
@@ -242,6 +235,10 @@ impl<T: Plain> Mutex<T> {
         })
     }
 
+    pub(super) fn raw(&self) -> *mut pthread_mutex_t {
+        self.raw.as_ptr()
+    }
+
     fn unlock(&self) -> Result<()> {
         self.held.store(false, Ordering::Relaxed);
         // SAFETY: the slot keeps it, see above.
@@ -267,6 +264,15 @@ impl<T: Plain> Mutex<T> {
     #[must_use]
     pub fn object(&self) -> &str {
         self.slot.name()
+    }
+}
+
+impl Mutex<()> {
+    /// As [`Mutex::attach`], and created if `create` and missing: for whoever does not use the value, whatever it is.
+    pub(crate) fn of_any_value(place: &Place, create: bool, deadline: Deadline) -> Result<Self> {
+        let spec = Spec { any_payload: true, ..Spec::of::<pthread_mutex_t, ()>(Kind::Mutex, None) };
+        let wish = if create { Wish::Either } else { Wish::Attach };
+        Self::open_as(place, &spec, wish, deadline, Some(()))
     }
 }
 
@@ -326,6 +332,15 @@ pub struct MutexGuard<'a, T: Plain> {
 
 // SAFETY: a shared guard gives shared references to the value, and no way to unlock.
 unsafe impl<T: Plain + Sync> Sync for MutexGuard<'_, T> {}
+
+impl<'a, T: Plain> MutexGuard<'a, T> {
+    /// The mutex, whose lock the caller takes over.
+    pub(super) fn into_mutex(self) -> &'a Mutex<T> {
+        let mutex = self.mutex;
+        std::mem::forget(self);
+        mutex
+    }
+}
 
 impl<T: Plain> Deref for MutexGuard<'_, T> {
     type Target = T;

@@ -3,15 +3,20 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod barrier;
+mod condvar;
 mod creation;
 mod death;
 mod eventfd;
 mod file_lock;
+mod futex;
 mod mutex;
 mod mutex_death;
 mod named_semaphore;
 mod record_lock;
 mod refusal;
+mod rwlock;
+mod semaphore;
 mod stage;
 mod sysv_semaphore;
 

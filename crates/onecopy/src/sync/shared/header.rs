@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{HEADER_BYTES, OBJECT_ROOM_BYTES};
+use super::{ALIGNMENT, HEADER_BYTES, OBJECT_ROOM_BYTES};
 use crate::{Error, Result};
 
 /// The first eight bytes.
@@ -19,7 +19,6 @@ pub(super) const STATE_OFFSET: usize = offset_of!(Header, state);
 /// What an object is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-#[cfg_attr(not(test), allow(dead_code, reason = "the others follow"))]
 pub(crate) enum Kind {
     Semaphore = 1,
     Futex = 2,
@@ -68,11 +67,26 @@ pub(crate) struct Spec {
     pub(crate) object_bytes: usize,
     pub(crate) payload_bytes: usize,
     pub(crate) payload_align: usize,
+    /// Whether another payload than that is accepted. Nobody reaches it then.
+    pub(crate) any_payload: bool,
     /// How many meet at a barrier, the protocol of a mutex; `None` accepts what is found.
     pub(crate) detail: Option<u32>,
 }
 
 impl Spec {
+    /// An object of the size of `O`, with a payload `T`.
+    pub(crate) fn of<O, T>(kind: Kind, detail: Option<u32>) -> Self {
+        const { assert!(align_of::<T>() <= ALIGNMENT, "a value in shared memory is aligned to at most 64 bytes") };
+        Self {
+            kind,
+            object_bytes: size_of::<O>(),
+            payload_bytes: size_of::<T>(),
+            payload_align: align_of::<T>(),
+            any_payload: false,
+            detail,
+        }
+    }
+
     pub(super) fn total_bytes(&self) -> usize {
         PAYLOAD_OFFSET + self.payload_bytes
     }
@@ -137,7 +151,7 @@ impl Header {
     }
 
     /// Why the object behind this header is not the one of `expected`, with both; `None` when it is.
-    pub(super) fn refusal(&self, expected: &Self, any_detail: bool) -> Option<String> {
+    pub(super) fn refusal(&self, expected: &Self, spec: &Spec) -> Option<String> {
         let differ = |what: &str, found: u64, wanted: u64| {
             (found != wanted).then(|| format!("{what} is {found}, and {wanted} is expected"))
         };
@@ -149,13 +163,21 @@ impl Header {
             .or_else(|| self.other_namespace(expected))
             .or_else(|| differ("the size of its object", self.object_bytes.into(), expected.object_bytes.into()))
             .or_else(|| differ("the offset of its object", self.object_offset.into(), expected.object_offset.into()))
-            .or_else(|| differ("the size of its payload", self.payload_bytes, expected.payload_bytes))
-            .or_else(|| {
-                differ("the alignment of its payload", self.payload_align.into(), expected.payload_align.into())
-            })
+            .or_else(|| if spec.any_payload { None } else { self.other_payload(expected) })
             .or_else(|| differ("the offset of its payload", self.payload_offset.into(), expected.payload_offset.into()))
-            .or_else(|| differ("its total size", self.total_bytes, expected.total_bytes))
-            .or_else(|| if any_detail { None } else { self.other_detail(expected) })
+            .or_else(|| {
+                let total = u64::from(self.payload_offset).saturating_add(self.payload_bytes);
+                differ("its total size", self.total_bytes, total)
+            })
+            .or_else(|| if spec.detail.is_none() { None } else { self.other_detail(expected) })
+    }
+
+    fn other_payload(&self, expected: &Self) -> Option<String> {
+        let differ = |what: &str, found: u64, wanted: u64| {
+            (found != wanted).then(|| format!("the {what} of its payload is {found}, and {wanted} is expected"))
+        };
+        differ("size", self.payload_bytes, expected.payload_bytes)
+            .or_else(|| differ("alignment", self.payload_align.into(), expected.payload_align.into()))
     }
 
     /// Whether no header of ours stands there.
@@ -240,20 +262,20 @@ mod tests {
     use super::*;
 
     fn spec() -> Spec {
-        Spec { kind: Kind::Mutex, object_bytes: 40, payload_bytes: 16, payload_align: 8, detail: Some(0) }
+        Spec { object_bytes: 40, ..Spec::of::<libc::pthread_mutex_t, [u64; 2]>(Kind::Mutex, Some(0)) }
     }
 
     fn refusal(change: impl FnOnce(&mut Header)) -> String {
         let expected = Header::new(&spec()).unwrap();
         let mut found = expected;
         change(&mut found);
-        found.refusal(&expected, false).unwrap()
+        found.refusal(&expected, &spec()).unwrap()
     }
 
     #[test]
     fn what_is_found_stands_beside_what_is_expected() {
         let own = Header::new(&spec()).unwrap();
-        assert_eq!(own.refusal(&own, false), None);
+        assert_eq!(own.refusal(&own, &spec()), None);
         let refused = [
             (refusal(|header| header.magic = [0x7f; 8]), "0x7f7f7f7f7f7f7f7f"),
             (refusal(|header| header.version = 7), "layout is 7, and 1 is expected"),
@@ -275,7 +297,7 @@ mod tests {
         }
         let barrier = |parties| Spec { kind: Kind::Barrier, detail: Some(parties), ..spec() };
         let (found, expected) = (Header::new(&barrier(3)).unwrap(), Header::new(&barrier(4)).unwrap());
-        assert_eq!(found.refusal(&expected, false).unwrap(), "3 parties meet at it, and 4 are expected");
-        assert_eq!(found.refusal(&expected, true), None);
+        assert_eq!(found.refusal(&expected, &barrier(4)).unwrap(), "3 parties meet at it, and 4 are expected");
+        assert_eq!(found.refusal(&expected, &Spec { detail: None, ..barrier(4) }), None);
     }
 }

@@ -69,6 +69,9 @@ pub use place::Place;
 pub(super) use header::{Kind, Spec};
 pub(super) use slot::{Slot, Wish};
 
+use std::time::Duration;
+
+use crate::Deadline;
 #[cfg(doc)]
 use crate::memory::Region;
 
@@ -83,4 +86,9 @@ pub const ALIGNMENT: usize = 64;
 #[must_use]
 pub const fn room_bytes(payload_bytes: usize) -> usize {
     (HEADER_BYTES + OBJECT_ROOM_BYTES + payload_bytes).next_multiple_of(ALIGNMENT)
+}
+
+/// How long a creation waits for another one to end, of which it can then only tell that it came first.
+pub(super) fn settled() -> Deadline {
+    Deadline::after(Duration::from_secs(1))
 }

@@ -7,6 +7,7 @@
 //! | 0 | nothing is there | fresh memory; whoever failed to create |
 //! | an [`Identity`] | that process creates the object | it, by compare-and-swap from 0, or from the identity of a dead one |
 //! | [`READY`] | the object can be used | its creator, with Release; whoever uses it has loaded that with Acquire |
+//! | [`BROKEN`] | a death has left the object in a state that nobody can repair | whoever finds out |
 //!
 //! # Safety
 //!
@@ -17,7 +18,7 @@
 use std::mem::offset_of;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use zerocopy::{FromZeros as _, IntoBytes as _};
@@ -26,11 +27,13 @@ use super::header::{Header, MAGIC, PAYLOAD_OFFSET, STATE_OFFSET, Spec};
 use super::{HEADER_BYTES, Place};
 use crate::memory::Region;
 use crate::process::{Identity, Watch};
+use crate::sync::overdue::{self, Reset};
 use crate::{Deadline, Error, Result};
 
 const EMPTY: u64 = 0;
 /// No identity: those have a pid in their low bits.
 const READY: u64 = 1 << 63;
+const BROKEN: u64 = 1 << 62;
 /// Between two looks at an object that another process creates.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -102,7 +105,7 @@ impl Slot {
     /// What is there, by its state.
     fn look(&self, state: u64, watch: &mut Watch) -> Result<Found> {
         match (state, Identity::from_bits(state)) {
-            (READY, _) => Ok(Found::Object),
+            (READY | BROKEN, _) => Ok(Found::Object),
             (EMPTY, _) => Ok(Found::Nothing),
             (_, None) => Err(self.foreign()?),
             (_, Some(creator)) => {
@@ -215,14 +218,35 @@ impl Slot {
     /// The object is there: is it the one that `spec` tells?
     fn verified(mut self, spec: &Spec, wish: Wish) -> Result<Self> {
         let found = self.header()?;
-        if let Some(refusal) = found.refusal(&Header::new(spec)?, spec.detail.is_none()) {
+        if let Some(refusal) = found.refusal(&Header::new(spec)?, spec) {
             return Err(self.corrupt(refusal));
         }
         if wish == Wish::Create {
             return Err(self.invalid("it is there already: attach to it, or remove it first"));
         }
         self.detail = found.detail;
+        self.check_whole()?;
         Ok(self)
+    }
+
+    /// Fails when a death has left the object in a state that nobody can repair.
+    pub(crate) fn check_whole(&self) -> Result<()> {
+        if self.state().load(Ordering::Acquire) != BROKEN {
+            return Ok(());
+        }
+        let detail =
+            "a process has died in the middle of an operation on it, and no other one can repair it: remove it, \
+                      and create it again"
+                .to_owned();
+        Err(Error::PeerGone { object: self.name.clone(), detail })
+    }
+
+    /// Calls `call`, which has a deadline of its own, and makes sure that it ends a second after `due` at the latest: where the
+    /// C library still waits for a process that died in the middle of an operation, the object is declared broken, made anew by
+    /// `reset`, and its waiters are woken (see [`overdue`]). So the caller asks [`Slot::check_whole`] afterwards.
+    pub(crate) fn watched<R>(&self, due: Instant, reset: Reset, call: impl FnOnce() -> R) -> R {
+        let _watching = overdue::watch(due, self.object(), self.state(), BROKEN, reset);
+        call()
     }
 
     /// The state word.
@@ -289,16 +313,20 @@ fn pause(deadline: Deadline) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 
     use super::super::Kind;
     use super::*;
     use crate::memory::anonymous::for_children;
 
-    const SPEC: Spec =
-        Spec { kind: Kind::Mutex, object_bytes: 40, payload_bytes: 16, payload_align: 8, detail: Some(0) };
+    const SPEC: Spec = Spec {
+        kind: Kind::Mutex,
+        object_bytes: 40,
+        payload_bytes: 16,
+        payload_align: 8,
+        any_payload: false,
+        detail: Some(0),
+    };
     const WHOLE: [u8; 16] = *b"all of the value";
 
     fn fill(slot: &Slot) -> Result<()> {

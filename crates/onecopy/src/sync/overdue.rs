@@ -1,0 +1,176 @@
+//! Calls of the C library that can wait for ever beside their deadline.
+//!
+//! glibc's condition variable waits, without a limit, for whoever was in the middle of an operation on it: a process that was
+//! killed there, asleep in a wait, keeps the next signal waiting for good, that signal holds an inner lock, and a
+//! timed wait needs that lock to give up when its time is up. Its read-write lock has a moment like that too. No call of the
+//! interface shows or ends such a state.
+//!
+//! So a thread of this process looks at the calls that are a second overdue. One that sleeps on a word of the object itself, as
+//! `/proc/self/task/TID/syscall` tells, waits for the dead. Then the object is declared broken in its header, made anew, and
+//! all its words are woken until the call has returned. It is of no use from then on, and everybody is told so.
+//! The thread starts with the first such call, and sleeps while there are none.
+//!
+//! # Safety
+//!
+//! The addresses in an [`Entry`] are valid until its [`Watching`] is dropped, which takes the lock under which they are used.
+//! Neither the condition variable nor the read-write lock of a C library holds addresses, so whatever the others make of one
+//! that is made anew under them, they reach no other memory.
+#![expect(unsafe_code, reason = "makes an object anew that other calls still use")]
+
+use std::fs;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::thread::{futex, gettid};
+
+use super::shared::OBJECT_ROOM_BYTES;
+use crate::sys::signal_mask::without_signals;
+
+/// How late a call may be before anybody looks. Whoever it waits for may be stopped, or have no processor.
+const GRACE: Duration = Duration::from_secs(1);
+/// Between two looks at a call that is overdue.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Makes an object anew in its place.
+pub(super) type Reset = unsafe fn(NonNull<u8>) -> Result<(), Errno>;
+
+/// A call under way.
+struct Entry {
+    number: u64,
+    look_at: Instant,
+    thread: i32,
+    object: NonNull<u8>,
+    state: NonNull<AtomicU64>,
+    broken: u64,
+    reset: Reset,
+}
+
+// SAFETY: the addresses are those of shared memory, which belongs to no thread.
+unsafe impl Send for Entry {}
+
+/// The calls under way in this process.
+struct Calls {
+    entries: Vec<Entry>,
+    next: u64,
+    /// The process in which the thread that looks runs: a child of a fork has none.
+    process: u32,
+    /// When that thread looks next.
+    look_at: Option<Instant>,
+}
+
+static CALLS: Mutex<Calls> = Mutex::new(Calls { entries: Vec::new(), next: 0, process: 0, look_at: None });
+static CHANGED: Condvar = Condvar::new();
+
+fn calls() -> MutexGuard<'static, Calls> {
+    CALLS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends the watch over a call.
+pub(super) struct Watching(u64);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        calls().entries.retain(|entry| entry.number != self.0);
+    }
+}
+
+/// Watches the call that this thread makes next on `object`, which ends at `due`. The addresses stay valid until the result is dropped.
+pub(super) fn watch(due: Instant, object: NonNull<u8>, state: &AtomicU64, broken: u64, reset: Reset) -> Watching {
+    let look_at = due + GRACE;
+    let thread = gettid().as_raw_nonzero().get();
+    let mut calls = calls();
+    let is_new = calls.process != std::process::id();
+    if is_new {
+        // Those of the parent of a fork are none of ours.
+        calls.entries.clear();
+        calls.process = std::process::id();
+    }
+    let number = calls.next;
+    calls.next += 1;
+    calls.entries.push(Entry { number, look_at, thread, object, state: state.into(), broken, reset });
+    if is_new {
+        // Without the thread the call is as good as that of the C library.
+        let _ = without_signals(|| thread::Builder::new().name("onecopy-overdue".to_owned()).spawn(look));
+    } else if calls.look_at.is_none_or(|planned| look_at < planned) {
+        CHANGED.notify_one();
+    }
+    Watching(number)
+}
+
+/// The thread that looks.
+fn look() {
+    let mut calls = calls();
+    loop {
+        let now = Instant::now();
+        for entry in calls.entries.iter_mut().filter(|entry| entry.look_at <= now) {
+            if entry.sleeps_inside() {
+                entry.break_open();
+            }
+            entry.look_at = now + LOOK_AGAIN;
+        }
+        calls.look_at = calls.entries.iter().map(|entry| entry.look_at).min();
+        calls = match calls.look_at {
+            None => CHANGED.wait(calls).unwrap_or_else(PoisonError::into_inner),
+            Some(then) => {
+                let left = then.saturating_duration_since(Instant::now());
+                CHANGED.wait_timeout(calls, left).unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+    }
+}
+
+impl Entry {
+    /// Whether the call sleeps on a word of the object. On one of a mutex it waits for a living owner; while it runs it waits
+    /// for a processor.
+    fn sleeps_inside(&self) -> bool {
+        let start = self.object.as_ptr().addr();
+        fs::read_to_string(format!("/proc/self/task/{}/syscall", self.thread))
+            .is_ok_and(|text| sleeps_within(&text, &(start..start + OBJECT_ROOM_BYTES)))
+    }
+
+    fn break_open(&self) {
+        // SAFETY: valid, see above.
+        let state = unsafe { self.state.as_ref() };
+        state.store(self.broken, Ordering::Release);
+        // Before what follows: whoever gets the object as it is made now sees that it is broken.
+        fence(Ordering::SeqCst);
+        // SAFETY: valid, see above. An error leaves it as it was, and is tried again.
+        let _ = unsafe { (self.reset)(self.object) };
+        for word in 0..OBJECT_ROOM_BYTES / size_of::<AtomicU32>() {
+            // SAFETY: within the room of the object, aligned to 64.
+            let word = unsafe { self.object.cast::<AtomicU32>().add(word) };
+            // SAFETY: as above; the C library uses it atomically too.
+            let _ = futex::wake(unsafe { word.as_ref() }, futex::Flags::empty(), i32::MAX.cast_unsigned());
+        }
+    }
+}
+
+/// Whether `/proc/PID/syscall` tells of a futex(2) on an address within `object`: its number, then its arguments in hexadecimal.
+fn sleeps_within(text: &str, object: &Range<usize>) -> bool {
+    let mut words = text.split_ascii_whitespace();
+    let number = words.next().and_then(|word| word.parse().ok());
+    let address = words.next().and_then(|word| usize::from_str_radix(word.trim_start_matches("0x"), 16).ok());
+    number == Some(libc::SYS_futex) && address.is_some_and(|address| object.contains(&address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sleep_within_the_object_is_told_from_others() {
+        let object = 0x7f00_0080..0x7f00_00c0;
+        let told = |text: &str| sleeps_within(text, &object);
+        let number = libc::SYS_futex;
+        assert!(told(&format!("{number} 0x7f000080 0x80 0x1 0x0 0x0 0x0 0x7ffd 0x7f8c\n")));
+        assert!(told(&format!("{number} 0x7f0000bc 0x80 0x1 0x0 0x0 0x0 0x7ffd 0x7f8c\n")));
+        assert!(!told(&format!("{number} 0x7f0000c0 0x80 0x1 0x0 0x0 0x0 0x7ffd 0x7f8c\n")));
+        assert!(!told("1 0x7f000080 0x80 0x1 0x0 0x0 0x0 0x7ffd 0x7f8c\n"));
+        assert!(!told("running\n") && !told("") && !told("-1 0x7ffd 0x7f8c\n"));
+    }
+}
