@@ -206,11 +206,12 @@ impl Channel {
             return self.exchange_through_ring(message, deadline);
         }
         self.sender.flush_by(deadline)?;
-        let asked = self.sender.offer(message, deadline)?;
+        let mut offered = self.sender.offer_for_now(message, deadline)?;
         let received = self.receiver.recv_by(deadline);
         // Also after an error: from here on nobody reads the message any more.
         let until = if received.is_ok() { deadline } else { Deadline::Now };
-        if !self.sender.finish(asked, message, until)? {
+        if !offered.finish(until)? {
+            drop(offered);
             self.sender.send_by(message, deadline)?;
         }
         received

@@ -26,6 +26,9 @@ pub const DEFAULT_COOPERATIVE_BYTES: usize = 64 << 10;
 /// How long a process that has lost its memory may take to become one that has exited.
 const EXIT_TIME: Duration = Duration::from_millis(300);
 
+/// More offers than a ring holds, whatever the other side puts behind them meanwhile.
+const OFFERS: usize = 256;
+
 /// Receives messages from a channel.
 #[derive(Debug)]
 pub struct ChannelReceiver {
@@ -37,6 +40,8 @@ pub struct ChannelReceiver {
     /// What the other side lends from, once it has.
     pub(super) lent: Option<Arc<Region>>,
     cooperative_bytes: usize,
+    /// Whether the sender's memory could not be read though its process lived on.
+    doubted: bool,
     /// Whether it may be waiting for the descriptor.
     is_armed: bool,
     pub(super) patience: Duration,
@@ -65,6 +70,7 @@ impl ChannelReceiver {
             limit_bytes: DEFAULT_LIMIT_BYTES,
             lent: None,
             cooperative_bytes: DEFAULT_COOPERATIVE_BYTES,
+            doubted: false,
             is_armed: false,
             patience: PATIENCE,
         }
@@ -133,6 +139,7 @@ impl ChannelReceiver {
         if let Some(message) = self.take_slot() {
             return Ok(Some(message));
         }
+        let mut passed = 0;
         loop {
             match self.ring.arrival(deadline)? {
                 None => return Ok(None),
@@ -148,12 +155,12 @@ impl ChannelReceiver {
                     }
                     let offer = self.offer(&words[..len])?;
                     self.ring.take_offer();
-                    if let Some(message) = self.take_offered(offer)? {
+                    if let Some(message) = self.take_offered(offer, deadline)? {
                         return Ok(Some(message));
                     }
                 }
             }
-            self.check_time(deadline)?;
+            self.check_time(&mut passed, deadline)?;
         }
     }
 
@@ -202,7 +209,7 @@ impl ChannelReceiver {
     }
 
     /// Copies a message that its sender offers; `None` when that has revoked it, or is told that this side cannot.
-    fn take_offered(&mut self, offer: Offer) -> Result<Option<Message>> {
+    fn take_offered(&mut self, offer: Offer, deadline: Deadline) -> Result<Option<Message>> {
         let link = Arc::clone(&self.link);
         let desk = link.desks.incoming();
         let asked = Turn::new(offer.number, Phase::Asked);
@@ -220,23 +227,23 @@ impl ChannelReceiver {
                 Ok(buffer) => return Ok(self.settle(desk, asked.with(Phase::Shared), Path::Cooperative, buffer)),
                 // The sender has been stopped in the middle: what it has is still there to be read.
                 Err(Failure::Errno(Errno::ETIMEDOUT)) => {
-                    return self.pull(&source, desk, asked.with(Phase::Shared));
+                    return self.pull(&source, desk, asked.with(Phase::Shared), deadline);
                 }
-                Err(failure) => return self.failed(desk, asked.with(Phase::Shared), failure, offer.bytes),
+                Err(failure) => return self.failed(desk, asked.with(Phase::Shared), failure, offer.bytes, deadline),
             }
         }
-        self.pull(&source, desk, asked)
+        self.pull(&source, desk, asked, deadline)
     }
 
     /// Copies a message alone, into a buffer.
-    fn pull(&mut self, source: &Source, desk: &Desk, turn: Turn) -> Result<Option<Message>> {
+    fn pull(&mut self, source: &Source, desk: &Desk, turn: Turn, deadline: Deadline) -> Result<Option<Message>> {
         let mut buffer = match Buffer::warm(source.bytes) {
             Ok(buffer) => buffer,
-            Err(error) => return self.failed(desk, turn, Failure::Here(error), source.bytes),
+            Err(error) => return self.failed(desk, turn, Failure::Here(error), source.bytes, deadline),
         };
         match source.pull(self.link.peer.process(), desk, turn, &mut buffer) {
             Ok(()) => Ok(self.settle(desk, turn, Path::SingleCopy, buffer)),
-            Err(failure) => self.failed(desk, turn, failure, source.bytes),
+            Err(failure) => self.failed(desk, turn, failure, source.bytes, deadline),
         }
     }
 
@@ -275,7 +282,14 @@ impl ChannelReceiver {
     }
 
     /// What a failed copy means: that the message comes through the ring, or that its sender is gone.
-    fn failed<T>(&self, desk: &Desk, turn: Turn, failure: Failure, bytes: usize) -> Result<Option<T>> {
+    fn failed<T>(
+        &mut self,
+        desk: &Desk,
+        turn: Turn,
+        failure: Failure,
+        bytes: usize,
+        deadline: Deadline,
+    ) -> Result<Option<T>> {
         let errno = match failure {
             Failure::Revoked => return Ok(None),
             Failure::Here(error) => {
@@ -284,7 +298,7 @@ impl ChannelReceiver {
             }
             Failure::Errno(errno) => errno,
         };
-        if matches!(errno, Errno::ESRCH | Errno::EFAULT) && self.has_lost_peer() {
+        if matches!(errno, Errno::ESRCH | Errno::EFAULT) && self.has_lost_peer(deadline) {
             return Err(self.link.gone(format!("its process has exited, and a message of {bytes} bytes is lost")));
         }
         let error = self.link.peer.process().error(READ, 0, bytes, errno);
@@ -293,24 +307,28 @@ impl ChannelReceiver {
         Ok(None)
     }
 
-    /// Whether the sender's process exits about now: its memory goes first.
-    fn has_lost_peer(&self) -> bool {
-        let end = Instant::now() + EXIT_TIME;
-        loop {
-            if self.link.peer.is_gone() {
-                return true;
-            }
-            if Instant::now() >= end {
+    /// Whether the sender's process exits about now: its memory goes first. One that lived on after all is waited for no more.
+    fn has_lost_peer(&mut self, deadline: Deadline) -> bool {
+        let end = Instant::now() + if self.doubted { Duration::ZERO } else { EXIT_TIME };
+        while !self.link.peer.is_gone() {
+            if deadline.has_passed() || Instant::now() >= end {
+                self.doubted = true;
                 return false;
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+        true
     }
 
-    fn check_time(&self, deadline: Deadline) -> Result<()> {
+    /// Fails when the time is up for looking behind an offer that was none; without waiting, once all have been passed over that
+    /// were there.
+    fn check_time(&self, passed: &mut usize, deadline: Deadline) -> Result<()> {
+        *passed += 1;
         match deadline {
-            Deadline::At(_) if deadline.has_passed() => Err(Error::out_of_time("receive", &self.link.object, deadline)),
-            _ => Ok(()),
+            Deadline::Never => Ok(()),
+            Deadline::Now if *passed < OFFERS => Ok(()),
+            Deadline::At(_) if !deadline.has_passed() => Ok(()),
+            _ => Err(Error::out_of_time("receive", &self.link.object, deadline)),
         }
     }
 }
@@ -320,6 +338,7 @@ impl Receiver for ChannelReceiver {
     fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
         self.link.check_owner()?;
         self.disarm();
+        let mut passed = 0;
         loop {
             let offer = match self.ring.arrival(deadline)? {
                 None => return Ok(None),
@@ -335,10 +354,10 @@ impl Receiver for ChannelReceiver {
                     self.offer(&words[..len])?
                 }
             };
-            if let Some(bytes) = self.take_offered_into(offer, buffer)? {
+            if let Some(bytes) = self.take_offered_into(offer, buffer, deadline)? {
                 return Ok(Some(bytes));
             }
-            self.check_time(deadline)?;
+            self.check_time(&mut passed, deadline)?;
         }
     }
 
@@ -349,7 +368,7 @@ impl Receiver for ChannelReceiver {
 
 impl ChannelReceiver {
     /// As [`ChannelReceiver::take_offered`], into the caller's memory.
-    fn take_offered_into(&mut self, offer: Offer, buffer: &mut [u8]) -> Result<Option<usize>> {
+    fn take_offered_into(&mut self, offer: Offer, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
         let link = Arc::clone(&self.link);
         let desk = link.desks.incoming();
         let asked = Turn::new(offer.number, Phase::Asked);
@@ -379,7 +398,7 @@ impl ChannelReceiver {
                 Ok(Some(offer.bytes))
             }
             Ok(()) => Ok(None),
-            Err(failure) => self.failed(desk, asked, failure, offer.bytes),
+            Err(failure) => self.failed(desk, asked, failure, offer.bytes, deadline),
         }
     }
 }

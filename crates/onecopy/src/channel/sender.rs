@@ -215,12 +215,17 @@ impl ChannelSender {
 
     /// Has the receiver copy `message` from here. False: it cannot, and nothing was sent.
     fn send_from_here(&mut self, message: &[u8], deadline: Deadline) -> Result<bool> {
-        let asked = self.offer(message, deadline)?;
-        self.finish(asked, message, deadline)
+        self.offer_for_now(message, deadline)?.finish(deadline)
     }
 
-    /// Tells the receiver where `message` lies. It stays there until [`ChannelSender::finish`].
-    pub(super) fn offer(&mut self, message: &[u8], deadline: Deadline) -> Result<Turn> {
+    /// Tells the receiver where `message` lies, until what this returns is dropped.
+    pub(super) fn offer_for_now<'a>(&'a mut self, message: &'a [u8], deadline: Deadline) -> Result<Offered<'a>> {
+        let asked = self.offer(message, deadline)?;
+        Ok(Offered { sender: self, asked, message, is_settled: false })
+    }
+
+    /// Tells the receiver where `message` lies. It stays there until [`ChannelSender::settle`].
+    fn offer(&mut self, message: &[u8], deadline: Deadline) -> Result<Turn> {
         let link = Arc::clone(&self.link);
         let desk = link.desks.outgoing();
         self.number = self.number.wrapping_add(1) & (u64::MAX >> 3);
@@ -235,13 +240,6 @@ impl ChannelSender {
                 Err(error)
             }
         }
-    }
-
-    /// Waits until the receiver has its copy of what was offered. False: it cannot copy it. Whatever comes of it, the receiver
-    /// does not touch the message any more.
-    pub(super) fn finish(&mut self, asked: Turn, message: &[u8], deadline: Deadline) -> Result<bool> {
-        let waited = self.wait_openly(asked, message, deadline);
-        self.settle(asked, message, waited)
     }
 
     /// Waits for the receiver, and lets the other side know meanwhile that this one receives nothing.
@@ -397,6 +395,34 @@ impl Sender for ChannelSender {
 
     fn object(&self) -> &str {
         &self.link.object
+    }
+}
+
+/// A message of the caller that the receiver may be copying. After a drop it does not touch it any more, whatever made the caller
+/// leave.
+#[derive(Debug)]
+pub(super) struct Offered<'a> {
+    sender: &'a mut ChannelSender,
+    asked: Turn,
+    message: &'a [u8],
+    is_settled: bool,
+}
+
+impl Offered<'_> {
+    /// Waits until the receiver has its copy of what was offered. False: it cannot copy it. Whatever comes of it, the receiver
+    /// does not touch the message any more.
+    pub(super) fn finish(&mut self, deadline: Deadline) -> Result<bool> {
+        let waited = self.sender.wait_openly(self.asked, self.message, deadline);
+        self.is_settled = true;
+        self.sender.settle(self.asked, self.message, waited)
+    }
+}
+
+impl Drop for Offered<'_> {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.asked.with(Phase::Idle).replace(self.sender.link.desks.outgoing());
+        }
     }
 }
 

@@ -1,9 +1,12 @@
 //! Both sides of a channel in one process, on two threads.
 
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
+use super::desk::{Phase, Turn};
 use super::*;
 use crate::Error;
+use crate::atomic::Ordering;
 
 /// The parent's side of a pair, and the child's.
 fn pair() -> (Channel, Channel) {
@@ -339,4 +342,68 @@ fn a_second_memory_for_loans_is_what_nobody_asked_for() {
     }
     let error = (0..3).find_map(|_| other.receiver.arm().err()).expect("one arming asks for one byte");
     assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+}
+
+#[test]
+fn an_offer_ends_with_the_call_that_made_it_even_when_that_panics() {
+    let (mut one, mut other) = pair();
+    let message = pattern(1 << 20, 1);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _offered = one.sender.offer_for_now(&message, Deadline::Now).unwrap();
+        std::panic::resume_unwind(Box::new("in the middle of an exchange"));
+    }));
+    assert!(panicked.is_err());
+    assert!(Turn::load(other.sender.link.desks.incoming()).is(Phase::Idle));
+    assert!(other.receiver().recv_by(Deadline::Now).unwrap_err().is_out_of_time());
+}
+
+#[test]
+fn a_bad_address_costs_no_time_beyond_the_deadline_and_little_without_one() {
+    const OFFERS: u32 = 20;
+    for deadline in [Deadline::Now, Deadline::Never] {
+        let (mut one, mut other) = pair();
+        let link = Arc::clone(&other.sender.link);
+        let message = pattern(1 << 20, 1);
+        let mut buffer = vec![0; 2 << 20];
+        let begin = Instant::now();
+        for number in 0..OFFERS {
+            // Not revoked: a peer that lies about addresses need not.
+            std::mem::forget(one.sender.offer_for_now(&message, Deadline::Now).unwrap());
+            link.desks.incoming().address.store(8, Ordering::SeqCst);
+            if deadline == Deadline::Now {
+                let error = other.receiver().recv_into_by(&mut buffer, deadline).unwrap_err();
+                assert!(error.is_out_of_time(), "{number}: {error}");
+                continue;
+            }
+            std::thread::scope(|scope| {
+                let receiving = scope.spawn(|| other.receiver().recv_into_by(&mut buffer, deadline));
+                while !Turn::load(link.desks.incoming()).is(Phase::Refused) {
+                    std::thread::yield_now();
+                }
+                one.send(b"next").unwrap();
+                assert_eq!(receiving.join().unwrap().unwrap(), Some(4), "{number}");
+            });
+        }
+        // Once in vain for a process that might be exiting, which takes 300 ms.
+        assert!(begin.elapsed() < OFFERS / 2 * Duration::from_millis(300), "{:?}", begin.elapsed());
+    }
+}
+
+#[test]
+fn without_waiting_a_receiver_passes_over_no_more_offers_than_the_ring_holds() {
+    let (mut one, mut other) = pair();
+    let message = pattern(1 << 20, 1);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let _ = one.sender.offer_for_now(&message, Deadline::Now);
+            }
+        });
+        for _ in 0..500 {
+            let error = other.receiver().recv_by(Deadline::Now).unwrap_err();
+            assert!(error.is_out_of_time(), "{error}");
+        }
+        over.store(true, Ordering::Relaxed);
+    });
 }
