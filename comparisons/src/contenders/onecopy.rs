@@ -75,5 +75,5 @@ impl Endpoint for OnecopyChannel {
 }
 
 fn fallback(stats: &Stats) -> Option<&str> {
-    stats.fallback.as_deref()
+    stats.fallbacks().last().map(|last| &last.reason[..])
 }

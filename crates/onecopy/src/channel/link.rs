@@ -6,6 +6,7 @@ use super::Peer;
 use super::desk::{DESKS_BYTES, Desks};
 use super::liveness::PeerProcess;
 use super::polling::{Half, Polling};
+use super::seccomp::Seccomp;
 use super::stats::Counters;
 use crate::memory::Region;
 use crate::memory::nonce::Nonce;
@@ -20,8 +21,8 @@ pub(super) struct Link {
     pub(super) peer: Arc<PeerProcess>,
     /// Stands in this process's memory while the channel is open: the other side reads it with each message.
     pub(super) nonce: Nonce,
-    /// Whether cross-memory attach may be tried at all.
-    pub(super) attach: bool,
+    /// Whether cross-memory attach may be tried at all, or why not.
+    pub(super) attach: Result<(), String>,
     /// The same for writing: a filter may forbid that alone.
     pub(super) write: bool,
     /// Whether the other side is believed when it says that it has written into a buffer of this one: it is of the same user. From
@@ -45,6 +46,17 @@ impl Link {
     fn forked(&self) -> Error {
         let reason = "this is a copy of the parent's channel, made by fork: connect anew".into();
         Error::Unsupported { object: self.object.clone(), reason }
+    }
+
+    /// Whether this thread may call process_vm_readv and process_vm_writev; `seccomp` is of its half.
+    pub(super) fn may_attach(&self, seccomp: &mut Seccomp) -> bool {
+        let why = match &self.attach {
+            Ok(()) if !seccomp.has_come() => return true,
+            Ok(()) => "a seccomp filter was installed after the channel had been opened",
+            Err(why) => why,
+        };
+        self.counters.note_fallback(why, 1);
+        false
     }
 
     /// Wakes a sender of the other side that waits at its desk.

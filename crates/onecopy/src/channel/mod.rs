@@ -28,6 +28,7 @@ mod policy;
 mod polling;
 mod receiver;
 pub mod rendezvous;
+mod seccomp;
 mod sender;
 mod stats;
 #[cfg(test)]
@@ -53,7 +54,7 @@ pub use policy::{Policy, Tracer};
 pub use polling::Arming;
 pub use receiver::{ChannelReceiver, DEFAULT_COOPERATIVE_BYTES};
 pub use sender::{ChannelSender, DEFAULT_SINGLE_COPY_BYTES, LINGER};
-pub use stats::{Count, Path, Stats};
+pub use stats::{Count, Fallback, Path, Stats};
 pub use view::View;
 
 pub use rendezvous::TurnedAway;
@@ -126,7 +127,10 @@ impl Channel {
         let (incoming, outgoing) = if is_listener { (to_listener, to_connector) } else { (to_connector, to_listener) };
         let peer = PeerProcess::watch(identity.handle().ok_or_else(|| unseen(&object))?, &socket)?;
         let counters = Counters::default();
-        let (attach, write) = if attach { may_attach(&identity, &counters) } else { (false, false) };
+        let (attach, write) = match attach {
+            true => may_attach(&identity, &counters),
+            false => (Err("the policy of a side keeps their memory apart".into()), false),
+        };
         let deadline = Deadline::after(LAYOUT_TIME);
         let link = Arc::new(Link {
             desks: desk::Desks::new(desks, is_listener),
@@ -411,19 +415,23 @@ fn unseen(object: &str) -> Error {
 }
 
 /// Whether cross-memory attach may be tried, to read and to write: the other side has a number here, and no filter kills who tries.
-fn may_attach(peer: &Peer, counters: &Counters) -> (bool, bool) {
+fn may_attach(peer: &Peer, counters: &Counters) -> (Result<(), String>, bool) {
     if peer.pid() == 0 {
-        counters.note_fallback("the other side is in another pid namespace, and has no number in this one".into());
-        return (false, false);
+        let why = "the other side is in another pid namespace, and has no number in this one";
+        counters.note_fallback(why, 0);
+        return (Err(why.into()), false);
     }
     let own = Diagnosis::of(std::process::id());
     let may = |call: &str, verdict: &Verdict| {
         if verdict.allowed == Some(false) {
-            counters.note_fallback(format!("this process may not use {call}: {verdict}"));
+            let why = format!("this process may not use {call}: {verdict}");
+            counters.note_fallback(&why, 0);
+            return Err(why);
         }
-        verdict.allowed != Some(false)
+        Ok(())
     };
-    let write = may(WRITE, &own.write);
+    let write = may(WRITE, &own.write).is_ok();
     let read = may(READ, &own.read);
-    (read, read && write)
+    let both = write && read.is_ok();
+    (read, both)
 }

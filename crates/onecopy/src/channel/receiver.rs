@@ -12,6 +12,7 @@ use super::link::Link;
 use super::loan::Slip;
 use super::message::{Message, SHORT_BYTES};
 use super::polling::{Arming, Half};
+use super::seccomp::Seccomp;
 use super::stats::{Path, Stats};
 use crate::atomic::Ordering;
 use crate::memory::Region;
@@ -40,6 +41,7 @@ pub struct ChannelReceiver {
     /// What the other side lends from, once it has.
     pub(super) lent: Option<Arc<Region>>,
     cooperative_bytes: usize,
+    seccomp: Seccomp,
     /// Whether the sender's memory could not be read though its process lived on.
     doubted: bool,
     /// Whether it may be waiting for the descriptor.
@@ -70,6 +72,7 @@ impl ChannelReceiver {
             limit_bytes: DEFAULT_LIMIT_BYTES,
             lent: None,
             cooperative_bytes: DEFAULT_COOPERATIVE_BYTES,
+            seccomp: Seccomp::of_this_thread(),
             doubted: false,
             is_armed: false,
             patience: PATIENCE,
@@ -217,7 +220,7 @@ impl ChannelReceiver {
             return Ok(None);
         }
         self.check_limit(desk, asked, offer.bytes)?;
-        if !link.attach {
+        if !link.may_attach(&mut self.seccomp) {
             self.refuse(desk, asked, Answer::Errno(libc::EPERM));
             return Ok(None);
         }
@@ -302,7 +305,7 @@ impl ChannelReceiver {
             return Err(self.link.gone(format!("its process has exited, and a message of {bytes} bytes is lost")));
         }
         let error = self.link.peer.process().error(READ, 0, bytes, errno);
-        self.link.counters.note_fallback(error.to_string());
+        self.link.counters.note_fallback(&error.to_string(), 1);
         self.refuse(desk, turn, Answer::Errno(errno as i32));
         Ok(None)
     }
@@ -387,7 +390,7 @@ impl ChannelReceiver {
         };
         self.ring.take_offer();
         self.check_limit(desk, asked, offer.bytes)?;
-        if !link.attach {
+        if !link.may_attach(&mut self.seccomp) {
             self.refuse(desk, asked, Answer::Errno(libc::EPERM));
             return Ok(None);
         }

@@ -11,6 +11,7 @@ use super::link::Link;
 use super::loan::Lender;
 use super::message::SHORT_BYTES;
 use super::polling::{Arming, Half};
+use super::seccomp::Seccomp;
 use super::stats::{Path, Stats};
 use crate::atomic::{AtomicU32, Ordering};
 use crate::memory::ring::RingSender;
@@ -35,14 +36,15 @@ pub struct ChannelSender {
     /// The number of the last message that was not sent through the ring.
     number: u64,
     single_copy_bytes: usize,
-    /// Whether the receiver could not read this process's memory: it will not try again.
-    refused: bool,
+    /// Why the receiver could not read this process's memory: it will not try again.
+    refused: Option<String>,
     /// Whether this side could not write the receiver's memory.
     cannot_help: bool,
     /// Whether the receiving half is in other hands, which may receive while this one waits.
     pub(super) is_split: bool,
     /// A message that the receiver may still be copying.
     owned: Option<Owned>,
+    seccomp: Seccomp,
     /// Whether it may be waiting for the descriptor.
     is_armed: bool,
     pub(super) lender: Lender,
@@ -74,10 +76,11 @@ impl ChannelSender {
             strategy: WaitStrategy::default(),
             number: 0,
             single_copy_bytes: DEFAULT_SINGLE_COPY_BYTES,
-            refused: false,
+            refused: None,
             cannot_help,
             is_split: false,
             owned: None,
+            seccomp: Seccomp::of_this_thread(),
             is_armed: false,
             lender: Lender::default(),
         }
@@ -161,7 +164,20 @@ impl ChannelSender {
         }
         let path = if message.len() <= SHORT_BYTES { Path::Line } else { Path::Ring };
         self.link.counters.count_sent(path, message.len());
+        if message.len() >= self.single_copy_bytes {
+            self.note_fallback();
+        }
         Ok(())
+    }
+
+    /// Says why a message went through the ring that is long enough to be copied once.
+    #[cold]
+    fn note_fallback(&self) {
+        let why = match (&self.refused, &self.link.attach) {
+            (Some(why), _) | (None, Err(why)) => why,
+            (None, Ok(())) => "it was sent without waiting for the receiver to copy it",
+        };
+        self.link.counters.note_fallback(why, 1);
     }
 
     /// Sends a message through the ring, and looks now and then whether the other side waits for room as well, and neither
@@ -278,6 +294,7 @@ impl ChannelSender {
         let (strategy, bytes) = (self.strategy, message.len());
         let event = wait(&mut Waiting { sender: self, desk, asked, bytes, shared: false }, strategy, deadline)?;
         if event == Event::Shared {
+            self.cannot_help = self.cannot_help || !self.link.may_attach(&mut self.seccomp);
             if !self.cannot_help
                 && let Err(errno) = help(self.link.peer.process(), desk, message)
                 // A receiver that could not wait any longer has taken its buffer away: that is no refusal.
@@ -285,9 +302,8 @@ impl ChannelSender {
             {
                 self.cannot_help = true;
                 let error = std::io::Error::from(errno);
-                self.link
-                    .counters
-                    .note_fallback(format!("this process could not write the receiver's memory: {error}"));
+                let why = format!("this process could not write the receiver's memory: {error}");
+                self.link.counters.note_fallback(&why, 1);
             }
             wait(&mut Waiting { sender: self, desk, asked, bytes, shared: true }, strategy, deadline)?;
             return Ok(Path::Cooperative);
@@ -297,7 +313,7 @@ impl ChannelSender {
 
     /// Whether a message goes from here, and not through the ring.
     pub(super) fn goes_from_here(&self, bytes: usize) -> bool {
-        bytes >= self.single_copy_bytes.max(SHORT_BYTES + 1) && self.link.attach && !self.refused
+        bytes >= self.single_copy_bytes.max(SHORT_BYTES + 1) && self.link.attach.is_ok() && self.refused.is_none()
     }
 
     /// Sends a message and returns at once, keeping it until the receiver has it. There is one such message at a time: whatever is
@@ -355,9 +371,8 @@ impl ChannelSender {
                 remedy: Some("the receiver set it".into()),
             }),
             Answer::Errno(errno) => {
-                self.refused = true;
                 let error = std::io::Error::from_raw_os_error(errno);
-                self.link.counters.note_fallback(format!("the receiver could not read this process's memory: {error}"));
+                self.refused = Some(format!("the receiver could not read this process's memory: {error}"));
                 Ok(false)
             }
         }

@@ -50,15 +50,35 @@ pub struct Count {
 pub struct Stats {
     sent: [Count; Path::ALL.len()],
     received: [Count; Path::ALL.len()],
-    /// Why messages that should have been copied once went through the ring, the last reason; `None` while there was none.
-    pub fallback: Option<String>,
+    fallbacks: Vec<Fallback>,
 }
+
+/// Why messages did not take the way that their length had them take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fallback {
+    /// In words, with the call, its object and the kernel's answer where there is one.
+    pub reason: String,
+    /// How many messages it was the reason for so far; 0 when none has come yet that was long enough.
+    pub messages: u64,
+}
+
+/// The most reasons that are kept apart.
+const REASONS: usize = 16;
+/// What stands for those beyond.
+const OTHERS: &str = "other reasons";
 
 impl Stats {
     /// What was sent by `path`.
     #[must_use]
     pub fn sent(&self, path: Path) -> Count {
         self.sent[path as usize]
+    }
+
+    /// Why messages that should have been copied once went through the ring, or were copied by one side alone where both should
+    /// have: each reason once, in the order in which they came, up to 16.
+    #[must_use]
+    pub fn fallbacks(&self) -> &[Fallback] {
+        &self.fallbacks
     }
 
     /// What was received by `path`.
@@ -73,7 +93,7 @@ impl Stats {
 pub(super) struct Counters {
     sent: [Counter; Path::ALL.len()],
     received: [Counter; Path::ALL.len()],
-    fallback: Mutex<Option<String>>,
+    fallbacks: Mutex<Vec<Fallback>>,
 }
 
 #[derive(Debug, Default)]
@@ -105,15 +125,42 @@ impl Counters {
         self.received[path as usize].add(bytes);
     }
 
-    pub(super) fn note_fallback(&self, reason: String) {
-        *self.fallback.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+    /// Adds `messages` to those that did not take their way for this reason.
+    pub(super) fn note_fallback(&self, reason: &str, messages: u64) {
+        let mut known = self.fallbacks.lock().unwrap_or_else(PoisonError::into_inner);
+        let reason =
+            if known.len() < REASONS - 1 || known.iter().any(|one| one.reason == reason) { reason } else { OTHERS };
+        match known.iter_mut().find(|one| one.reason == reason) {
+            Some(one) => one.messages = one.messages.saturating_add(messages),
+            None => known.push(Fallback { reason: reason.to_owned(), messages }),
+        }
     }
 
     pub(super) fn snapshot(&self) -> Stats {
         Stats {
             sent: std::array::from_fn(|path| self.sent[path].load()),
             received: std::array::from_fn(|path| self.received[path].load()),
-            fallback: self.fallback.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            fallbacks: self.fallbacks.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_is_counted_and_their_number_is_bounded() {
+        let counters = Counters::default();
+        counters.note_fallback("at the beginning", 0);
+        for number in 0..100 {
+            counters.note_fallback(&format!("reason {}", number % 50), 1);
+        }
+        let stats = counters.snapshot();
+        let told = stats.fallbacks();
+        assert_eq!(told.len(), REASONS);
+        assert_eq!(told[0], Fallback { reason: "at the beginning".into(), messages: 0 });
+        assert_eq!(told[1], Fallback { reason: "reason 0".into(), messages: 2 });
+        assert_eq!(told[REASONS - 1], Fallback { reason: OTHERS.into(), messages: 100 - 2 * 14 });
     }
 }

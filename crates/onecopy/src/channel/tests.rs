@@ -67,7 +67,7 @@ fn messages_of_every_size_arrive_in_order_both_ways() {
         let stats = one.stats();
         assert_eq!(stats.sent(Path::Line).messages, 5);
         assert_eq!(stats.received(Path::SingleCopy).messages, 5, "into a buffer of the caller: alone");
-        assert_eq!(stats.fallback, None);
+        assert_eq!(stats.fallbacks(), []);
         drop(one);
     });
 }
@@ -80,6 +80,8 @@ fn without_permission_messages_go_through_the_ring() {
         one.send(&vec![7; 3 << 20]).unwrap();
     });
     assert_eq!(one.stats().sent(Path::Ring), Count { messages: 1, bytes: 3 << 20 });
+    let reason = "the policy of a side keeps their memory apart".into();
+    assert_eq!(one.stats().fallbacks(), [Fallback { reason, messages: 1 }]);
 }
 
 #[test]

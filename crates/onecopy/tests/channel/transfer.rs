@@ -66,7 +66,7 @@ fn messages_of_every_size_both_ways_at_once_by_every_call() {
     halves.both_ways(FIRST, &sizes, |index| index % 2 == 1);
     let stats = halves.0.stats();
     if is_attachable(test) {
-        assert_eq!(stats.fallback, None);
+        assert_eq!(stats.fallbacks(), []);
         assert!(by_message.received(Path::Cooperative).messages > 0, "{by_message:?}");
         assert!(
             stats.received(Path::SingleCopy).messages > 0 && stats.sent(Path::SingleCopy).messages > 0,
