@@ -95,7 +95,7 @@ pub(super) fn memory_bytes() -> usize {
 impl Parts {
     /// # Errors
     ///
-    /// [`Error::Corrupt`] when the other side made it of another size.
+    /// [`Error::Corrupt`] when the other side made it of another size; ENOMEM without room for more mappings.
     pub(super) fn of(region: Region) -> Result<Self> {
         if region.len() != memory_bytes() {
             let detail = format!("the other side shares {} bytes, {} are needed", region.len(), memory_bytes());
@@ -103,6 +103,11 @@ impl Parts {
         }
         let (to_listener, rest) = region.split(ring_bytes());
         let (to_connector, desks) = rest.split(ring_bytes());
-        Ok(Self { to_listener, to_connector, desks })
+        // Whatever a peer writes, nothing reaches beyond a part.
+        Ok(Self {
+            to_listener: to_listener.between_guards()?,
+            to_connector: to_connector.between_guards()?,
+            desks: desks.between_guards()?,
+        })
     }
 }

@@ -14,7 +14,9 @@ use std::ptr::{self, NonNull};
 
 use rustix::fs::fstat;
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, MremapFlags, MsyncFlags, ProtFlags, mmap, mmap_anonymous, mremap, msync, munmap};
+use rustix::mm::{
+    MapFlags, MremapFlags, MsyncFlags, ProtFlags, mmap, mmap_anonymous, mremap, mremap_fixed, msync, munmap,
+};
 
 use super::allocate::{Use, allocate};
 use super::copy::{copy_in, copy_out};
@@ -38,6 +40,8 @@ pub(crate) enum Access {
 enum Backing {
     /// Nobody can shorten it: a sealed memfd. Ends with munmap.
     Fixed,
+    /// The same, between two pages that nobody can access.
+    Guarded,
     /// Nobody can shorten it: a System V segment. Ends with shmdt.
     Attached,
     /// A file that every process with the right to write it can shorten: the kernel makes the copies, unless the program
@@ -147,6 +151,34 @@ impl Region {
         halves
     }
 
+    /// Moves the mapping, of whole pages that nobody can shorten, between two pages that nobody can access: a mistake that reaches
+    /// beyond its ends is a SIGSEGV, and not an access to what happens to lie there.
+    ///
+    /// # Panics
+    ///
+    /// When it ends within a page, or somebody can shorten it.
+    pub(crate) fn between_guards(mut self) -> Result<Self> {
+        let page = rustix::param::page_size();
+        assert!(self.len.is_multiple_of(page) && matches!(self.backing, Backing::Fixed), "{}", self.object);
+        let bytes = self.len + 2 * page;
+        // SAFETY: a null hint lets the kernel choose an address range that nothing else uses.
+        let reserved = unsafe { mmap_anonymous(ptr::null_mut(), bytes, ProtFlags::empty(), MapFlags::PRIVATE) }
+            .map_err(|errno| Error::os("mmap", &self.object, errno))?;
+        let target = reserved.wrapping_byte_add(page);
+        // SAFETY: `self` owns the old range, and nothing borrows from it; the new one lies in the reservation, which nobody uses.
+        match unsafe { mremap_fixed(self.base.as_ptr().cast(), self.len, self.len, MremapFlags::MAYMOVE, target) } {
+            Ok(base) => {
+                (self.base, self.backing) = (non_null(base), Backing::Guarded);
+                Ok(self)
+            }
+            Err(errno) => {
+                // SAFETY: the reservation, which nobody uses.
+                let _ = unsafe { munmap(reserved, bytes) };
+                Err(Error::os("mremap", &self.object, errno))
+            }
+        }
+    }
+
     /// Maps `len` bytes in place of what was mapped, perhaps at another address. Nothing borrows from the region meanwhile.
     pub(super) fn remap(&mut self, len: usize) -> Result<()> {
         // SAFETY: `self` owns the old range, and the unique borrow says that nobody uses an address in it.
@@ -160,7 +192,7 @@ impl Region {
     pub(super) fn file(&self) -> Option<BorrowedFd<'_>> {
         match &self.backing {
             Backing::File { fd, .. } => Some(fd.as_fd()),
-            Backing::Fixed | Backing::Attached => None,
+            Backing::Fixed | Backing::Guarded | Backing::Attached => None,
         }
     }
 
@@ -391,8 +423,37 @@ impl Drop for Region {
             // SAFETY: the base is that of the attachment, which `self` owns.
             return drop(unsafe { Attachment::from_base(self.base) });
         }
-        // SAFETY: `self` owns the mapping, and nothing that borrowed from it is left. The only error, of a bad range,
+        let guard = if matches!(self.backing, Backing::Guarded) { rustix::param::page_size() } else { 0 };
+        let start = self.base.as_ptr().wrapping_sub(guard);
+        // SAFETY: `self` owns the mapping and its guards, and nothing that borrowed from it is left. The only error, of a bad range,
         // cannot occur.
-        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
+        let _ = unsafe { munmap(start.cast(), self.len + 2 * guard) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::memory::anonymous::AnonymousMapping;
+    use crate::memory::maps::maps;
+
+    #[test]
+    fn between_guards_the_bytes_are_the_same_and_the_pages_around_belong_to_nobody() {
+        let len = 2 * rustix::param::page_size();
+        let (region, rest) = AnonymousMapping::create("guarded", 2 * len).unwrap().into_region().split(len);
+        region.write_at(len - 3, b"end").unwrap();
+        let region = region.between_guards().unwrap();
+        let (mut found, mut other) = ([0; 3], [1; 3]);
+        region.read_at(len - 3, &mut found).unwrap();
+        rest.read_at(0, &mut other).unwrap();
+        assert_eq!((&found, other), (b"end", [0; 3]));
+
+        let start = region.base().addr().get() as u64;
+        let end = start + len as u64;
+        let all: Vec<_> = maps(std::process::id()).unwrap().map(Result::unwrap).collect();
+        let at = |address: u64| all.iter().find(|map| map.range().contains(&address)).unwrap();
+        assert_eq!(at(start).range(), start..end);
+        for beyond in [start - 1, end] {
+            assert!(!at(beyond).is_attachable(), "{:?}", at(beyond));
+        }
     }
 }

@@ -9,6 +9,7 @@ mod duo;
 mod filter;
 mod fork;
 mod handshake;
+mod heap;
 mod hostile;
 mod loan;
 mod many;

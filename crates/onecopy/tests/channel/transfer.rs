@@ -131,12 +131,13 @@ fn long_run(channel: Channel, first: [u64; 2], messages: usize) {
         levels.push(resident_bytes());
     }
     let (warm, end) = (levels[..10].iter().max().unwrap(), levels[19]);
+    println!("{messages} messages each way: {} KiB after warm-up, {} KiB at the end", warm / KIB, end / KIB);
     assert!(end <= warm + MIB, "{} KiB more than after warm-up: {levels:?}", (end - warm) / KIB);
 }
 
 #[test]
 fn a_stress_of_mixed_sizes_both_ways_keeps_every_byte_the_order_and_its_memory() {
-    let messages = rounds(100_000, 10_000_000);
+    let messages = rounds(200_000, 10_000_000);
     let test = "transfer::a_stress_of_mixed_sizes_both_ways_keeps_every_byte_the_order_and_its_memory";
     match role().as_deref() {
         Some("parent") => {
