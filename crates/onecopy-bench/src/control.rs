@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::options::Wait;
+use crate::primitive::{Primitive, Use};
 use crate::transport::Transport;
 
 /// The two sides of a link.
@@ -25,6 +26,15 @@ pub(crate) enum Side {
     Host,
     /// Opens or connects; sends a stream, begins a ping.
     Guest,
+}
+
+impl Side {
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Host => Self::Guest,
+            Self::Guest => Self::Host,
+        }
+    }
 }
 
 /// Whose code moves the bytes.
@@ -75,6 +85,8 @@ pub(crate) struct Join {
 pub(crate) enum Meeting {
     /// A transport, to move messages.
     Transport(Transport),
+    /// What wakes or locks, with numbers in shared memory beside it.
+    Primitive(Primitive, Use),
     /// Two cache lines, for the baseline.
     Lines,
     /// Nothing: each measures by itself.
@@ -98,6 +110,8 @@ pub(crate) struct Link {
     pub(crate) directory: PathBuf,
     /// Identifiers of System V objects: forth, then back.
     pub(crate) ids: Vec<i32>,
+    /// The two processes, by their sides.
+    pub(crate) pids: [u32; 2],
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

@@ -14,6 +14,8 @@ use onecopy::memory::posix_shm::PosixShm;
 use onecopy::memory::sysv_shm::SysvShm;
 use onecopy::message::posix_mq;
 use onecopy::message::sysv_mq::SysvQueue;
+use onecopy::sync::named_semaphore::NamedSemaphore;
+use onecopy::sync::sysv_semaphore::SysvSemaphore;
 use onecopy::{PosixName, SysvName};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +33,9 @@ pub(crate) enum Leftover {
     SysvQueue(i32),
     PosixShm(String),
     SysvShm(i32),
+    NamedSemaphore(String),
+    /// By its key.
+    SysvSemaphore(i32),
 }
 
 impl Leftover {
@@ -43,6 +48,8 @@ impl Leftover {
             Self::SysvQueue(id) => SysvName::id(*id).and_then(|name| SysvQueue::open(&name)?.remove()),
             Self::PosixShm(name) => PosixName::new(name).and_then(|name| PosixShm::unlink(&name)),
             Self::SysvShm(id) => SysvName::id(*id).and_then(|name| SysvShm::remove_named(&name)),
+            Self::NamedSemaphore(name) => PosixName::new(name).and_then(|name| NamedSemaphore::unlink(&name)),
+            Self::SysvSemaphore(key) => SysvName::key(*key).and_then(|name| SysvSemaphore::open(&name)?.remove()),
         };
     }
 }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use crate::control::{Check, Motion, Run, Sample};
+use crate::cpu;
 use crate::options::Workload;
 use crate::payload::{Content, Slots};
 use crate::plan::Case;
 use crate::session::{Failure, Session, Setting};
 use crate::stats::{self, Summary};
 use crate::work::Work;
-use crate::{cpu, report};
 
 /// How many bytes the pass that checks everything moves, when no file says how many.
 const CHECKED_BYTES: usize = 4 << 20;
@@ -174,16 +174,5 @@ fn seconds(ns: u64) -> f64 {
 impl Figures {
     pub(crate) fn throughput(&self) -> Summary {
         Summary::of(&self.bytes_per_s)
-    }
-
-    pub(crate) fn latency(&self) -> report::Latency {
-        let mut histogram = stats::histogram();
-        stats::merge(&mut histogram, &self.latencies);
-        report::Latency {
-            p50: histogram.value_at_quantile(0.5),
-            p99: histogram.value_at_quantile(0.99),
-            p999: histogram.value_at_quantile(0.999),
-            max: histogram.max(),
-        }
     }
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::transport::Transport;
+use crate::subject::Subject;
 
 /// What to measure.
 ///
@@ -20,7 +20,7 @@ use crate::transport::Transport;
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The transports; empty means all, and for the workload copies those five that show each way of copying.
-    pub only: Vec<Transport>,
+    pub only: Vec<Subject>,
     /// The sizes of messages in bytes; empty means the usual ones of each workload.
     pub sizes_bytes: Vec<usize>,
     /// The workloads; empty means rtt, stream, fresh, cpu and copies.
@@ -47,6 +47,10 @@ pub enum Workload {
     Layer,
     /// One way, back to back: the bytes that each side copied, counted, and its processor time.
     Copies,
+    /// What locks, taken by a process that is alone.
+    Uncontended,
+    /// What locks, wanted by two processes at once.
+    Contended,
 }
 
 /// How a side waits for the other.
@@ -105,8 +109,8 @@ impl Options {
             Ok(metadata) if metadata.len() == 0 => return failed("the file is empty".into()),
             Ok(_) => {}
         }
-        match self.workloads.iter().all(|workload| workload.is_ping_pong()) && !self.workloads.is_empty() {
-            true => failed("the workloads rtt and fresh do not stream it; choose stream, cpu, layer or copies".into()),
+        match self.workloads.iter().all(|workload| !workload.streams()) && !self.workloads.is_empty() {
+            true => failed("none of these workloads streams it; choose stream, cpu, layer or copies".into()),
             false => Ok(()),
         }
     }
@@ -114,7 +118,21 @@ impl Options {
 
 impl Workload {
     /// All workloads.
-    pub const ALL: &'static [Self] = &[Self::Rtt, Self::Stream, Self::Fresh, Self::Cpu, Self::Layer, Self::Copies];
+    pub const ALL: &'static [Self] = &[
+        Self::Rtt,
+        Self::Stream,
+        Self::Fresh,
+        Self::Cpu,
+        Self::Layer,
+        Self::Copies,
+        Self::Uncontended,
+        Self::Contended,
+    ];
+
+    /// Whether it moves data one way.
+    fn streams(self) -> bool {
+        matches!(self, Self::Stream | Self::Cpu | Self::Layer | Self::Copies)
+    }
 
     /// Whether messages go to and fro.
     pub(crate) fn is_ping_pong(self) -> bool {
@@ -131,6 +149,8 @@ impl Workload {
             Self::Cpu => "cpu",
             Self::Layer => "layer",
             Self::Copies => "copies",
+            Self::Uncontended => "uncontended",
+            Self::Contended => "contended",
         }
     }
 }

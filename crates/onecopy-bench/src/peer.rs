@@ -5,9 +5,10 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use rustix::process::{PTracer, Pid, Signal, getppid, set_parent_process_death_signal, set_ptracer};
 
 use crate::control::{Control, Join, Meeting, Motion, Order, Reply, Run, Sample, Side};
-use crate::endpoints::{self, Accept, Ends};
+use crate::endpoints::{self, Accept, Ends, primitives};
 use crate::payload::{Arena, Content};
-use crate::workloads::{Outcome, lines, lossy, memcpy, rtt, stream};
+use crate::primitive::{Primitive, Use};
+use crate::workloads::{Outcome, lines, lock, lossy, memcpy, rtt, stream, wake};
 use crate::{affinity, interrupt, janitor};
 
 /// Names the process that started this one as a worker.
@@ -55,6 +56,10 @@ enum Part {
     Accept(Accept),
     Ends(Box<Ends>),
     Lines(lines::Lines),
+    /// What wakes the other side, and what this one is woken by.
+    Bell(Box<wake::Bell>),
+    /// A lock.
+    Contest(Box<lock::Contest>),
 }
 
 impl Worker {
@@ -98,6 +103,9 @@ impl Worker {
         let joined = match (join.meeting, join.side) {
             (Meeting::Nothing, _) => Ok((Part::Nothing, Reply::Joined(None))),
             (Meeting::Lines, _) => return self.join_lines(fds),
+            (Meeting::Primitive(primitive, usage), _) => {
+                primitive_part(primitive, usage, join, fds).map(|part| (part, Reply::Joined(None)))
+            }
             (Meeting::Transport(transport), Side::Host) => endpoints::host(transport, join, fds)
                 .map(|(announced, accept)| (Part::Accept(accept), Reply::Announced(announced))),
             (Meeting::Transport(transport), Side::Guest) => {
@@ -155,6 +163,8 @@ impl Worker {
         let ends = match &mut self.part {
             Part::Ends(ends) => ends,
             Part::Lines(lines) => return lines.play(self.side, run, &mut go),
+            Part::Bell(bell) => return bell.play(self.side, run, corrupt, &mut go),
+            Part::Contest(contest) => return contest.play(self.side, run, corrupt, &mut go),
             Part::Nothing | Part::Accept(_) => return Err("there was no link".into()),
         };
         let way = ends.begin(run);
@@ -168,6 +178,15 @@ impl Worker {
         };
         outcome.map(|sample| Sample { path: ends.way_since(&way), ..sample })
     }
+}
+
+fn primitive_part(primitive: Primitive, usage: Use, join: &Join, fds: Vec<OwnedFd>) -> onecopy::Result<Part> {
+    Ok(match usage {
+        Use::Wake => Part::Bell(Box::new(primitives::bell(primitive, join, &fds)?)),
+        Use::Uncontended | Use::Contended => {
+            Part::Contest(Box::new(primitives::contest(primitive, usage == Use::Contended, join, &fds)?))
+        }
+    })
 }
 
 fn done(outcome: Outcome) -> Reply {

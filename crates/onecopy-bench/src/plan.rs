@@ -1,6 +1,7 @@
 //! Which rows there will be.
 
 use crate::options::{Options, Wait, Workload};
+use crate::subject::Subject;
 use crate::transport::Transport;
 
 const KIB: usize = 1 << 10;
@@ -25,10 +26,10 @@ pub(crate) struct Case {
 
 /// All rows, those of one link together. Where both processes share a core nobody spins: the other one could not run.
 pub(crate) fn cases(options: &Options, has_cores: bool) -> Vec<Case> {
-    let transports = if options.only.is_empty() { Transport::ALL } else { &options.only };
+    let transports = transports(options);
     let workloads = workloads(options);
     let mut cases: Vec<Case> = Vec::new();
-    for &transport in transports {
+    for transport in transports {
         let waits = if has_cores { transport.waits() } else { &[Wait::Block] };
         for &wait in waits {
             for &workload in &workloads {
@@ -56,6 +57,7 @@ fn is_measured_by(workload: Workload, wait: Wait, waits: &[Wait]) -> bool {
         Workload::Fresh => wait == if waits.contains(&Wait::Spin) { Wait::Spin } else { waits[0] },
         Workload::Copies => wait == Wait::Block,
         Workload::Stream | Workload::Cpu | Workload::Layer => wait == waits[0],
+        Workload::Uncontended | Workload::Contended => false,
     }
 }
 
@@ -67,7 +69,17 @@ fn is_wanted(workload: Workload, transport: Transport, options: &Options) -> boo
         Workload::Fresh => !options.workloads.is_empty() || WAYS_OF_LONG_MESSAGES.contains(&transport),
         Workload::Layer => !transport.is_channel(),
         Workload::Rtt | Workload::Stream | Workload::Cpu => true,
+        Workload::Uncontended | Workload::Contended => false,
     }
+}
+
+/// The transports that are asked for.
+fn transports(options: &Options) -> Vec<Transport> {
+    let asked = options.only.iter().filter_map(|subject| match subject {
+        Subject::Transport(transport) => Some(*transport),
+        Subject::Primitive(_) => None,
+    });
+    if options.only.is_empty() { Transport::ALL.to_vec() } else { asked.collect() }
 }
 
 /// What is measured unless the user chooses. A file is streamed, never sent to and fro.
@@ -108,6 +120,7 @@ fn sizes(workload: Workload, quick: bool) -> &'static [usize] {
         (Workload::Cpu, false) => &[64 * KIB, MIB],
         (Workload::Layer, _) => &[4 * KIB, 64 * KIB],
         (Workload::Copies, _) => &[MIB],
+        (Workload::Uncontended | Workload::Contended, _) => &[],
     }
 }
 
@@ -115,7 +128,9 @@ fn sizes(workload: Workload, quick: bool) -> &'static [usize] {
 /// when nothing else does.
 fn temperatures(workload: Workload, quick: bool) -> &'static [bool] {
     match (workload, quick) {
-        (Workload::Rtt | Workload::Fresh | Workload::Layer, _) => &[false],
+        (Workload::Rtt | Workload::Fresh | Workload::Layer | Workload::Uncontended | Workload::Contended, _) => {
+            &[false]
+        }
         (Workload::Stream, false) => &[true, false],
         (Workload::Stream, true) | (Workload::Cpu | Workload::Copies, _) => &[true],
     }
@@ -164,7 +179,7 @@ mod tests {
     #[test]
     fn copies_of_every_transport_are_counted_when_it_is_chosen() {
         let workloads = vec![Workload::Copies];
-        let cases = cases(&Options { only: Transport::ALL.to_vec(), workloads, ..Options::default() }, true);
+        let cases = cases(&Options { only: Subject::all().collect(), workloads, ..Options::default() }, true);
         assert!(cases.iter().map(|case| case.transport).eq(Transport::ALL.iter().copied()));
     }
 }

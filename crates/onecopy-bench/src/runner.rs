@@ -11,10 +11,12 @@ use crate::links::Links;
 use crate::measure::{Figures, Measurement};
 use crate::options::{Options, Usage, Workload};
 use crate::plan::{self, Case};
+use crate::primitive::Use;
 use crate::progress::Progress;
 use crate::report::{Baselines, MemcpyRate, Report, Row};
 use crate::session::{Failure, Session, Setting, Terms};
 use crate::stats::{self, Summary};
+use crate::sync::{self, SyncCase};
 use crate::transport::Transport;
 use crate::tuning::Tuning;
 
@@ -64,9 +66,16 @@ pub fn run(options: &Options) -> Result<Report, Error> {
             "only one core is allowed here: both processes share it, and the figures say little about two cores".into(),
         );
     }
-    let runner = Runner { setting: &setting, progress: Progress::new(cases.len()) };
-    report.baselines = runner.baselines(&cases).map_err(Error::of_baselines)?;
+    let sync_cases = sync::cases(options);
+    if cases.is_empty() && sync_cases.is_empty() {
+        return Err(
+            Usage::new("none of these mechanisms is measured by these workloads: see `onecopy bench --help`").into()
+        );
+    }
+    let runner = Runner { setting: &setting, progress: Progress::new(cases.len() + sync_cases.len()) };
+    report.baselines = runner.baselines(&cases, &sync_cases).map_err(Error::of_baselines)?;
     runner.rows(&cases, &mut report)?;
+    runner.sync_rows(&sync_cases, &mut report)?;
     if plan::shows_crossovers(&cases, options) {
         runner.crossovers(&mut report)?;
     }
@@ -91,10 +100,11 @@ struct Runner<'a> {
 }
 
 impl<'a> Runner<'a> {
-    fn baselines(&self, cases: &[Case]) -> Result<Baselines, Failure> {
+    fn baselines(&self, cases: &[Case], sync_cases: &[SyncCase]) -> Result<Baselines, Failure> {
         self.progress.show("baselines");
         let memcpy = self.memcpy_rates(cases)?;
-        let needs_lines = cases.iter().any(|case| case.workload == Workload::Rtt);
+        let needs_lines = cases.iter().any(|case| case.workload == Workload::Rtt)
+            || sync_cases.iter().any(|case| case.usage == Use::Wake);
         let cache_line_rtt_ns = if needs_lines { self.cache_line_rtt_ns()? } else { None };
         Ok(Baselines { cache_line_rtt_ns, memcpy })
     }
@@ -179,6 +189,20 @@ impl<'a> Runner<'a> {
     }
 
     /// A channel that has one way only has no crossings, and that makes nothing wrong.
+    fn sync_rows(&self, cases: &[SyncCase], report: &mut Report) -> Result<(), Error> {
+        for case in cases.iter().copied() {
+            self.progress.show(&format!("{} {}", case.primitive, case.usage.workload()));
+            report.rows.push(match sync::measure(self.setting, case) {
+                Ok(figures) => Row::synchronised(case, &figures, &report.baselines),
+                Err(Failure::Interrupted(signal)) => return Err(Error::Interrupted(signal)),
+                Err(Failure::Unavailable(reason)) => Row::sync_skipped(case, reason),
+                Err(Failure::TooLong(reason) | Failure::Failed(reason)) => Row::sync_failed(case, reason),
+            });
+            self.progress.step();
+        }
+        Ok(())
+    }
+
     fn crossovers(&self, report: &mut Report) -> Result<(), Error> {
         self.progress.show("crossover points of the channel");
         match crossover::measure(self.setting) {

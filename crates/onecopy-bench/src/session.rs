@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::control::{Forced, Join, Layer, Link, Meeting, Memcpy, Order, Reply, Run, Sample, Side};
-use crate::endpoints::{self, Prepared};
+use crate::endpoints::{self, Prepared, primitives};
 use crate::interrupt::Interrupt;
 use crate::janitor::Janitor;
 use crate::options::Wait;
@@ -75,6 +75,7 @@ impl<'a> Session<'a> {
         let prepared = prepare(terms.meeting, &mut link, &setting.janitor)?;
         let start = || Worker::start().map_err(|error| Failure::Failed(format!("a worker cannot be started: {error}")));
         let mut session = Self { setting, host: start()?, guest: start()?, prepared, terms, limit_bytes: None };
+        link.pids = [session.host.pid(), session.guest.pid()];
         session.connect(terms, &link)?;
         session.prepared.joined();
         Ok(session)
@@ -243,10 +244,15 @@ fn prepare(meeting: Meeting, link: &mut Link, janitor: &Rc<Janitor>) -> Result<P
                 Err(error) => Err(Failure::Failed(format!("memory for two cache lines: {error}"))),
             }
         }
-        Meeting::Transport(transport) => endpoints::prepare(transport, link, janitor).map_err(|error| match error {
-            onecopy::Error::Unsupported { .. } => Failure::Unavailable(error.to_string()),
-            _ => Failure::Failed(error.to_string()),
-        }),
+        Meeting::Transport(transport) => endpoints::prepare(transport, link, janitor).map_err(refusal),
+        Meeting::Primitive(primitive, usage) => primitives::prepare(primitive, usage, link, janitor).map_err(refusal),
+    }
+}
+
+fn refusal(error: onecopy::Error) -> Failure {
+    match error {
+        onecopy::Error::Unsupported { .. } => Failure::Unavailable(error.to_string()),
+        _ => Failure::Failed(error.to_string()),
     }
 }
 
@@ -265,6 +271,6 @@ impl Link {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let stem = format!("onecopy-bench-{}-{number}", std::process::id());
-        Self { directory: std::env::temp_dir().join(&stem), stem, ids: Vec::new() }
+        Self { directory: std::env::temp_dir().join(&stem), stem, ids: Vec::new(), pids: [0; 2] }
     }
 }

@@ -44,6 +44,10 @@ impl Worker {
         let _ = self.control.send(order, &fds);
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Reads what the worker said, without waiting.
     pub(crate) fn listen(&mut self) {
         self.ended |= !self.control.poll().unwrap_or(false);

@@ -2,7 +2,7 @@
 //! every user's must.
 
 use onecopy_bench::report::Report;
-use onecopy_bench::{Error, Options, Transport, Workload, run, run_peer_if_asked};
+use onecopy_bench::{Error, Options, Subject, Transport, Workload, run, run_peer_if_asked};
 
 fn main() {
     run_peer_if_asked();
@@ -13,7 +13,13 @@ fn main() {
 
 fn rows_are_measured_and_read_again() {
     let workloads = vec![Workload::Rtt, Workload::Stream];
-    let options = Options { only: vec![Transport::Pipe], sizes_bytes: vec![64], workloads, quick: true, input: None };
+    let options = Options {
+        only: vec![Subject::Transport(Transport::Pipe)],
+        sizes_bytes: vec![64],
+        workloads,
+        quick: true,
+        input: None,
+    };
     let report = run(&options).expect("a report");
     assert!(report.is_good(), "{report:?}");
     assert_eq!(report.rows.len(), 2);

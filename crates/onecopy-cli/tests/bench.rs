@@ -39,6 +39,23 @@ const TRANSPORTS: &[&str] = &[
     "channel-no-cma",
 ];
 
+/// What wakes and what locks, in the order of the mechanisms, with their workloads.
+const PRIMITIVES: &[(&str, &[&str])] = &[
+    ("posix-named-semaphore", &["rtt", "uncontended", "contended"]),
+    ("posix-unnamed-semaphore", &["rtt", "uncontended", "contended"]),
+    ("sysv-semaphore", &["rtt", "uncontended", "contended"]),
+    ("eventfd", &["rtt"]),
+    ("futex", &["rtt"]),
+    ("record-lock", &["uncontended", "contended"]),
+    ("file-lock", &["uncontended", "contended"]),
+    ("mutex", &["uncontended", "contended"]),
+    ("condvar", &["rtt"]),
+    ("barrier", &["rtt"]),
+    ("rwlock", &["uncontended", "contended"]),
+    ("signal-standard", &["rtt"]),
+    ("signal-realtime", &["rtt"]),
+];
+
 /// `onecopy bench` with these arguments and the budget of a test.
 fn bench(arguments: &[&str]) -> Run {
     bench_for(BUDGET, arguments)
@@ -81,6 +98,50 @@ fn every_mechanism_has_a_row_that_verified_or_the_reason_why_not() {
             }
             None => assert!(its.len() >= 2 && verified == its.len(), "{name}: {its:?}"),
         }
+    }
+}
+
+fn primitives() -> String {
+    PRIMITIVES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(",")
+}
+
+#[test]
+fn what_wakes_and_what_locks_has_rows_that_verified() {
+    let _watchdog = watchdog(Duration::from_secs(150));
+    let ended = bench(&["--json", "--quick", "--only", &primitives()]).end();
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+    let report = json(&ended);
+    let mut rows = rows(&report).iter();
+    for (name, workload) in PRIMITIVES.iter().flat_map(|(name, them)| them.iter().map(move |one| (name, one))) {
+        let row = rows.next().unwrap();
+        assert_eq!((&row["mechanism"], &row["workload"]), (&(*name).into(), &(*workload).into()));
+        assert_eq!((&row["verified"], &row["runs"]), (&true.into(), &3.into()), "{row}");
+        let processes = if *workload == "uncontended" { 1 } else { 2 };
+        assert_eq!(row["processes"], processes, "{row}");
+        if *workload == "rtt" {
+            assert_eq!(row["kind"], "wake");
+            assert!(row["latency_ns"]["p50"].as_u64().unwrap() > 0 && row["ns_per_acquire"].is_null(), "{row}");
+        } else {
+            assert_eq!(row["kind"], "lock");
+            assert!(row["ns_per_acquire"].as_f64().unwrap() > 0.0 && row["latency_ns"].is_null(), "{row}");
+        }
+    }
+    assert!(rows.next().is_none());
+}
+
+#[test]
+fn a_wake_up_that_means_another_and_a_count_that_is_lost_fail_their_rows() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let ended = bench(&["--json", "--quick", "--only", &primitives()])
+        .with(|command| {
+            command.env("ONECOPY_BENCH_CORRUPT", "1");
+        })
+        .end();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    for row in rows(&json(&ended)) {
+        assert_eq!(row["verified"], false, "{row}");
+        let words = if row["kind"] == "wake" { "came with the number" } else { "held by two at once" };
+        assert!(row["error"].as_str().unwrap().contains(words), "{row}");
     }
 }
 
@@ -384,7 +445,11 @@ fn wrong_usage_is_one_line_and_measures_nothing() {
     let missing = missing.to_str().unwrap();
     let cases: &[(&[&str], &[&str])] = &[
         (&["--only", "pigeon"], &["`pigeon` is not measured", "pipe, fifo"]),
-        (&["--workload", "juggle"], &["`juggle` is no workload", "rtt, stream, fresh, cpu, layer, copies"]),
+        (
+            &["--workload", "juggle"],
+            &["`juggle` is no workload", "rtt, stream, fresh, cpu, layer, copies, uncontended, contended"],
+        ),
+        (&["--only", "mutex", "--workload", "stream"], &["none of these mechanisms"]),
         (&["--size", "7"], &["7 bytes", "8 to 1073741824"]),
         (&["--size", "2G"], &["2147483648 bytes", "8 to 1073741824"]),
         (&["--size", "12q"], &["12q"]),
@@ -392,7 +457,7 @@ fn wrong_usage_is_one_line_and_measures_nothing() {
         (&["--input", "/"], &["no regular file"]),
         (&["--input", empty], &["is empty"]),
         (&["--input", "/proc/self/exe", "--size", "31"], &["31 bytes", "32 to"]),
-        (&["--input", "/proc/self/exe", "--workload", "rtt"], &["rtt and fresh do not stream it"]),
+        (&["--input", "/proc/self/exe", "--workload", "rtt"], &["none of these workloads streams it"]),
         (&["--compare", missing], &["--compare", "No such file"]),
         (&["--compare", empty], &["--compare", "no report of bench"]),
         (&["--fast"], &["--fast"]),

@@ -6,6 +6,7 @@
 mod channel;
 mod messages;
 mod plain;
+pub(crate) mod primitives;
 mod queues;
 mod regions;
 mod remote;
@@ -210,12 +211,16 @@ impl Prepared {
 
     /// A directory for the names of this link, removed with all that is in it.
     fn with_directory(link: &Link, janitor: &Rc<Janitor>) -> Result<Self> {
-        let path = link.directory.clone();
-        let object = path.display().to_string();
-        DirBuilder::new().mode(0o700).create(&path).map_err(|error| os("mkdir", &object, error))?;
         let mut prepared = Self::default();
-        prepared.remove_when_joined(janitor.guard(Leftover::Directory(path)));
+        let directory = create_directory(link, janitor)?;
+        prepared.remove_when_joined(directory);
         Ok(prepared)
+    }
+
+    /// Makes the directory of the paths, which stays as long as this.
+    fn keep_directory(&mut self, link: &Link, janitor: &Rc<Janitor>) -> Result<()> {
+        self.remove_at_the_end(create_directory(link, janitor)?);
+        Ok(())
     }
 }
 
@@ -247,6 +252,13 @@ impl Side {
             Self::Guest => [Way::Forth, Way::Back],
         }
     }
+}
+
+fn create_directory(link: &Link, janitor: &Rc<Janitor>) -> Result<Guard> {
+    let path = link.directory.clone();
+    let object = path.display().to_string();
+    DirBuilder::new().mode(0o700).create(&path).map_err(|error| os("mkdir", &object, error))?;
+    Ok(janitor.guard(Leftover::Directory(path)))
 }
 
 fn missing(what: &str) -> Error {

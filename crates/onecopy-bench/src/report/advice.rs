@@ -23,7 +23,8 @@ impl Report {
     }
 
     fn good(&self, workload: Workload) -> impl Iterator<Item = &Row> {
-        self.rows.iter().filter(move |row| row.is_of(workload) && row.is_measured() && row.verified == Some(true))
+        let is_good = |row: &&Row| row.kind == "transfer" && row.is_measured() && row.verified == Some(true);
+        self.rows.iter().filter(move |row| row.is_of(workload) && is_good(row))
     }
 
     /// The round trips of small messages, with both sides waiting in one way.

@@ -17,7 +17,7 @@ pub use crate::host::Host;
 use crate::measure::Figures;
 use crate::options::{Wait, Workload};
 use crate::plan::Case;
-use crate::stats::Summary;
+use crate::stats::{self, Summary};
 use crate::transport::Transport;
 
 /// The version of the form of [`Report`].
@@ -146,6 +146,12 @@ pub struct Row {
     /// Messages that never arrived, where that can happen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost: Option<u64>,
+    /// How many processes took a lock, or woke each other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u32>,
+    /// From before a lock is taken until it is given back, in nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ns_per_acquire: Option<f64>,
     /// How many timed runs there were.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runs: Option<usize>,
@@ -227,7 +233,7 @@ impl Row {
     pub(crate) fn round_trip(case: &Case, figures: &Figures, baselines: &Baselines) -> Self {
         let medians = Summary::of(&figures.medians_ns);
         Self {
-            latency_ns: Some(figures.latency()),
+            latency_ns: Some(Latency::of(&figures.latencies)),
             ratio_to_cache_line: baselines.cache_line_rtt_ns.map(|line| medians.median / line),
             spread: Some(medians.spread),
             ..Self::with_figures(case, figures)
@@ -239,7 +245,7 @@ impl Row {
         let medians = Summary::of(&figures.medians_ns);
         let memcpy_ns = baselines.rate(case.size_bytes, false).map(|rate| case.size_bytes as f64 * 1e9 / rate);
         Self {
-            latency_ns: Some(figures.latency().halved()),
+            latency_ns: Some(Latency::of(&figures.latencies).halved()),
             ratio_to_memcpy_time: memcpy_ns.map(|memcpy| medians.median / 2.0 / memcpy),
             spread: Some(medians.spread),
             ..Self::with_figures(case, figures)
@@ -320,6 +326,18 @@ fn copies(transport: Transport, path: Option<&str>) -> u32 {
 }
 
 impl Latency {
+    /// Of a histogram as it travels between processes.
+    pub(crate) fn of(latencies: &[(u64, u64)]) -> Self {
+        let mut histogram = stats::histogram();
+        stats::merge(&mut histogram, latencies);
+        Self {
+            p50: histogram.value_at_quantile(0.5),
+            p99: histogram.value_at_quantile(0.99),
+            p999: histogram.value_at_quantile(0.999),
+            max: histogram.max(),
+        }
+    }
+
     fn halved(self) -> Self {
         Self { p50: self.p50 / 2, p99: self.p99 / 2, p999: self.p999 / 2, max: self.max / 2 }
     }

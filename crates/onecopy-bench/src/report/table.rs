@@ -19,6 +19,8 @@ impl Report {
         sections.extend(self.crossings());
         sections.extend(self.processor());
         sections.extend(self.copies());
+        sections.extend(self.wakes());
+        sections.extend(self.locks());
         sections.extend(self.layers());
         sections.extend(self.remarks());
         let advice = self.advice().iter().map(|sentence| wrap(sentence, "")).collect::<Vec<_>>().join("\n");
@@ -51,7 +53,7 @@ impl Report {
 
     fn round_trips(&self) -> Option<String> {
         let p50 = |row: &Row| row.latency_ns.map_or(f64::MAX, |latency| latency.p50 as f64);
-        let rows = self.rows_of(Workload::Rtt, |_| true, p50);
+        let rows = self.rows_of(Workload::Rtt, |row| row.kind == "transfer", p50);
         let mut table = Columns::new(&["mechanism", "size", "wait", "p50", "p99", "p99.9", "x line", "copies", "ok"]);
         for row in &rows {
             let latency = row.latency_ns?;
@@ -127,6 +129,47 @@ impl Report {
             ]);
         }
         table.under("cpu: processor time of both sides", &rows)
+    }
+
+    fn wakes(&self) -> Option<String> {
+        let p50 = |row: &Row| row.latency_ns.map_or(f64::MAX, |latency| latency.p50 as f64);
+        let rows = self.rows_of(Workload::Rtt, |row| row.kind == "wake", p50);
+        let mut table = Columns::new(&["mechanism", "p50", "p99", "p99.9", "x line", "ok"]);
+        for row in &rows {
+            let latency = row.latency_ns?;
+            table.add_line([
+                row.mechanism.clone(),
+                duration(latency.p50 as f64),
+                duration(latency.p99 as f64),
+                duration(latency.p999 as f64),
+                ratio(row.ratio_to_cache_line),
+                verified(row),
+            ]);
+        }
+        table.under("wake: one process wakes the other and is woken, both asleep meanwhile", &rows)
+    }
+
+    /// A line for each lock: alone, and when two processes want it.
+    fn locks(&self) -> Option<String> {
+        let ns = |row: &Row| row.ns_per_acquire.unwrap_or(f64::MAX);
+        let alone = self.rows_of(Workload::Uncontended, |_| true, ns);
+        let both = self.rows_of(Workload::Contended, |_| true, ns);
+        let mut names: Vec<&str> = alone.iter().chain(&both).map(|row| row.mechanism.as_str()).collect();
+        let mut seen = std::collections::HashSet::new();
+        names.retain(|name| seen.insert(*name));
+        let mut table = Columns::new(&["mechanism", "alone", "ok", "two processes", "ok"]);
+        for name in &names {
+            let of = |rows: &[&Row]| rows.iter().find(|row| row.mechanism == *name).copied().cloned();
+            let (alone, both) = (of(&alone), of(&both));
+            table.add_line([
+                (*name).to_owned(),
+                acquisition(alone.as_ref()),
+                alone.as_ref().map_or_else(|| "-".into(), verified),
+                acquisition(both.as_ref()),
+                both.as_ref().map_or_else(|| "-".into(), verified),
+            ]);
+        }
+        (!names.is_empty()).then(|| table.titled("lock: to take it and give it back"))
     }
 
     fn layers(&self) -> Option<String> {
@@ -241,6 +284,10 @@ pub(super) fn ratio(value: Option<f64>) -> String {
         Some(value) if value >= 10.0 => format!("{value:.1}"),
         Some(value) => format!("{value:.2}"),
     }
+}
+
+fn acquisition(row: Option<&Row>) -> String {
+    row.and_then(|row| row.ns_per_acquire).map_or_else(|| "-".into(), duration)
 }
 
 fn percent(value: Option<f64>) -> String {

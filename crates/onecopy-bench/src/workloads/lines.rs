@@ -41,6 +41,11 @@ impl Lines {
         NonNull::new(page.cast()).map(|page| Self { page }).ok_or(rustix::io::Errno::NOMEM)
     }
 
+    /// The line that `side` writes.
+    pub(crate) fn told_by(&self, side: Side) -> &AtomicU64 {
+        self.line(if side == Side::Guest { 0 } else { BACK_OFFSET })
+    }
+
     fn line(&self, offset: usize) -> &AtomicU64 {
         assert!(offset == 0 || offset == BACK_OFFSET, "the two lines of the page");
         // SAFETY: both offsets lie inside the page that `self` owns.
@@ -51,7 +56,7 @@ impl Lines {
 
     /// Round trips: the guest begins and measures, the host answers.
     pub(crate) fn play(&self, side: Side, run: &Run, go: Go<'_>) -> Outcome {
-        let (there, back) = (self.line(0), self.line(BACK_OFFSET));
+        let (there, back) = (self.told_by(Side::Guest), self.told_by(Side::Host));
         let mut latencies = stats::histogram();
         let clock_cost_ns = clock::cost_ns();
         go()?;

@@ -1,10 +1,12 @@
 //! What the two processes do with a link.
 
 pub(crate) mod lines;
+pub(crate) mod lock;
 pub(crate) mod lossy;
 pub(crate) mod memcpy;
 pub(crate) mod rtt;
 pub(crate) mod stream;
+pub(crate) mod wake;
 
 use onecopy::{Error, Tally};
 

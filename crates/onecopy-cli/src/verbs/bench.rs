@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use onecopy_bench::report::Report;
-use onecopy_bench::{Error, Options, Transport, Workload};
+use onecopy_bench::{Error, Options, Subject, Workload};
 
 use crate::failure::{self, Failure, plain};
 use crate::output::Output;
@@ -28,11 +28,12 @@ Examples:
 pub(crate) struct Arguments {
     /// The mechanisms to measure, with commas between them; all unless said (for copies, five that differ)
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
-    only: Vec<Transport>,
+    only: Vec<Subject>,
     /// The sizes of messages, as 64, 4K or 1M, with commas between them
     #[arg(long, value_name = "BYTES,…", value_delimiter = ',', value_parser = units::size)]
     size: Vec<u64>,
-    /// The workloads, with commas between them: rtt, stream, fresh, cpu, layer, copies; all but layer unless said
+    /// The workloads, with commas between them: rtt, stream, fresh, cpu, layer, copies, uncontended, contended; all but
+    /// layer unless said
     #[arg(long, value_name = "W,…", value_delimiter = ',')]
     workload: Vec<Workload>,
     /// Stream the bytes of this file instead of a pattern
