@@ -4,7 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::failure::Failure;
 use crate::verbs::{
-    bench, completions, create, doctor, explain, expose, fetch, man, pipe_safety, read, recv, rm, send, write,
+    bench, completions, create, doctor, explain, expose, fetch, lock, man, pipe_safety, post, read, recv, rm, send,
+    signal, wait, write,
 };
 
 /// Send, receive, list, measure and explain, over any Linux inter-process communication mechanism.
@@ -35,6 +36,14 @@ pub(crate) enum Verb {
     Expose(expose::Arguments),
     /// Copy out what a window shows, with one copy
     Fetch(fetch::Arguments),
+    /// Run a command while a lock is held
+    Lock(lock::Arguments),
+    /// Let others go on that wait: semaphore, eventfd, futex
+    Post(post::Arguments),
+    /// Wait until somebody posts, until all parties have come, or for signals
+    Wait(wait::Arguments),
+    /// Send a signal, with a value where one is wanted
+    Signal(signal::Arguments),
     /// Create an object that does not exist yet
     Create(create::Arguments),
     /// Remove an object
@@ -45,6 +54,9 @@ pub(crate) enum Verb {
     Explain(explain::Arguments),
     /// Show which writes to a pipe are safe with several writers, and which are torn
     PipeSafety(pipe_safety::Arguments),
+    /// What becomes the command of `lock`
+    #[command(hide = true)]
+    LockChild(lock::child::Arguments),
     /// Print the completions for a shell
     #[command(hide = true)]
     Completions(completions::Arguments),
@@ -56,7 +68,15 @@ pub(crate) enum Verb {
 impl Verb {
     /// Whether the verb takes interrupts by itself, because it has more to end than files.
     pub(crate) fn takes_interrupts(&self) -> bool {
-        matches!(self, Self::Bench(_))
+        matches!(self, Self::Bench(_) | Self::LockChild(_))
+    }
+
+    /// What has to be done before any thread is started.
+    pub(crate) fn prepare(&self) -> Result<(), Failure> {
+        match self {
+            Self::Wait(arguments) => wait::block_signals(arguments),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn run(self) -> Result<(), Failure> {
@@ -68,6 +88,11 @@ impl Verb {
             Self::Write(arguments) => write::run(&arguments),
             Self::Expose(arguments) => expose::run(&arguments),
             Self::Fetch(arguments) => fetch::run(&arguments),
+            Self::Lock(arguments) => lock::run(&arguments),
+            Self::Post(arguments) => post::run(&arguments),
+            Self::Wait(arguments) => wait::run(&arguments),
+            Self::Signal(arguments) => signal::run(&arguments),
+            Self::LockChild(arguments) => lock::child::run(&arguments),
             Self::Create(arguments) => create::run(&arguments),
             Self::Rm(arguments) => rm::run(&arguments),
             Self::Doctor(arguments) => doctor::run(&arguments),

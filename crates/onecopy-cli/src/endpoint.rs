@@ -36,20 +36,19 @@ pub(crate) fn shape(address: &Address, verb: &str) -> Result<Shape, Failure> {
 /// What an object that moves no data is good for.
 pub(crate) fn remedy(address: &Address) -> String {
     let verbs = match address {
-        Address::NamedSemaphore(_) | Address::Semaphore(_) | Address::SysvSemaphore(_) => "post, wait and lock",
-        Address::Futex(_) => "post and wait",
-        Address::Barrier(_) => "wait",
-        Address::Signal(_) => "signal and wait",
-        Address::Condvar(_) => "wait",
+        Address::NamedSemaphore(_) | Address::Semaphore(_) | Address::SysvSemaphore(_) => "s are post, wait and lock",
+        Address::Futex(_) | Address::Condvar(_) => "s are post and wait",
+        Address::Barrier(_) => " is wait",
+        Address::Signal(_) => "s are signal and wait",
         Address::RecordLock(_)
         | Address::OfdLock(_)
         | Address::FileLock(_)
         | Address::Mutex(_)
-        | Address::Rwlock(_) => "lock",
-        Address::Channel(_) => return "its verbs are send and recv".into(),
+        | Address::Rwlock(_) => " is lock",
+        Address::Channel(_) => "s are send and recv",
         _ => return "see `onecopy explain`".into(),
     };
-    format!("its verbs are {verbs}, which this version does not have")
+    format!("its verb{verbs}")
 }
 
 /// Whether the two sides of `address` are a listener and whoever connects to it.

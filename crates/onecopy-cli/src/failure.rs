@@ -20,6 +20,10 @@ pub(crate) enum Failure {
     TimedOut(String),
     /// A signal ended it: exit code 128 and the signal's number.
     Interrupted(i32),
+    /// An end with an exit code that the verb gives a meaning.
+    Coded(u8, String),
+    /// The command that was run has ended with this exit code, and has said itself what there was to say.
+    Ended(u8),
     /// Whoever read our output has seen enough: a quiet end.
     OutputClosed,
     /// clap has printed what there is to say (help on a bare command line): exit code 2.
@@ -35,6 +39,11 @@ impl Failure {
     /// The command line asks for something that cannot be.
     pub(crate) fn usage(text: impl Into<String>) -> Self {
         Self::Usage(text.into())
+    }
+
+    /// An end with an exit code of its own.
+    pub(crate) fn with_code(code: u8, text: impl Into<String>) -> Self {
+        Self::Coded(code, text.into())
     }
 
     /// What clap found wrong, in one line; or the help that was asked for, which is a success.
@@ -67,6 +76,7 @@ impl Failure {
             Self::Failed(text) => Self::Failed(told(text)),
             Self::Usage(text) => Self::Usage(told(text)),
             Self::TimedOut(text) => Self::TimedOut(told(text)),
+            Self::Coded(code, text) => Self::Coded(code, told(text)),
             quiet => quiet,
         }
     }
@@ -74,14 +84,15 @@ impl Failure {
     /// What to print, if anything.
     pub(crate) fn text(&self) -> Option<&str> {
         match self {
-            Self::Failed(text) | Self::Usage(text) | Self::TimedOut(text) => Some(text),
-            Self::Interrupted(_) | Self::OutputClosed | Self::Printed => None,
+            Self::Failed(text) | Self::Usage(text) | Self::TimedOut(text) | Self::Coded(_, text) => Some(text),
+            Self::Interrupted(_) | Self::Ended(_) | Self::OutputClosed | Self::Printed => None,
         }
     }
 
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::OutputClosed => 0,
+            Self::Coded(code, _) | Self::Ended(code) => *code,
             Self::Failed(_) => 1,
             Self::Usage(_) | Self::Printed => 2,
             Self::TimedOut(_) => 124,

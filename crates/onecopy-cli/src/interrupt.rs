@@ -2,10 +2,16 @@
 //!
 //! A thread waits for the signals, so no handler runs code of ours.
 
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::sync::{Mutex, PoisonError};
 
+use rustix::process::{Pid, PidfdFlags, Signal, getpgrp, pidfd_open, pidfd_send_signal};
+use rustix::termios::tcgetpgrp;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -13,6 +19,8 @@ use crate::failure::{Failure, plain};
 
 /// The files to remove when a signal ends the process.
 static FILES: Mutex<Vec<Transient>> = Mutex::new(Vec::new());
+/// The command that gets the signals in the place of this process.
+static COMMAND: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 /// A file that a verb made for itself. The inode tells it from one that somebody else put there since.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,9 +36,11 @@ pub(crate) fn watch() -> Result<(), Failure> {
     let mut signals =
         Signals::new(wanted).map_err(|error| Failure::failed(format!("cannot handle signals: {}", plain(&error))))?;
     let wait = move || {
-        if let Some(signal) = signals.forever().next() {
-            remove_all();
-            signal_hook::low_level::exit(128 + signal);
+        for signal in signals.forever() {
+            if !forward(signal) {
+                remove_all();
+                signal_hook::low_level::exit(128 + signal);
+            }
         }
     };
     std::thread::Builder::new()
@@ -38,6 +48,31 @@ pub(crate) fn watch() -> Result<(), Failure> {
         .spawn(wait)
         .map(|_| ())
         .map_err(|error| Failure::failed(format!("cannot start a thread: {}", plain(&error))))
+}
+
+/// Starts a command by `spawn`, and from then on passes the signals on to it, whose end then ends this process.
+pub(crate) fn spawn_and_forward(spawn: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
+    // Held across the start, so that no signal ends this process between the two steps.
+    let mut command = COMMAND.lock().unwrap_or_else(PoisonError::into_inner);
+    let child = spawn()?;
+    *command = Some(pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?);
+    Ok(child)
+}
+
+/// Whether there is a command that gets the signal.
+fn forward(signal: i32) -> bool {
+    let command = COMMAND.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(command) = &*command else { return false };
+    if let Some(signal) = Signal::from_named_raw(signal).filter(|signal| !(*signal == Signal::INT && is_typed())) {
+        // A command that has ended is noticed by whoever waits for it.
+        let _ = pidfd_send_signal(command, signal);
+    }
+    true
+}
+
+/// Whether ^C on the terminal reaches the command by itself, since it belongs to the same foreground group.
+fn is_typed() -> bool {
+    File::open("/dev/tty").is_ok_and(|terminal| tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp()))
 }
 
 /// A file that goes when this is dropped, and when a signal ends the process.

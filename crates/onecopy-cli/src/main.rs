@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(report_bug));
     let result = match Cli::try_parse() {
         Ok(cli) if cli.verb.takes_interrupts() => cli.verb.run(),
-        Ok(cli) => interrupt::watch().and_then(|()| cli.verb.run()),
+        Ok(cli) => cli.verb.prepare().and_then(|()| interrupt::watch()).and_then(|()| cli.verb.run()),
         Err(error) => Failure::of_usage(&error),
     };
     match result {

@@ -45,6 +45,11 @@ pub(crate) fn capacity(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "no number of messages: write it in digits, as 10".to_owned())
 }
 
+/// The value of a semaphore.
+pub(crate) fn value(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("no value of a semaphore: write it in digits, from 0 to {}", i32::MAX))
+}
+
 /// The permission bits of an object, in octal: `600`, `0600`, `0o600`.
 pub(crate) fn mode(text: &str) -> Result<u32, String> {
     let digits = text.strip_prefix("0o").unwrap_or(text);

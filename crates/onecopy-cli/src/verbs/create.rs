@@ -1,12 +1,18 @@
 //! `onecopy create`: makes an object that does not exist yet.
 
 use onecopy::Address;
+use onecopy::address::RegionName;
 use onecopy::memory::file_mapping::FileMapping;
 use onecopy::memory::posix_shm::PosixShm;
 use onecopy::memory::sysv_shm::SysvShm;
 use onecopy::message::posix_mq::{PosixQueue, QueueAttributes};
 use onecopy::message::sysv_mq::SysvQueue;
+use onecopy::open::{self, OpenOptions};
 use onecopy::stream::fifo;
+use onecopy::sync::named_semaphore::NamedSemaphore;
+use onecopy::sync::semaphore::Semaphore;
+use onecopy::sync::shared::Place;
+use onecopy::sync::sysv_semaphore::SysvSemaphore;
 
 use crate::endpoint::{self, remedy};
 use crate::failure::Failure;
@@ -17,13 +23,16 @@ Examples:
   onecopy create mq:/jobs --max-messages 10 --message-size 8K
   onecopy create sysv-mq:0x4d2 --mode 0660
   onecopy create shm:/frames --size 64M
-  onecopy create fifo:/tmp/f --mode 0622";
+  onecopy create fifo:/tmp/f --mode 0622
+  onecopy create sem:/slots --initial 4
+  onecopy create mutex:/ledger                 a process-shared mutex in shared memory of that name";
 
 /// The options of `create`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// What to create: mq:/name, sysv-mq:KEY, shm:/name, sysv-shm:KEY, mmap:/path, fifo:/path
+    /// What to create: mq:/name, sysv-mq:KEY, shm:/name, sysv-shm:KEY, mmap:/path, fifo:/path, sem:/name, sysv-sem:KEY, and sem:,
+    /// futex:, mutex:, condvar:, barrier: and rwlock: in the shared memory that they name
     #[arg(value_name = "ADDRESS", value_parser = endpoint::address_parser())]
     address: Address,
     /// Who may use it, in octal
@@ -35,8 +44,8 @@ pub(crate) struct Arguments {
     /// The longest message, as 8192 or 8K (mq: only); the system's default unless said
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = units::size)]
     message_size: Option<u64>,
-    /// The value of a new semaphore; this version has no semaphores yet
-    #[arg(long, value_name = "N", hide = true)]
+    /// The value of a new semaphore; 0 unless said
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = units::value)]
     initial: Option<u32>,
     /// How long the memory is, as 65536, 64K or 1GiB (shm:, sysv-shm:, mmap: only, where it is needed)
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = units::size)]
@@ -44,8 +53,14 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let address = &arguments.address;
     check_options(arguments)?;
+    match arguments.address.region().filter(|region| Address::from(region.clone()) != arguments.address) {
+        Some(region) => create_in(&region, arguments),
+        None => create(&arguments.address, arguments),
+    }
+}
+
+fn create(address: &Address, arguments: &Arguments) -> Result<(), Failure> {
     match address {
         Address::PosixMq(name) => {
             PosixQueue::create(name, &attributes(arguments), arguments.mode)?;
@@ -63,7 +78,31 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Address::FileMapping(path) => {
             FileMapping::create(path.as_path(), memory_bytes(arguments)?, arguments.mode)?;
         }
+        Address::NamedSemaphore(name) => {
+            NamedSemaphore::create(name, arguments.initial.unwrap_or(0), arguments.mode)?;
+        }
+        Address::SysvSemaphore(name) => {
+            SysvSemaphore::create(name, &[sysv_value(arguments)?], arguments.mode)?;
+        }
         _ => return Err(Failure::usage(format!("create does not fit {address}: {}", why_not(address)))),
+    }
+    Ok(())
+}
+
+/// Makes the memory, which must not exist yet unless it is a descriptor's, and then what lives in it.
+fn create_in(region: &RegionName, arguments: &Arguments) -> Result<(), Failure> {
+    let memory = Address::from(region.clone());
+    if !matches!(memory, Address::Descriptor(_)) {
+        create(&memory, arguments)?;
+    }
+    let options = OpenOptions { mode: arguments.mode, ..OpenOptions::default() };
+    match &arguments.address {
+        Address::Semaphore(_) => {
+            let place = Place::new(open::open_region(&memory, 0, &OpenOptions { create: false, ..options })?)?;
+            Semaphore::create(&place, arguments.initial.unwrap_or(0))?;
+        }
+        address @ (Address::Mutex(_) | Address::Rwlock(_)) => drop(open::open_lock(address, &options)?),
+        address => drop(open::open_wait(address, &options)?),
     }
     Ok(())
 }
@@ -75,8 +114,8 @@ fn check_options(arguments: &Arguments) -> Result<(), Failure> {
     let given = [
         ("--max-messages", "mq:", arguments.max_messages.is_some(), is_queue),
         ("--message-size", "mq:", arguments.message_size.is_some(), is_queue),
-        ("--initial", "semaphores", arguments.initial.is_some(), false),
-        ("--size", "shm:, sysv-shm: and mmap:", arguments.size.is_some(), is_memory(address)),
+        ("--initial", "semaphores", arguments.initial.is_some(), is_semaphore(address)),
+        ("--size", "shm:, sysv-shm: and mmap:", arguments.size.is_some(), address.region().is_some()),
     ];
     match given.into_iter().find(|(_, _, given, fits)| *given && !fits) {
         Some((flag, where_it_fits, ..)) => {
@@ -87,10 +126,26 @@ fn check_options(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn memory_bytes(arguments: &Arguments) -> Result<usize, Failure> {
+    let for_object = arguments.address.region().is_some() && !is_memory(&arguments.address);
     let size = arguments
         .size
+        .or(for_object.then_some(OBJECT_BYTES))
         .ok_or_else(|| Failure::usage(format!("create {} needs --size, as 64K or 1GiB", arguments.address)))?;
     Ok(usize::try_from(size).unwrap_or(usize::MAX))
+}
+
+/// Room for anything that lives in shared memory.
+const OBJECT_BYTES: u64 = 4096;
+
+fn is_semaphore(address: &Address) -> bool {
+    matches!(address, Address::NamedSemaphore(_) | Address::Semaphore(_) | Address::SysvSemaphore(_))
+}
+
+/// What does not fit 16 bits is above the limit of the kernel, too.
+fn sysv_value(arguments: &Arguments) -> Result<u16, Failure> {
+    let value = arguments.initial.unwrap_or(0);
+    let too_large = || format!("--initial: {value} is above 32767, the largest value of {}", arguments.address);
+    u16::try_from(value).map_err(|_| Failure::usage(too_large()))
 }
 
 fn is_memory(address: &Address) -> bool {

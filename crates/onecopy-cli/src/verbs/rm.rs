@@ -9,6 +9,8 @@ use onecopy::memory::sysv_shm::SysvShm;
 use onecopy::message::posix_mq;
 use onecopy::message::sysv_mq::SysvQueue;
 use onecopy::stream::fifo;
+use onecopy::sync::named_semaphore::NamedSemaphore;
+use onecopy::sync::sysv_semaphore::SysvSemaphore;
 use onecopy::{Address, UnixName};
 
 use crate::endpoint::{self, remedy};
@@ -25,7 +27,8 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// What to remove: mq:/name, sysv-mq:KEY, shm:/name, sysv-shm:KEY, mmap:/path, fifo:/path, a socket file
+    /// What to remove: mq:/name, sysv-mq:KEY, shm:/name, sysv-shm:KEY, mmap:/path, fifo:/path, a socket file, sem:/name,
+    /// sysv-sem:KEY, a lock's file; of sem:, futex:, mutex:, condvar:, barrier: and rwlock: the shared memory that they name
     #[arg(value_name = "ADDRESS", value_parser = endpoint::address_parser(), required_unless_present = "stale")]
     address: Option<Address>,
     /// Not in this version: remove what dead processes left behind
@@ -37,6 +40,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let Some(address) = &arguments.address else {
         return Err(Failure::usage("--stale is not in this version: name the object to remove"));
     };
+    remove(address)
+}
+
+fn remove(address: &Address) -> Result<(), Failure> {
     match address {
         Address::PosixMq(name) => Ok(posix_mq::unlink(name)?),
         Address::SysvMq(name) => Ok(SysvQueue::open(name)?.remove()?),
@@ -52,7 +59,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             Some(path) => remove_file(address, path, FileType::is_socket, "socket"),
             None => Err(abstract_name(address)),
         },
-        _ => Err(Failure::usage(format!("rm does not fit {address}: {}", why_not(address)))),
+        Address::NamedSemaphore(name) => Ok(NamedSemaphore::unlink(name)?),
+        Address::SysvSemaphore(name) => Ok(SysvSemaphore::open(name)?.remove()?),
+        Address::FileLock(path) => remove_file(address, path.as_path(), FileType::is_file, "regular file"),
+        Address::RecordLock(range) | Address::OfdLock(range) => {
+            remove_file(address, range.path(), FileType::is_file, "regular file")
+        }
+        // What lies in memory goes with it; memory itself is its own region.
+        _ => match address.region().map(Address::from).filter(|region| region != address) {
+            Some(region) => remove(&region),
+            None => Err(Failure::usage(format!("rm does not fit {address}: {}", why_not(address)))),
+        },
     }
 }
 

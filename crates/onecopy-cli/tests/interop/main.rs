@@ -4,8 +4,11 @@
 mod support;
 
 mod ipcs;
+mod locks;
 mod multiprocessing;
 mod posix_ipc;
+mod semaphores;
+mod signals;
 mod socat;
 mod sysv_ipc;
 mod window;

@@ -166,6 +166,11 @@ impl Running {
         self.stdout.as_ref().expect("its stdout").so_far()
     }
 
+    /// What it has written to its stderr by now.
+    pub(crate) fn stderr_so_far(&self) -> Vec<u8> {
+        self.stderr.as_ref().expect("its stderr").so_far()
+    }
+
     /// Stops it by SIGSTOP once it has written some megabytes (proc_pid_io(5)), and waits until it stands still.
     pub(crate) fn stop_in_the_middle(&self) {
         let (io, stat) = (format!("/proc/{}/io", self.pid()), format!("/proc/{}/stat", self.pid()));

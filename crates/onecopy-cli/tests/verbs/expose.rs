@@ -186,8 +186,7 @@ fn wrong_usage() {
         ),
         (
             &["fetch", "--via", "sem:/x"],
-            "fetch does not fit sem:/x, which moves no data: its verbs are post, wait and lock, which this version does \
-             not have",
+            "fetch does not fit sem:/x, which moves no data: its verbs are post, wait and lock",
         ),
         (
             &["expose", "/proc/version", "--via", "mem:1:0x1000+1"],

@@ -1,0 +1,96 @@
+//! `onecopy wait`: waits until somebody posts, until all parties have come, or for signals.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use onecopy::address::SignalName;
+use onecopy::open::{self, OpenOptions};
+use onecopy::signal::{self, Received, SignalReceiver};
+use onecopy::sync::Wait as _;
+use onecopy::{Address, Deadline};
+
+use crate::failure::{Failure, print};
+use crate::{endpoint, units};
+
+const EXAMPLES: &str = "\
+Examples:
+  onecopy wait sem:/ready --timeout 5s
+  onecopy wait 'barrier:/start?parties=3'      until three processes wait there
+  onecopy wait signal:self?sig=USR1,RTMIN+1 --count 0
+
+A missing semaphore, futex or barrier is created first, so that it does not matter who comes first.
+
+Signals are received in the kernel's order: standard ones first, then real-time ones by number. When it is ready, the pid of this
+process stands on stderr; then each signal is a line on stdout: its name, its sender's pid and uid, and its value if it has one.
+
+Exit codes: 0 it came, 124 --timeout passed. A process that is killed at a barrier stays counted there.";
+
+/// The options of `wait`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// What to wait for: sem:/name, sem:REGION, sysv-sem:KEY, fd:N (an eventfd), futex:REGION, condvar:REGION,
+    /// barrier:REGION?parties=N, signal:self?sig=SIG,…
+    #[arg(value_name = "ADDRESS", value_parser = endpoint::address_parser())]
+    pub(crate) address: Address,
+    /// How long to wait in all, as 500ms, 2s or 1m; without end unless said
+    #[arg(long, value_name = "D", value_parser = units::duration)]
+    timeout: Option<Duration>,
+    /// How often; 0 is without end
+    #[arg(long, value_name = "N", default_value = "1", value_parser = times)]
+    count: u64,
+    /// Fail when it does not exist
+    #[arg(long)]
+    no_create: bool,
+}
+
+fn times(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "no number of times: write 3, or 0 for no end".to_owned())
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let deadline = arguments.timeout.map_or(Deadline::Never, Deadline::after);
+    match &arguments.address {
+        Address::Signal(name) => {
+            let mut receiver = signals(name)?;
+            let _ = writeln!(std::io::stderr(), "{}", std::process::id());
+            repeat(arguments.count, "signals", || print(&line(&receiver.recv_by(deadline)?)))
+        }
+        address => {
+            let options = OpenOptions { deadline, create: !arguments.no_create, ..OpenOptions::default() };
+            let mut wait = open::open_wait(address, &options)?;
+            repeat(arguments.count, "times", || Ok(wait.wait_by(deadline)?))
+        }
+    }
+}
+
+fn signals(name: &SignalName) -> Result<SignalReceiver, Failure> {
+    match name.target() {
+        None => Ok(SignalReceiver::open(name.signals())?),
+        Some(pid) => {
+            Err(Failure::usage(format!("{name}: the signals of process {pid} go to it; wait for signal:self?sig=…")))
+        }
+    }
+}
+
+/// What this verb waits for and no other thread may take, if it is signals.
+pub(crate) fn block_signals(arguments: &Arguments) -> Result<(), Failure> {
+    match &arguments.address {
+        Address::Signal(name) => Ok(signal::block(name.signals())?),
+        _ => Ok(()),
+    }
+}
+
+fn repeat(count: u64, what: &str, mut once: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+    let mut done = 0;
+    while count == 0 || done < count {
+        once().map_err(|failure| failure.after(done, what))?;
+        done += 1;
+    }
+    Ok(())
+}
+
+fn line(signal: &Received) -> String {
+    let value = signal.value.map_or_else(String::new, |value| format!(" value={value}"));
+    format!("{} pid={} uid={}{value}\n", signal.number, signal.pid, signal.uid)
+}

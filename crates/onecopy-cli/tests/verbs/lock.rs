@@ -1,0 +1,229 @@
+//! `onecopy lock`: exit codes, signals, and that two never hold it at once.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::{Cleanup, Scratch, eventually, onecopy, program, unique, watchdog};
+
+const ONECOPY: &str = env!("CARGO_BIN_EXE_onecopy");
+
+/// An address of each kind of lock.
+fn addresses(scratch: &Scratch) -> Vec<String> {
+    let path = |name: &str| scratch.path(name).display().to_string();
+    let key = unique("k").bytes().fold(17_u32, |hash, byte| hash.wrapping_mul(31) ^ u32::from(byte)) >> 2 | 1;
+    vec![
+        format!("flock:{}", path("flock")),
+        format!("record:{}?start=5&len=1", path("record")),
+        format!("ofd:{}", path("ofd")),
+        format!("sem:/{}", unique("lock")),
+        format!("sysv-sem:{key:#x}"),
+        format!("mutex:shm:/{}", unique("lock")),
+        format!("rwlock:shm:/{}", unique("lock")),
+    ]
+}
+
+#[test]
+fn the_commands_own_exit_code_comes_out() {
+    let scratch = Scratch::new();
+    for address in addresses(&scratch) {
+        let _cleanup = Cleanup::new(&address);
+        let code = |command: &[&str]| {
+            let ended = onecopy(["lock", &address, "--"].iter().chain(command)).end();
+            (ended.status.code(), ended.stderr)
+        };
+        assert_eq!(code(&["sh", "-c", "exit 7"]), (Some(7), String::new()), "{address}");
+        assert_eq!(code(&["true"]).0, Some(0), "{address}");
+        assert_eq!(code(&["sh", "-c", "kill -TERM $$"]).0, Some(128 + 15), "{address}");
+        let (status, told) = code(&["/nonexistent/program"]);
+        assert_eq!(status, Some(127), "{address}");
+        assert!(told.contains("cannot run /nonexistent/program: No such file"), "{told}");
+        assert_eq!(code(&["/etc/passwd"]).0, Some(126), "{address}");
+        assert_eq!(onecopy(["lock", &address, "--", "echo", "-n", "hi"]).end().succeeds(), b"hi", "{address}");
+    }
+}
+
+#[test]
+fn it_is_taken_while_the_command_runs_and_free_afterwards() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let scratch = Scratch::new();
+    for (index, address) in addresses(&scratch).into_iter().enumerate() {
+        let _cleanup = Cleanup::new(&address);
+        let mark = scratch.path(&format!("mark{index}"));
+        let script = format!("touch '{}'; read line", mark.display());
+        let mut holder = onecopy(["lock", &address, "--", "sh", "-c", &script]).silent_input().start();
+        eventually("it is held", || mark.exists());
+        let start = Instant::now();
+        onecopy(["lock", "-n", &address, "--", "true"]).end().fails_with(1, &[&address]);
+        onecopy(["lock", "-n", "-E", "33", &address, "--", "true"]).end().fails_with(33, &[&address]);
+        onecopy(["lock", "--timeout", "100ms", &address, "--", "true"]).end().fails_with(124, &[&address]);
+        assert!(start.elapsed() >= Duration::from_millis(100), "{address}");
+        let waiter = onecopy(["lock", &address, "--", "echo", "now"]).start();
+        waiter.wait_until_asleep();
+        assert!(waiter.stdout_so_far().is_empty(), "{address}");
+        drop(holder.stdin.take());
+        assert_eq!(waiter.end().succeeds(), b"now\n", "{address}");
+        assert!(holder.end().status.code().is_some());
+    }
+}
+
+/// Shells that take the lock again and again, each to be alone in a directory that only one can make.
+#[track_caller]
+fn never_overlap(address: &str, scratch: &Scratch) {
+    const SHELLS: usize = 4;
+    let rounds = if std::env::var_os("ONECOPY_SOAK").is_some() { 500 } else { 50 };
+    let (alone, log) = (scratch.path("alone"), scratch.path("log"));
+    let script = format!(
+        "i=0; while [ $i -lt {rounds} ]; do '{ONECOPY}' lock '{address}' -- sh -c 'mkdir \"{0}\" && rmdir \"{0}\" && echo x >> \"{1}\"' \
+         || exit 1; i=$((i+1)); done",
+        alone.display(),
+        log.display()
+    );
+    let shells: Vec<_> = (0..SHELLS).map(|_| program("sh", ["-c", &script]).start()).collect();
+    for shell in shells {
+        let ended = shell.end();
+        assert!(ended.status.success(), "{address}: {ended:?}");
+    }
+    assert_eq!(std::fs::read_to_string(log).unwrap().len(), SHELLS * rounds * 2, "{address}");
+}
+
+macro_rules! never_overlap {
+    ($($name:ident: $index:expr;)*) => { $(
+        #[test]
+        fn $name() {
+            let _watchdog = watchdog(Duration::from_secs(300));
+            let scratch = Scratch::new();
+            let address = addresses(&scratch).swap_remove($index);
+            let _cleanup = Cleanup::new(&address);
+            never_overlap(&address, &scratch);
+        }
+    )* };
+}
+
+never_overlap! {
+    two_never_hold_a_file_lock: 0;
+    two_never_hold_a_record_lock: 1;
+    two_never_hold_an_open_file_description_lock: 2;
+    two_never_hold_a_named_semaphore: 3;
+    two_never_hold_a_system_v_semaphore: 4;
+    two_never_hold_a_mutex: 5;
+    two_never_hold_a_read_write_lock: 6;
+}
+
+#[test]
+fn readers_share_and_keep_writers_out() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let scratch = Scratch::new();
+    for (index, address) in addresses(&scratch).into_iter().enumerate() {
+        let _cleanup = Cleanup::new(&address);
+        if ["sem:", "sysv-sem:", "mutex:"].iter().any(|scheme| address.starts_with(scheme)) {
+            onecopy(["lock", "-s", &address, "--", "true"]).end().fails_with_any(&[&address, "shared"]);
+            continue;
+        }
+        let mark = scratch.path(&format!("mark{index}"));
+        let script = format!("touch '{}'; read line", mark.display());
+        let reader = onecopy(["lock", "-s", &address, "--", "sh", "-c", &script]).silent_input().start();
+        eventually("it is held", || mark.exists());
+        onecopy(["lock", "-n", "-s", &address, "--", "true"]).end().succeeds();
+        onecopy(["lock", "-n", &address, "--", "true"]).end().fails_with(1, &[&address]);
+        drop(reader);
+    }
+}
+
+/// Whether a process runs.
+fn is_alive(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !matches!(stat.rsplit(')').next().and_then(|rest| rest.trim().chars().next()), None | Some('Z'))
+}
+
+fn kill(pid: &str) {
+    let _ = Command::new("kill").args(["-s", "KILL", pid]).stderr(Stdio::null()).status();
+}
+
+/// A shell command that writes its number to `mark` and stays.
+fn stay(mark: &Path) -> String {
+    let mark = mark.display();
+    format!("echo $$ > '{mark}.new' && mv '{mark}.new' '{mark}' && exec sleep 1000")
+}
+
+#[test]
+fn after_sigkill_the_next_one_gets_it_or_is_told_how_to_repair_it() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let scratch = Scratch::new();
+    for (index, address) in addresses(&scratch).into_iter().enumerate() {
+        let _cleanup = Cleanup::new(&address);
+        let mark = scratch.path(&format!("mark{index}"));
+        let mut holder = onecopy(["lock", &address, "--", "sh", "-c", &stay(&mark)]).start();
+        eventually("it is held", || mark.exists());
+        let pid = std::fs::read_to_string(&mark).unwrap().trim().to_owned();
+        holder.kill();
+        let inherits = address.starts_with("flock:") || address.starts_with("ofd:");
+        if inherits {
+            assert!(is_alive(&pid), "{address}");
+            onecopy(["lock", "-n", &address, "--", "true"]).end().fails_with(1, &[&address]);
+            kill(&pid);
+        }
+        eventually("the command is gone", || !is_alive(&pid));
+        let next = onecopy(["lock", "--timeout", "300ms", &address, "--", "true"]).end();
+        match address.split(':').next().unwrap() {
+            "mutex" => {
+                assert!(next.status.success() && next.stderr.contains("warning"), "{next:?}");
+                onecopy(["lock", &address, "--", "true"]).end().succeeds();
+            }
+            "sem" => {
+                next.fails_with(124, &[&address, "onecopy post sem:"]);
+                onecopy(["post", &address]).end().succeeds();
+                onecopy(["lock", &address, "--", "true"]).end().succeeds();
+            }
+            "rwlock" => {
+                next.fails_with(124, &[&address, "onecopy rm rwlock:"]);
+                onecopy(["rm", &address]).end().succeeds();
+                onecopy(["lock", &address, "--", "true"]).end().succeeds();
+            }
+            _ => drop(next.succeeds()),
+        }
+    }
+}
+
+#[test]
+fn signals_go_to_the_command_whose_end_counts() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let scratch = Scratch::new();
+    for (index, address) in addresses(&scratch).into_iter().enumerate() {
+        let _cleanup = Cleanup::new(&address);
+        let mark = scratch.path(&format!("mark{index}"));
+        let script = format!("trap 'exit 9' TERM; touch '{}'; while :; do sleep 0.05; done", mark.display());
+        let holder = onecopy(["lock", &address, "--", "sh", "-c", &script]).start();
+        eventually("it is held", || mark.exists());
+        holder.signal("TERM");
+        assert_eq!(holder.end().status.code(), Some(9), "{address}");
+        onecopy(["lock", "-n", &address, "--", "true"]).end().succeeds();
+    }
+}
+
+#[test]
+fn an_interrupt_while_it_waits_is_130() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let scratch = Scratch::new();
+    for (index, address) in addresses(&scratch).into_iter().enumerate() {
+        let _cleanup = Cleanup::new(&address);
+        let mark = scratch.path(&format!("mark{index}"));
+        let script = format!("touch '{}'; read line", mark.display());
+        let holder = onecopy(["lock", &address, "--", "sh", "-c", &script]).silent_input().start();
+        eventually("it is held", || mark.exists());
+        let waiter = onecopy(["lock", &address, "--", "true"]).start();
+        waiter.wait_until_asleep();
+        waiter.signal("INT");
+        assert_eq!(waiter.end().status.code(), Some(130), "{address}");
+        drop(holder);
+    }
+}
+
+#[test]
+fn wrong_usage_says_what_is_right() {
+    onecopy(["lock", "pipe:/x", "--", "true"]).end().fails_with(2, &[]);
+    onecopy(["lock", "fifo:/tmp/f", "--", "true"]).end().fails_with(2, &["fifo:/tmp/f"]);
+    onecopy(["lock", "flock:/tmp/x"]).end().fails_with(2, &["COMMAND"]);
+    onecopy(["lock", "-n", "--timeout", "1s", "flock:/tmp/x", "--", "true"]).end().fails_with(2, &["--timeout"]);
+    onecopy(["lock", "flock:/nonexistent/x", "--", "true"]).end().fails_with(1, &["/nonexistent/x", "No such file"]);
+}

@@ -1,0 +1,108 @@
+//! `onecopy post` and `wait`, and what creates and removes the objects.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{Cleanup, Running, Scratch, eventually, onecopy, unique, watchdog};
+
+/// What counts its posts.
+fn counters() -> Vec<String> {
+    let key = unique("c").bytes().fold(23_u32, |hash, byte| hash.wrapping_mul(31) ^ u32::from(byte)) >> 2 | 1;
+    vec![
+        format!("sem:/{}", unique("sync")),
+        format!("sem:shm:/{}", unique("sync")),
+        format!("sysv-sem:{key:#x}"),
+        format!("futex:shm:/{}", unique("sync")),
+    ]
+}
+
+#[test]
+fn a_post_lets_a_wait_go_on_whichever_comes_first() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    for address in counters() {
+        let _cleanup = Cleanup::new(&address);
+        let name = address.rsplit(['/', ':']).next().unwrap();
+        onecopy(["wait", &address, "--no-create"]).end().fails_with(1, &[name, "No such file"]);
+        onecopy(["post", &address, "--count", "3"]).end().succeeds();
+        onecopy(["wait", &address, "--count", "3"]).end().succeeds();
+        let start = Instant::now();
+        onecopy(["wait", &address, "--timeout", "80ms"]).end().fails_with(124, &[&address]);
+        assert!(start.elapsed() >= Duration::from_millis(80), "{address}");
+        let waiter = onecopy(["wait", &address, "--count", "2"]).start();
+        waiter.wait_until_asleep();
+        onecopy(["post", &address]).end().succeeds();
+        onecopy(["post", &address]).end().succeeds();
+        waiter.end().succeeds();
+        onecopy(["rm", &address]).end().succeeds();
+        onecopy(["rm", &address]).end().fails_with(1, &[name]);
+    }
+}
+
+#[test]
+fn a_barrier_lets_all_go_when_the_last_one_has_come() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let address = format!("barrier:/{}?parties=3", unique("sync"));
+    let _cleanup = Cleanup::new(&address);
+    for _ in 0..2 {
+        let first: Vec<Running> = (0..2).map(|_| onecopy(["wait", &address]).start()).collect();
+        first.iter().for_each(Running::wait_until_asleep);
+        onecopy(["wait", &address]).end().succeeds();
+        for waiter in first {
+            waiter.end().succeeds();
+        }
+    }
+}
+
+#[test]
+fn what_was_created_has_the_value_that_was_asked_for() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    for address in counters().into_iter().filter(|address| !address.starts_with("futex")) {
+        let _cleanup = Cleanup::new(&address);
+        onecopy(["create", &address, "--initial", "2"]).end().succeeds();
+        onecopy(["create", &address, "--initial", "2"]).end().fails_with(1, &["exists"]);
+        onecopy(["wait", &address, "--count", "3", "--timeout", "50ms"])
+            .end()
+            .fails_with(124, &[&address, "after 2 times"]);
+    }
+}
+
+fn waiter(arguments: &[&str]) -> Running {
+    let waiter = onecopy(arguments).start();
+    let ready = format!("{}\n", waiter.pid());
+    eventually("the waiter is ready", || waiter.stderr_so_far().ends_with(ready.as_bytes()));
+    waiter
+}
+
+#[test]
+fn signals_come_with_their_senders_and_values() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let waiter = waiter(&["wait", "signal:self?sig=USR2,RTMIN+3,TERM", "--count", "4"]);
+    let pid = waiter.pid().to_string();
+    for (signal, value) in [("RTMIN+3", Some("-5")), ("SIGUSR2", None), ("TERM", None), ("RTMIN+3", Some("2147483647"))]
+    {
+        let value = value.into_iter().flat_map(|value| ["--value", value]);
+        onecopy(["signal", &pid, signal].into_iter().chain(value)).end().succeeds();
+    }
+    let text = String::from_utf8(waiter.end().stdout).unwrap();
+    let mut names: Vec<_> = text.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["RTMIN+3", "RTMIN+3", "TERM", "USR2"]);
+    let values: Vec<_> = text.lines().filter_map(|line| line.split("value=").nth(1)).collect();
+    assert_eq!(values, ["-5", "2147483647"], "in the order of their sending: {text}");
+}
+
+#[test]
+fn a_signal_to_nobody_is_an_error() {
+    onecopy(["signal", "2147483647", "USR1"]).end().fails_with(1, &["2147483647", "No such process"]);
+    onecopy(["signal", "0", "USR1"]).end().fails_with(2, &["pid 0"]);
+    onecopy(["signal", "1", "USR77"]).end().fails_with(2, &["USR77"]);
+    onecopy(["wait", "signal:self?sig=USR1", "--timeout", "50ms"]).end();
+}
+
+#[test]
+fn what_neither_wakes_nor_waits_is_wrong_usage() {
+    let scratch = Scratch::new();
+    let lock = format!("flock:{}", scratch.path("lock").display());
+    onecopy(["wait", &lock]).end().fails_with(2, &[&lock]);
+    onecopy(["post", "mutex:/x"]).end().fails_with(2, &["mutex:shm:/x"]);
+    onecopy(["post", "sem:/x", "--count", "0"]).end().fails_with(2, &["--count"]);
+}
