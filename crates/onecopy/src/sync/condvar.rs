@@ -2,7 +2,7 @@
 //! [pthread_cond_timedwait(3p)](https://man7.org/linux/man-pages/man3/pthread_cond_timedwait.3p.html), process-shared, with
 //! deadlines of the monotonic clock.
 //!
-//! Who holds a [`Mutex`](super::mutex::Mutex) waits here until another process has changed what it protects:
+//! Who holds a [`Mutex`] waits here until another process has changed what it protects:
 //!
 //! ```
 //! use onecopy::Deadline;

@@ -59,7 +59,7 @@
 //! # Safety
 //!
 //! The slot keeps the mutex and its value mapped, and all who can write them are trusted, by the promise of the
-//! [`Place`]: the mutex was made by [`mutex_init`](crate::sys::pthread::mutex_init) or the like, and whoever reaches the value
+//! [`Place`]: the mutex was made by `sys::pthread::mutex_init` or the like, and whoever reaches the value
 //! holds it. `held` says whether this handle's mutex is locked by a thread of this process; it is written by the owner alone.
 //! While it is set the mapping stays: the C library keeps the mutex in a list of its owner's thread.
 #![expect(unsafe_code, reason = "locks pthread mutexes, and reaches what they protect")]
