@@ -46,10 +46,13 @@ bench:
 compare *arguments:
     cargo run --release --manifest-path comparisons/Cargo.toml -- {{arguments}}
 
-# What a window costs beside the bare call, and safe messages beside plain writes; they fail below their limits
+# What a window costs beside the bare call, safe messages beside plain writes, and a file of 4 GiB through a channel beside a mapped
+# copy and cp(1); they fail below their limits
 figures:
     cargo run --release -p onecopy --example window_figures
     cargo run --release -p onecopy --example pipe_message_figures
+    cargo build --release -p onecopy-cli
+    cargo run --release -p onecopy-cli --example file_figures
 
 # Puts a real run into the README
 readme:

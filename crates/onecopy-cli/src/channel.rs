@@ -3,6 +3,9 @@
 //! A stream goes in messages of any length but 0, and an empty message is its end. Then the sender closes its half. The receiver
 //! closes when it has done its part, to the last byte of its output, and the sender waits for that. A side that fails leaves the
 //! channel open: the end of its process, which the other one is told of, is no end of the stream.
+//!
+//! The sender reads its input into memory that both sides have, and the receiver writes its output from there: these two system
+//! calls make the only copies, at the same time.
 
 use std::mem::ManuallyDrop;
 
@@ -11,8 +14,11 @@ use onecopy::{Channel, Deadline, Sender as _};
 
 use crate::failure::Failure;
 
-/// How much is sent at once: long enough for both sides to copy it together, and short enough for the caches.
+/// How much is sent at once, at most. With less, a side that shares its processor with others waits more often than it copies.
 pub(crate) const MESSAGE_BYTES: usize = 1 << 20;
+/// How much memory both sides have for that. What came back last is used first, so that all of it is used only where the receiver
+/// falls behind.
+pub(crate) const LENT_BYTES: usize = 8 * MESSAGE_BYTES;
 
 /// Sends what `work` sends, and waits until the receiver has closed: then it has everything, and wants no more.
 pub(crate) fn send(

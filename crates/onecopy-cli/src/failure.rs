@@ -105,6 +105,9 @@ impl From<onecopy::Error> for Failure {
     fn from(error: onecopy::Error) -> Self {
         match &error {
             onecopy::Error::TimedOut { .. } => Self::TimedOut(error.to_string()),
+            onecopy::Error::LoansOut { object, loaned_bytes, .. } => Self::TimedOut(format!(
+                "send on {object} timed out: the receiver has not written the last {loaned_bytes} bytes that it got"
+            )),
             onecopy::Error::PartialWrite { source, .. } if matches!(**source, onecopy::Error::TimedOut { .. }) => {
                 Self::TimedOut(error.to_string())
             }

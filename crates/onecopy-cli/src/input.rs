@@ -15,6 +15,8 @@ pub(crate) struct Input {
     file: File,
     name: String,
     deadline: Deadline,
+    /// How long a regular file was at first.
+    first_len: u64,
     /// What was read beyond the last line, from `start` on.
     ahead: Vec<u8>,
     start: usize,
@@ -32,7 +34,8 @@ impl Input {
         if is_directory {
             return Err(Failure::failed(format!("cannot read {name}: it is a directory")));
         }
-        Ok(Self { file, name, deadline, ahead: Vec::new(), start: 0 })
+        let first_len = file_len(&file);
+        Ok(Self { file, name, deadline, first_len, ahead: Vec::new(), start: 0 })
     }
 
     /// How many bytes come, where that is known: a regular file has a length.
@@ -57,6 +60,21 @@ impl Input {
     /// Reads what is there; 0 is the end.
     pub(crate) fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
         read_some(&self.file, buffer, self.deadline).map_err(|error| self.failed(&error))
+    }
+
+    /// Reads what is there. 0 is the end, and no end is where somebody has shortened the file meanwhile.
+    pub(crate) fn read_unshortened(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
+        let count = self.read_some(buffer)?;
+        if count > 0 {
+            return Ok(count);
+        }
+        match (self.first_len, file_len(&self.file)) {
+            (first, now) if now >= first => Ok(0),
+            (first, now) => Err(Failure::failed(format!(
+                "{} was shortened from {first} to {now} bytes while it was read",
+                self.name
+            ))),
+        }
     }
 
     /// Reads until `buffer` is full; a short count is the end.
@@ -140,6 +158,11 @@ impl Input {
             _ => Failure::failed(format!("cannot read {}: {}", self.name, plain(error))),
         }
     }
+}
+
+/// The length of a regular file, and of anything else 0.
+fn file_len(file: &File) -> u64 {
+    file.metadata().ok().filter(std::fs::Metadata::is_file).map_or(0, |data| data.len())
 }
 
 #[cfg(test)]

@@ -38,11 +38,17 @@ pub(crate) fn read_full(file: &File, buffer: &mut [u8], deadline: Deadline) -> R
 }
 
 /// Writes all of `bytes`.
-pub(crate) fn write_all(mut file: &File, mut bytes: &[u8]) -> Result<()> {
-    while !bytes.is_empty() {
-        match file.write(bytes) {
+pub(crate) fn write_all(mut file: &File, bytes: &[u8]) -> Result<()> {
+    write_by(file, bytes.len(), |written| file.write(&bytes[written..]))
+}
+
+/// Writes `len` bytes by `write`, which is told how many are written, until all are.
+pub(crate) fn write_by(file: &File, len: usize, mut write: impl FnMut(usize) -> Result<usize>) -> Result<()> {
+    let mut written = 0;
+    while written < len {
+        match write(written) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(count) => bytes = &bytes[count..],
+            Ok(count) => written += count,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => wait(file, PollFlags::OUT, Deadline::Never)?,
             Err(error) => return Err(error),

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use onecopy::channel::View;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
 use rustix::io::Errno;
 
@@ -53,6 +54,12 @@ impl Output {
     /// Writes all of `bytes`.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         crate::io::write_all(&self.file, bytes).map_err(|error| Failure::of_output(&self.name, &error))
+    }
+
+    /// Writes all of a message, from where it is.
+    pub(crate) fn write_view(&mut self, view: &View) -> Result<(), Failure> {
+        crate::io::write_by(&self.file, view.len(), |written| view.write_to(written, self.file.as_fd()))
+            .map_err(|error| Failure::of_output(&self.name, &error))
     }
 
     /// Gives a file its name, now that it is complete.

@@ -156,7 +156,7 @@ impl Transfer {
         }
         let mut received = 0;
         loop {
-            let message = channel.receiver().recv_by(self.deadline);
+            let message = channel.receiver().recv_view_by(self.deadline);
             match message.map_err(|error| Failure::from(error).after(received, "bytes"))? {
                 None => {
                     let text = "the sender closed without the end mark of a stream (--count takes messages)";
@@ -164,7 +164,7 @@ impl Transfer {
                 }
                 Some(end) if end.is_empty() => return self.output.commit(),
                 Some(message) => {
-                    self.output.write(&message)?;
+                    self.output.write_view(&message)?;
                     received += message.len() as u64;
                     self.progress.advance(message.len());
                 }

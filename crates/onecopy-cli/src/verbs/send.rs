@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use onecopy::channel::ChannelSender;
 use onecopy::open::{BoxedWriter, Shape};
 use onecopy::stream::ByteWriter as _;
 use onecopy::{Address, Deadline, Sender};
@@ -133,20 +134,42 @@ impl Transfer<'_> {
     }
 
     /// A stream over a channel: messages as long as what is there, then an empty one.
-    fn stream(&mut self, sender: &mut dyn Sender) -> Result<(), Failure> {
+    fn stream(&mut self, sender: &mut ChannelSender) -> Result<(), Failure> {
         let mut progress = self.progress();
-        let mut buffer = vec![0; channel::MESSAGE_BYTES];
+        sender.set_loan_limit_bytes(channel::LENT_BYTES)?;
+        // All of it, so that its pages are there.
+        let lends = match sender.loan_by(channel::LENT_BYTES, self.deadline) {
+            Err(error) if error.is_peer_gone() || error.is_out_of_time() => return Err(error.into()),
+            // Before Linux 5.1, or without memory for it, or with a limit on files, the messages are copied.
+            loan => loan.is_ok(),
+        };
+        let mut buffer = vec![0; if lends { 0 } else { channel::MESSAGE_BYTES }];
         let mut sent = 0;
         loop {
-            let count = self.input.read_some(&mut buffer)?;
-            let message = &buffer[..count];
-            sender.send_by(message, self.deadline).map_err(|error| Failure::from(error).after(sent, "bytes"))?;
+            let count = if lends { self.lend(sender) } else { self.copy(sender, &mut buffer) };
+            let count = count.map_err(|failure| failure.after(sent, "bytes"))?;
             if count == 0 {
                 return Ok(());
             }
             sent += count as u64;
             progress.advance(count);
         }
+    }
+
+    /// Sends what is there, read into memory that the receiver has too, and returns how much. Nothing is the end, and its mark.
+    fn lend(&mut self, sender: &mut ChannelSender) -> Result<usize, Failure> {
+        let mut loan = sender.loan_by(channel::MESSAGE_BYTES, self.deadline)?;
+        let count = self.input.read_unshortened(&mut loan)?;
+        loan.truncate(count);
+        loan.send_by(self.deadline).map_err(onecopy::Error::from)?;
+        Ok(count)
+    }
+
+    /// As [`Transfer::lend`], through memory of this process alone.
+    fn copy(&mut self, sender: &mut ChannelSender, buffer: &mut [u8]) -> Result<usize, Failure> {
+        let count = self.input.read_unshortened(buffer)?;
+        sender.send_by(&buffer[..count], self.deadline)?;
+        Ok(count)
     }
 
     /// All of the input as one message, which the mechanism carries whole.

@@ -4,6 +4,7 @@
 mod support;
 
 mod channel;
+mod channel_file;
 mod death;
 mod expose;
 mod expose_refused;

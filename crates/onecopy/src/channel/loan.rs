@@ -110,6 +110,11 @@ pub struct Loan<'a> {
 }
 
 impl<'a> Loan<'a> {
+    /// Makes it the first `len` bytes of what it was, if it was longer. The rest comes back with them.
+    pub fn truncate(&mut self, len: usize) {
+        self.range.end = self.range.end.min(self.range.start.saturating_add(len));
+    }
+
     /// Sends it, waiting for room in the ring for as long as it takes.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "lends out shared memory on the caller's word")]
 
 use std::fmt;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use super::loan::{DEFAULT_LOAN_LIMIT_BYTES, LOANS, Slip};
@@ -107,6 +108,30 @@ impl View {
                 Err(Error::BufferTooSmall { object, message_bytes, buffer_bytes })
             }
         }
+    }
+
+    /// Writes bytes from `offset` on to `fd` by one write(2), and returns how many: the kernel takes them from where they are, also
+    /// when the other side does not play by the rules.
+    ///
+    /// # Errors
+    ///
+    /// As write(2). [`ErrorKind::Unsupported`](std::io::ErrorKind::Unsupported) in a child made by fork.
+    pub fn write_to(&self, offset: usize, fd: BorrowedFd<'_>) -> std::io::Result<usize> {
+        let offset = offset.min(self.len());
+        let (start, bytes) = match &self.0 {
+            Content::Lent { memory, offset: start, bytes, ticket } => {
+                let unsupported = |error| std::io::Error::new(std::io::ErrorKind::Unsupported, error);
+                ticket.link.check_owner().map_err(unsupported)?;
+                // SAFETY: `start + offset` is at most the end of a range that lies within the mapping.
+                (unsafe { memory.base().add(start + offset) }.as_ptr().cast_const(), bytes - offset)
+            }
+            Content::Own(message) => (message[offset..].as_ptr(), message.len() - offset),
+        };
+        // SAFETY: the kernel reads `bytes` bytes, which `self` keeps.
+        let written = unsafe { libc::write(fd.as_raw_fd(), start.cast(), bytes) };
+        let written = usize::try_from(written).map_err(|_| std::io::Error::last_os_error())?;
+        tally::count_kernel(written);
+        Ok(written)
     }
 
     /// The message in memory of this process's: a copy, if it is lent, which gives it back.

@@ -15,7 +15,7 @@ pub static CHANNEL: Info = Info {
         short: "1-2",
         long: "Short messages: 2, of one or two cache lines. Up to some 10 KiB: 2, through a ring, both sides at once. Longer \
                ones: 1, of which each side makes a part. `onecopy bench --only channel` measures where the ways cross. \
-               Without cross-memory attach: 2, through the ring.",
+               Without cross-memory attach: 2, through the ring. What is made in a loan: 0; `onecopy send` reads into loans.",
     },
     boundaries: Answer {
         short: "yes",

@@ -5,6 +5,8 @@
 //! Views are read in place while the other process, which is this program too, leaves them alone.
 #![expect(unsafe_code, reason = "reads views in place")]
 
+use std::io::Read as _;
+use std::os::fd::AsFd as _;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -439,6 +441,48 @@ fn two_hundred_connections_with_loans_leave_neither_descriptors_nor_mappings() {
         command.stderr(Stdio::inherit());
     })
     .succeed_within(SECONDS);
+}
+
+/// What `write_to` writes of a view from `offset` on.
+fn written(view: &View, offset: usize) -> Vec<u8> {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let count = view.write_to(offset, writer.as_fd()).unwrap();
+    drop(writer);
+    let mut bytes = Vec::new();
+    assert_eq!(reader.read_to_end(&mut bytes).unwrap(), count);
+    bytes
+}
+
+#[test]
+fn a_loan_is_shortened_and_its_view_written_from_where_it_is() {
+    if role().is_some() {
+        let mut channel = adopt();
+        for number in 0..2 {
+            let view = channel.recv_view().unwrap().unwrap();
+            assert_eq!((view.len(), view.is_lent()), (1000, number == 0));
+            assert!(is_filled(number, &written(&view, 0)));
+            assert_eq!(written(&view, 900), content(number, 1000)[900..]);
+            assert_eq!([written(&view, 1000), written(&view, usize::MAX)], [b""; 2]);
+            let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+            assert_eq!(view.write_to(0, full.as_fd()).unwrap_err().raw_os_error(), Some(libc::ENOSPC));
+        }
+        channel.send(b"seen").unwrap();
+        return;
+    }
+    let _watchdog = watchdog(SECONDS);
+    let (mut channel, peer) = start("loan::a_loan_is_shortened_and_its_view_written_from_where_it_is", "child", &[]);
+    channel.sender().set_loan_limit_bytes(MIB).unwrap();
+    let mut loan = channel.loan(MIB).unwrap();
+    loan.truncate(1000);
+    loan.truncate(MIB);
+    assert_eq!(loan.len(), 1000);
+    fill(0, &mut loan);
+    loan.send().unwrap();
+    channel.send(content(1, 1000)).unwrap();
+    assert_eq!(channel.recv().unwrap().as_deref(), Some(&b"seen"[..]));
+    // What was cut off has come back with the rest.
+    assert_eq!(channel.loan(MIB).unwrap().len(), MIB);
+    peer.succeed();
 }
 
 #[test]
