@@ -68,6 +68,12 @@ pub trait ByteWriter {
         Ok(())
     }
 
+    /// Whether a write of several times [`pipe::PIPE_BUF`] bytes goes in pieces of that length, a part of a write in whole ones,
+    /// and nobody's bytes come in between the bytes of a piece.
+    fn keeps_pages_whole(&self) -> bool {
+        false
+    }
+
     /// [`ByteWriter::write_vectored_by`] of one buffer.
     ///
     /// # Errors
@@ -123,6 +129,10 @@ impl<W: ByteWriter + ?Sized> ByteWriter for Box<W> {
 
     fn finish_by(&mut self, deadline: Deadline) -> Result<()> {
         (**self).finish_by(deadline)
+    }
+
+    fn keeps_pages_whole(&self) -> bool {
+        (**self).keeps_pages_whole()
     }
 
     fn object(&self) -> &str {

@@ -16,6 +16,7 @@
 mod assembly;
 mod frame;
 mod intake;
+mod pages;
 mod reader;
 mod unfinished;
 mod writer;
@@ -259,6 +260,11 @@ impl ByteReader for PipeReader {
 impl ByteWriter for PipeWriter {
     fn write_vectored_by(&mut self, buffers: &[IoSlice<'_>], deadline: Deadline) -> Result<usize> {
         self.0.write_vectored_by(buffers, deadline)
+    }
+
+    fn keeps_pages_whole(&self) -> bool {
+        // Another file than a pipe has no capacity.
+        self.capacity_bytes().is_ok() && pages::are_kept_whole()
     }
 
     fn object(&self) -> &str {

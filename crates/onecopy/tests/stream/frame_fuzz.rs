@@ -76,11 +76,19 @@ impl ByteWriter for Sink {
             *room = 3;
             return Err(Error::WouldBlock { operation: "send", object: OBJECT.into() });
         }
-        *room = room.saturating_sub(1);
-        let frame = buffers.iter().flat_map(|buffer| buffer.iter().copied()).collect::<Vec<u8>>();
-        assert!(frame.len() <= PIPE_BUF, "a frame of {} bytes can be torn", frame.len());
-        self.frames.borrow_mut().push(frame);
-        Ok(self.frames.borrow().last().map_or(0, Vec::len))
+        let bytes = buffers.iter().flat_map(|buffer| buffer.iter().copied()).collect::<Vec<u8>>();
+        let is_whole = bytes.len() <= PIPE_BUF || bytes.len().is_multiple_of(PIPE_BUF);
+        assert!(is_whole, "a write of {} bytes can tear a frame", bytes.len());
+        let mut frames: Vec<Vec<u8>> = bytes.chunks(PIPE_BUF).map(<[u8]>::to_vec).collect();
+        frames.truncate((*room).max(1));
+        *room = room.saturating_sub(frames.len());
+        let written = frames.iter().map(Vec::len).sum();
+        self.frames.borrow_mut().extend(frames);
+        Ok(written)
+    }
+
+    fn keeps_pages_whole(&self) -> bool {
+        true
     }
 
     fn object(&self) -> &str {

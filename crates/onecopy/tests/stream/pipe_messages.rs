@@ -214,6 +214,56 @@ fn receive_parts(reader: &mut MessageReader) -> onecopy::Result<Option<Vec<u8>>>
     Ok(None)
 }
 
+const MIXED: &str = "pipe_messages::long_messages_that_share_writes_and_short_ones_in_between_leave_each_other_whole";
+const SHORT_WRITERS: u8 = 4;
+const WRITERS: u8 = 8;
+
+/// The messages of writer `tag`: short ones, of which many share a page of the pipe, or long ones, of which many pages share a
+/// write.
+fn mixed(tag: u8) -> Vec<Vec<u8>> {
+    let sizes: Vec<usize> = match tag {
+        0..SHORT_WRITERS => (0..1000).map(|number| MARK_BYTES + number * 37 % 700).collect(),
+        _ => (0..12).map(|number| 4032 * (1 + number * 3) + [0, 1, 4031][number % 3]).collect(),
+    };
+    sizes.iter().enumerate().map(|(number, size)| message(tag, number as u32, *size)).collect()
+}
+
+#[test]
+fn long_messages_that_share_writes_and_short_ones_in_between_leave_each_other_whole() {
+    if role().is_some() {
+        let mut writer = MessageWriter::new(inherited_pipe());
+        let messages = mixed(argument("tag").parse().unwrap());
+        for _ in 0..argument("times").parse().unwrap() {
+            messages.iter().for_each(|message| writer.send(message).unwrap());
+        }
+        return;
+    }
+    let times = if std::env::var_os("ONECOPY_SOAK").is_some() { 100 } else { 2 };
+    let _watchdog = watchdog(Duration::from_secs(120 + 4 * times));
+    for capacity_bytes in [4096, 8192, 1 << 16, 1 << 20] {
+        let (reader, writer) = pipe::pair().unwrap();
+        // Without CAP_SYS_RESOURCE a user with many pipes may not enlarge one.
+        let _ = writer.set_capacity_bytes(capacity_bytes);
+        let start = |tag: u8| {
+            writer_process(MIXED, "writer", &writer, &[("tag", &*tag.to_string()), ("times", &times.to_string())])
+        };
+        let peers: Vec<Peer> = (0..WRITERS).map(start).collect();
+        drop(writer);
+        let expected: Vec<Vec<Vec<u8>>> = (0..WRITERS).map(mixed).collect();
+        let mut next = [0; WRITERS as usize];
+        let mut reader = MessageReader::new(reader);
+        while let Some(received) = reader.recv().unwrap_or_else(|error| panic!("capacity {capacity_bytes}: {error}")) {
+            let tag = usize::from(mark(&received).0);
+            let number = next[tag] % expected[tag].len();
+            assert!(received == expected[tag][number], "message {number} of writer {tag}, capacity {capacity_bytes}");
+            next[tag] += 1;
+        }
+        let sent = expected.iter().map(|messages| messages.len() * times as usize);
+        assert!(next.into_iter().eq(sent), "{next:?}, capacity {capacity_bytes}");
+        peers.into_iter().for_each(Peer::succeed);
+    }
+}
+
 const KILLS: &str = "pipe_messages::killed_writers_are_reported_once_and_stand_in_nobodys_way";
 const SURVIVORS: u8 = 2;
 const SURVIVOR_MESSAGES: u32 = 6;
