@@ -47,13 +47,11 @@ fn main() {
     pin(reader);
     let mut is_good = true;
     match cores.next() {
-        Some(writer) => {
-            is_good = SIZES.into_iter().fold(true, |good, size| (show(size, writer, "each") >= 0.85) && good)
-        }
+        Some(writer) => SIZES.into_iter().for_each(|size| is_good &= show(size, writer, "a core each") >= 0.85),
         None => println!("there is one core only, so there is nothing to compare with a limit"),
     }
     for size in SIZES {
-        show(size, reader, "together");
+        show(size, reader, "one core");
     }
     std::process::exit(i32::from(!is_good));
 }
@@ -63,7 +61,7 @@ fn show(size: usize, writer: usize, how: &str) -> f64 {
     let whole = compare(size, Way::Whole, writer);
     let pages = compare(size, Way::Pages, writer);
     println!(
-        "{size:8} B, a core {how}: messages reach {whole:.2} of plain writes of {size} B, {pages:.2} of plain writes of {PAGE} B"
+        "{size:8} B, {how}: messages reach {whole:.2} of plain writes of {size} B, {pages:.2} of plain writes of {PAGE} B"
     );
     for way in [Way::Frames, Way::Whole, Way::Pages] {
         run(way, size, true, writer);
