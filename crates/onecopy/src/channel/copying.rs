@@ -19,6 +19,7 @@ use super::claims;
 use super::desk::{Desk, Offer, Phase, Turn};
 use super::link::Link;
 use super::liveness::PeerProcess;
+use super::parts::{self, ENTRY_BYTES, MOST_PARTS, Place, RANGES};
 use crate::atomic::Ordering;
 use crate::memory::buffer::Buffer;
 use crate::memory::nonce::{NONCE_BYTES, Value};
@@ -34,9 +35,9 @@ const CHUNK_BYTES: Range<usize> = 32 << 10..512 << 10;
 pub(super) const PATIENCE: Duration = Duration::from_millis(10);
 
 /// A message in the memory of its sender.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Source {
-    address: u64,
+    place: Place,
     pub(super) bytes: usize,
     nonce_address: u64,
     nonce: Value,
@@ -60,15 +61,25 @@ impl From<Errno> for Failure {
 }
 
 impl Source {
-    /// What `desk` says of the message of `offer`. The turn was ASKED with its number.
-    pub(super) fn of(desk: &Desk, offer: Offer) -> Self {
+    /// What `desk` says of the message of `offer`. The turn was ASKED with its number. Where it lies in parts, reads the list of them
+    /// from `peer`.
+    pub(super) fn of(desk: &Desk, offer: Offer, peer: &RemoteProcess) -> Result<Self, Failure> {
         // Relaxed: the load of the turn ordered them.
-        Self {
-            address: desk.address.load(Ordering::Relaxed),
+        let address = desk.address.load(Ordering::Relaxed);
+        let mut source = Self {
+            place: Place::Whole(address),
             bytes: offer.bytes,
             nonce_address: desk.nonce_address.load(Ordering::Relaxed),
             nonce: [desk.nonce[0].load(Ordering::Relaxed), desk.nonce[1].load(Ordering::Relaxed)],
+        };
+        let parts = desk.parts.load(Ordering::Relaxed);
+        if parts != 0 {
+            let parts = usize::try_from(parts).ok().filter(|parts| *parts <= MOST_PARTS).ok_or(Errno::EINVAL)?;
+            let mut list = vec![0; parts * ENTRY_BYTES];
+            source.read(peer, 0, &mut list)?;
+            source.place = Place::of_list(&list, offer.bytes)?;
         }
+        Ok(source)
     }
 
     /// Reads all of it into `target`, unless it is revoked meanwhile.
@@ -89,24 +100,22 @@ impl Source {
     fn read(&self, peer: &RemoteProcess, offset: usize, piece: &mut [u8]) -> Result<(), Errno> {
         let mut done = 0;
         while done < piece.len() {
-            let rest = &mut piece[done..];
-            let len = rest.len();
-            let address = self.address.wrapping_add((offset + done) as u64);
+            let mut remote = [range(0, 0); RANGES + 1];
+            let (count, len) = self.place.remote(offset + done..offset + piece.len(), &mut remote[..RANGES]);
+            remote[count] = range(self.nonce_address, NONCE_BYTES);
             let mut found = [[0; 8]; 2];
-            let remote = [range(address, len), range(self.nonce_address, NONCE_BYTES)];
-            let read =
-                match peer.readv(&mut [IoSliceMut::new(rest), IoSliceMut::new(found.as_flattened_mut())], &remote) {
-                    Ok(read) => read,
-                    Err(Errno::EINTR) => continue,
-                    Err(errno) => return Err(errno),
-                };
-            if read == len + NONCE_BYTES {
-                return if found.map(u64::from_ne_bytes) == self.nonce { Ok(()) } else { Err(Errno::ESRCH) };
-            }
-            if read == 0 || read >= len {
-                return Err(Errno::EFAULT);
-            }
-            done += read;
+            let mut local = [IoSliceMut::new(&mut piece[done..done + len]), IoSliceMut::new(found.as_flattened_mut())];
+            let read = match peer.readv(&mut local, &remote[..=count]) {
+                Ok(read) => read,
+                Err(Errno::EINTR) => continue,
+                Err(errno) => return Err(errno),
+            };
+            done += match read {
+                _ if read == len + NONCE_BYTES && found.map(u64::from_ne_bytes) == self.nonce => len,
+                _ if read == len + NONCE_BYTES => return Err(Errno::ESRCH),
+                _ if read == 0 || read >= len => return Err(Errno::EFAULT),
+                _ => read,
+            };
         }
         Ok(())
     }
@@ -164,28 +173,28 @@ impl Source {
     }
 }
 
-/// Writes chunks of `message` into the receiver's buffer until all are claimed; the errno when the kernel refused one.
-pub(super) fn help(peer: &RemoteProcess, desk: &Desk, message: &[u8]) -> Result<(), Errno> {
+/// Writes chunks of a message into the receiver's buffer until all are claimed; the errno when the kernel refused one.
+pub(super) fn help(peer: &RemoteProcess, desk: &Desk, message: &[IoSlice<'_>], bytes: usize) -> Result<(), Errno> {
     // Relaxed: the load of the turn, which is SHARED, ordered them.
     let target = desk.target.load(Ordering::Relaxed);
     let chunk_bytes = usize::try_from(desk.chunk_bytes.load(Ordering::Relaxed)).unwrap_or(0);
     if chunk_bytes < CHUNK_BYTES.start {
         return Err(Errno::EINVAL);
     }
-    claims::take_part(desk, message.len().div_ceil(chunk_bytes), |index| {
+    claims::take_part(desk, bytes.div_ceil(chunk_bytes), |index| {
         let offset = index * chunk_bytes;
-        let end = message.len().min(offset + chunk_bytes);
-        write(peer, target.wrapping_add(offset as u64), &message[offset..end])
+        write(peer, target, message, offset..bytes.min(offset + chunk_bytes))
     })
 }
 
-fn write(peer: &RemoteProcess, address: u64, bytes: &[u8]) -> Result<(), Errno> {
-    let mut done = 0;
-    while done < bytes.len() {
-        let remote = [range(address.wrapping_add(done as u64), bytes.len() - done)];
-        match peer.writev(&[IoSlice::new(&bytes[done..])], &remote) {
+/// Writes what lies at `wanted` of a message there in the receiver's buffer at `target`.
+fn write(peer: &RemoteProcess, target: u64, message: &[IoSlice<'_>], mut wanted: Range<usize>) -> Result<(), Errno> {
+    while !wanted.is_empty() {
+        let mut local = [IoSlice::new(&[]); RANGES];
+        let count = parts::own(message, wanted.clone(), &mut local);
+        match peer.writev(&local[..count], &[range(target.wrapping_add(wanted.start as u64), wanted.len())]) {
             Ok(0) => return Err(Errno::EFAULT),
-            Ok(written) => done += written,
+            Ok(written) => wanted.start += written,
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }

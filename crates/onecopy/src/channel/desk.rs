@@ -29,6 +29,7 @@
 //! that it is long enough.
 #![cfg_attr(not(loom), expect(unsafe_code, reason = "sees a region as structures of atomics"))]
 
+use std::io::IoSlice;
 #[cfg(not(loom))]
 use std::mem::offset_of;
 
@@ -52,7 +53,8 @@ pub(super) struct Desk {
     pub(super) answer: AtomicU64,
     /// Where the message lies, in the sender.
     pub(super) address: AtomicU64,
-    pub(super) bytes: AtomicU64,
+    /// How many parts it has, of which a list stands at `address`; 0 for one that stands there itself.
+    pub(super) parts: AtomicU64,
     /// Where the sender's nonce stands, and what it is.
     pub(super) nonce_address: AtomicU64,
     pub(super) nonce: [AtomicU64; 2],
@@ -229,10 +231,14 @@ impl Desks {
 
 impl Desk {
     /// Says where a message lies. The caller publishes it by the turn.
-    pub(super) fn write_source(&self, message: &[u8], nonce_address: u64, nonce: Value) {
+    pub(super) fn write_source(&self, message: &[IoSlice<'_>], nonce_address: u64, nonce: Value) {
+        let (address, parts) = match message {
+            [whole] => (whole.as_ptr().expose_provenance(), 0),
+            parts => (parts.as_ptr().expose_provenance(), parts.len()),
+        };
         // Relaxed: the change of `turn` publishes them.
-        self.address.store(message.as_ptr().expose_provenance() as u64, Ordering::Relaxed);
-        self.bytes.store(message.len() as u64, Ordering::Relaxed);
+        self.address.store(address as u64, Ordering::Relaxed);
+        self.parts.store(parts as u64, Ordering::Relaxed);
         self.nonce_address.store(nonce_address, Ordering::Relaxed);
         for (word, value) in self.nonce.iter().zip(nonce) {
             word.store(value, Ordering::Relaxed);

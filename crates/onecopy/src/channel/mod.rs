@@ -23,6 +23,7 @@ mod message;
 #[cfg(loom)]
 mod model;
 mod name;
+mod parts;
 mod peer;
 mod policy;
 mod polling;
@@ -35,6 +36,7 @@ mod stats;
 mod tests;
 mod view;
 
+use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -210,7 +212,8 @@ impl Channel {
             return self.exchange_through_ring(message, deadline);
         }
         self.sender.flush_by(deadline)?;
-        let mut offered = self.sender.offer_for_now(message, deadline)?;
+        let parts = [IoSlice::new(message)];
+        let mut offered = self.sender.offer_for_now(&parts, message.len(), deadline)?;
         let received = self.receiver.recv_by(deadline);
         // Also after an error: from here on nobody reads the message any more.
         let until = if received.is_ok() { deadline } else { Deadline::Now };
@@ -268,6 +271,15 @@ impl Channel {
     /// As [`Sender::send_by`].
     pub fn send(&mut self, message: &[u8]) -> Result<()> {
         self.sender.send_by(message, Deadline::Never)
+    }
+
+    /// Sends the parts one after the other as one message, without putting them together first.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChannelSender::send_vectored_by`].
+    pub fn send_vectored(&mut self, parts: &[IoSlice<'_>]) -> Result<()> {
+        self.sender.send_vectored(parts)
     }
 
     /// Receives a message into warm memory of the library; `None` is the end: the other side has closed.

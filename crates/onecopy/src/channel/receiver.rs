@@ -224,7 +224,10 @@ impl ChannelReceiver {
             self.refuse(desk, asked, Answer::Errno(libc::EPERM));
             return Ok(None);
         }
-        let source = Source::of(desk, offer);
+        let source = match Source::of(desk, offer, link.peer.process()) {
+            Ok(source) => source,
+            Err(failure) => return self.failed(desk, asked, failure, offer.bytes, deadline),
+        };
         if link.trusted && offer.bytes >= self.cooperative_bytes {
             match source.share(&link, desk, asked, self.patience) {
                 Ok(buffer) => return Ok(self.settle(desk, asked.with(Phase::Shared), Path::Cooperative, buffer)),
@@ -394,8 +397,9 @@ impl ChannelReceiver {
             self.refuse(desk, asked, Answer::Errno(libc::EPERM));
             return Ok(None);
         }
-        let source = Source::of(desk, offer);
-        match source.pull(link.peer.process(), desk, asked, target) {
+        let pulled = Source::of(desk, offer, link.peer.process())
+            .and_then(|source| source.pull(link.peer.process(), desk, asked, target));
+        match pulled {
             Ok(()) if self.answer(desk, asked, Phase::Done) => {
                 link.counters.count_received(Path::SingleCopy, offer.bytes);
                 Ok(Some(offer.bytes))

@@ -1,5 +1,6 @@
 //! The sending half.
 
+use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use super::desk::{Answer, Desk, NO_ROOM, Offer, Phase, Turn};
 use super::link::Link;
 use super::loan::Lender;
 use super::message::SHORT_BYTES;
+use super::parts::{self, MOST_PARTS};
 use super::polling::{Arming, Half};
 use super::seccomp::Seccomp;
 use super::stats::{Path, Stats};
@@ -157,14 +159,25 @@ impl ChannelSender {
     }
 
     fn send_through_ring(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
-        if message.len() <= SHORT_BYTES || self.is_split || deadline == Deadline::Now {
-            self.ring.send_by(message, deadline)?;
+        self.send_with(message.len(), deadline, |ring, deadline| ring.send_by(message, deadline))
+    }
+
+    /// Sends a message of so many bytes by `send`, which puts it into the ring.
+    #[inline]
+    fn send_with(
+        &mut self,
+        bytes: usize,
+        deadline: Deadline,
+        mut send: impl FnMut(&mut RingSender, Deadline) -> Result<()>,
+    ) -> Result<()> {
+        if bytes <= SHORT_BYTES || self.is_split || deadline == Deadline::Now {
+            send(&mut self.ring, deadline)?;
         } else {
-            self.send_unless_in_vain(message, deadline)?;
+            self.send_unless_in_vain(bytes, deadline, send)?;
         }
-        let path = if message.len() <= SHORT_BYTES { Path::Line } else { Path::Ring };
-        self.link.counters.count_sent(path, message.len());
-        if message.len() >= self.single_copy_bytes {
+        let path = if bytes <= SHORT_BYTES { Path::Line } else { Path::Ring };
+        self.link.counters.count_sent(path, bytes);
+        if bytes >= self.single_copy_bytes {
             self.note_fallback();
         }
         Ok(())
@@ -175,16 +188,21 @@ impl ChannelSender {
     fn note_fallback(&self) {
         let why = match (&self.refused, &self.link.attach) {
             (Some(why), _) | (None, Err(why)) => why,
-            (None, Ok(())) => "it was sent without waiting for the receiver to copy it",
+            (None, Ok(())) => "it was sent without waiting for the receiver to copy it, or in too many parts",
         };
         self.link.counters.note_fallback(why, 1);
     }
 
     /// Sends a message through the ring, and looks now and then whether the other side waits for room as well, and neither
     /// receives. A message of which a part is in the ring already is accepted then: the rest is kept here and goes later.
-    fn send_unless_in_vain(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
-        self.wait_for_room(message.len(), deadline, |ring, slice| ring.send_by(message, slice))?;
-        match self.wait_for_room(message.len(), deadline, |ring, slice| ring.flush_by(slice)) {
+    fn send_unless_in_vain(
+        &mut self,
+        bytes: usize,
+        deadline: Deadline,
+        send: impl FnMut(&mut RingSender, Deadline) -> Result<()>,
+    ) -> Result<()> {
+        self.wait_for_room(bytes, deadline, send)?;
+        match self.wait_for_room(bytes, deadline, |ring, slice| ring.flush_by(slice)) {
             // Accepted, and so kept.
             Err(Error::WouldDeadlock { .. }) => Ok(()),
             Err(error) if error.is_out_of_time() => Ok(()),
@@ -230,25 +248,30 @@ impl ChannelSender {
     }
 
     /// Has the receiver copy `message` from here. False: it cannot, and nothing was sent.
-    fn send_from_here(&mut self, message: &[u8], deadline: Deadline) -> Result<bool> {
-        self.offer_for_now(message, deadline)?.finish(deadline)
+    fn send_from_here(&mut self, message: &[IoSlice<'_>], bytes: usize, deadline: Deadline) -> Result<bool> {
+        self.offer_for_now(message, bytes, deadline)?.finish(deadline)
     }
 
     /// Tells the receiver where `message` lies, until what this returns is dropped.
-    pub(super) fn offer_for_now<'a>(&'a mut self, message: &'a [u8], deadline: Deadline) -> Result<Offered<'a>> {
-        let asked = self.offer(message, deadline)?;
-        Ok(Offered { sender: self, asked, message, is_settled: false })
+    pub(super) fn offer_for_now<'a>(
+        &'a mut self,
+        message: &'a [IoSlice<'a>],
+        bytes: usize,
+        deadline: Deadline,
+    ) -> Result<Offered<'a>> {
+        let asked = self.offer(message, bytes, deadline)?;
+        Ok(Offered { sender: self, asked, message, bytes, is_settled: false })
     }
 
     /// Tells the receiver where `message` lies. It stays there until [`ChannelSender::settle`].
-    fn offer(&mut self, message: &[u8], deadline: Deadline) -> Result<Turn> {
+    fn offer(&mut self, message: &[IoSlice<'_>], bytes: usize, deadline: Deadline) -> Result<Turn> {
         let link = Arc::clone(&self.link);
         let desk = link.desks.outgoing();
         self.number = self.number.wrapping_add(1) & (u64::MAX >> 3);
         let asked = Turn::new(self.number, Phase::Asked);
         desk.write_source(message, link.nonce.address(), link.nonce.value());
         asked.store(desk);
-        let offer = Offer { number: self.number, bytes: message.len() };
+        let offer = Offer { number: self.number, bytes };
         match self.ring.send_offer(&offer.to_bytes(), deadline) {
             Ok(()) => Ok(asked),
             Err(error) => {
@@ -259,28 +282,28 @@ impl ChannelSender {
     }
 
     /// Waits for the receiver, and lets the other side know meanwhile that this one receives nothing.
-    fn wait_openly(&mut self, asked: Turn, message: &[u8], deadline: Deadline) -> Result<Path> {
+    fn wait_openly(&mut self, asked: Turn, message: &[IoSlice<'_>], bytes: usize, deadline: Deadline) -> Result<Path> {
         let link = Arc::clone(&self.link);
         let desk = link.desks.outgoing();
         if !self.is_split {
             desk.waiting.store(asked.to_bits(), Ordering::SeqCst);
         }
-        let waited = self.wait(desk, asked, message, deadline);
+        let waited = self.wait(desk, asked, message, bytes, deadline);
         desk.waiting.store(0, Ordering::SeqCst);
         waited
     }
 
     /// Takes back what was offered, and says what had become of it by then.
-    fn settle(&mut self, asked: Turn, message: &[u8], waited: Result<Path>) -> Result<bool> {
+    fn settle(&mut self, asked: Turn, bytes: usize, waited: Result<Path>) -> Result<bool> {
         let link = Arc::clone(&self.link);
         let desk = link.desks.outgoing();
         let before = asked.with(Phase::Idle).replace(desk);
         match waited {
             _ if before == asked.with(Phase::Done) => {
-                link.counters.count_sent(waited.unwrap_or(Path::SingleCopy), message.len());
+                link.counters.count_sent(waited.unwrap_or(Path::SingleCopy), bytes);
                 Ok(true)
             }
-            _ if before == asked.with(Phase::Refused) => self.refused(desk, message),
+            _ if before == asked.with(Phase::Refused) => self.refused(desk, bytes),
             Ok(_) => Err(Error::Corrupt {
                 object: link.object.clone(),
                 detail: "a message was taken and then was not".into(),
@@ -290,13 +313,20 @@ impl ChannelSender {
     }
 
     /// Waits until the receiver has its copy or refuses, and helps it where it wants that; says how the message went, if it did.
-    fn wait(&mut self, desk: &Desk, asked: Turn, message: &[u8], deadline: Deadline) -> Result<Path> {
-        let (strategy, bytes) = (self.strategy, message.len());
+    fn wait(
+        &mut self,
+        desk: &Desk,
+        asked: Turn,
+        message: &[IoSlice<'_>],
+        bytes: usize,
+        deadline: Deadline,
+    ) -> Result<Path> {
+        let strategy = self.strategy;
         let event = wait(&mut Waiting { sender: self, desk, asked, bytes, shared: false }, strategy, deadline)?;
         if event == Event::Shared {
             self.cannot_help = self.cannot_help || !self.link.may_attach(&mut self.seccomp);
             if !self.cannot_help
-                && let Err(errno) = help(self.link.peer.process(), desk, message)
+                && let Err(errno) = help(self.link.peer.process(), desk, message, bytes)
                 // A receiver that could not wait any longer has taken its buffer away: that is no refusal.
                 && Turn::load(desk) == asked.with(Phase::Shared)
             {
@@ -316,6 +346,69 @@ impl ChannelSender {
         bytes >= self.single_copy_bytes.max(SHORT_BYTES + 1) && self.link.attach.is_ok() && self.refused.is_none()
     }
 
+    /// Sends the parts one after the other as one message, waiting for as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChannelSender::send_vectored_by`].
+    pub fn send_vectored(&mut self, parts: &[IoSlice<'_>]) -> Result<()> {
+        self.send_vectored_by(parts, Deadline::Never)
+    }
+
+    /// As [`ChannelSender::send_vectored`], without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChannelSender::send_vectored_by`].
+    pub fn try_send_vectored(&mut self, parts: &[IoSlice<'_>]) -> Result<()> {
+        self.send_vectored_by(parts, Deadline::Now)
+    }
+
+    /// Sends the parts one after the other as one message, as writev(2) does. They are not put together first: the receiver reads
+    /// up to 1024 of them from where they are, and any number goes through the ring. The receiver cannot tell it from a message of
+    /// one part.
+    ///
+    /// ```
+    /// # let name = format!("onecopy-doc-parts-{}", std::process::id());
+    /// # let listener = onecopy::Listener::bind(&name)?;
+    /// # let client = std::thread::spawn(move || -> onecopy::Result<()> {
+    /// use std::io::IoSlice;
+    ///
+    /// let mut channel = onecopy::Channel::connect(&name)?;
+    /// channel.send_vectored(&[IoSlice::new(b"a header, "), IoSlice::new(&[b'x'; 200_000])])?;
+    /// # Ok(()) });
+    /// # let message = listener.accept()?.recv()?.expect("a message");
+    /// # assert!(message.starts_with(b"a header, xxx") && message.len() == 200_010);
+    /// # client.join().unwrap()?;
+    /// # Ok::<(), onecopy::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Sender::send_by`]; [`Error::TooLong`] when the parts are longer together than any message can be.
+    pub fn send_vectored_by(&mut self, parts: &[IoSlice<'_>], deadline: Deadline) -> Result<()> {
+        self.link.check_owner()?;
+        self.disarm();
+        self.check_receiver()?;
+        self.finish_owned(deadline)?;
+        let bytes = parts::total(parts).ok_or_else(|| self.too_long())?;
+        let may = self.goes_from_here(bytes) && deadline != Deadline::Now && parts.len() <= MOST_PARTS;
+        if may && self.send_from_here(parts, bytes, deadline)? {
+            return Ok(());
+        }
+        self.send_with(bytes, deadline, |ring, deadline| ring.send_vectored_by(parts, bytes, deadline))
+    }
+
+    #[cold]
+    fn too_long(&self) -> Error {
+        Error::TooLong {
+            object: self.link.object.clone(),
+            message_bytes: usize::MAX,
+            limit_bytes: isize::MAX as usize,
+            remedy: Some("its parts must overlap in memory: send them one by one".into()),
+        }
+    }
+
     /// Sends a message and returns at once, keeping it until the receiver has it. There is one such message at a time: whatever is
     /// sent next waits for it first, and so keeps the order. [`flush_by`](Sender::flush_by) waits for it too, and so does dropping
     /// this half, for [`LINGER`]; a message that was not taken by then is lost.
@@ -332,7 +425,7 @@ impl ChannelSender {
             return self.send_through_ring(&message, deadline);
         }
         // The bytes of a vector stay where they are when it is moved.
-        let asked = self.offer(&message, deadline)?;
+        let asked = self.offer(&[IoSlice::new(&message)], message.len(), deadline)?;
         self.owned = Some(Owned { asked, message });
         Ok(())
     }
@@ -348,7 +441,7 @@ impl ChannelSender {
 
     #[cold]
     fn finish_kept(&mut self, Owned { asked, message }: Owned, deadline: Deadline) -> Result<()> {
-        let waited = self.wait_openly(asked, &message, deadline);
+        let waited = self.wait_openly(asked, &[IoSlice::new(&message)], message.len(), deadline);
         let waited = match waited {
             Err(error) if error.is_out_of_time() || matches!(error, Error::WouldDeadlock { .. }) => {
                 self.owned = Some(Owned { asked, message });
@@ -356,17 +449,17 @@ impl ChannelSender {
             }
             waited => waited,
         };
-        match self.settle(asked, &message, waited)? {
+        match self.settle(asked, message.len(), waited)? {
             true => Ok(()),
             false => self.send_through_ring(&message, deadline),
         }
     }
 
-    fn refused(&mut self, desk: &Desk, message: &[u8]) -> Result<bool> {
+    fn refused(&mut self, desk: &Desk, message_bytes: usize) -> Result<bool> {
         match Answer::from_bits(desk.answer.load(Ordering::Relaxed)) {
             Answer::TooLong(limit_bytes) => Err(Error::TooLong {
                 object: self.link.object.clone(),
-                message_bytes: message.len(),
+                message_bytes,
                 limit_bytes,
                 remedy: Some("the receiver set it".into()),
             }),
@@ -395,7 +488,7 @@ impl Sender for ChannelSender {
         self.finish_owned(deadline)?;
         // Without waiting nobody can copy it from here.
         let may = self.goes_from_here(message.len()) && deadline != Deadline::Now;
-        if may && self.send_from_here(message, deadline)? {
+        if may && self.send_from_here(&[IoSlice::new(message)], message.len(), deadline)? {
             return Ok(());
         }
         self.send_through_ring(message, deadline)
@@ -419,7 +512,8 @@ impl Sender for ChannelSender {
 pub(super) struct Offered<'a> {
     sender: &'a mut ChannelSender,
     asked: Turn,
-    message: &'a [u8],
+    message: &'a [IoSlice<'a>],
+    bytes: usize,
     is_settled: bool,
 }
 
@@ -427,9 +521,9 @@ impl Offered<'_> {
     /// Waits until the receiver has its copy of what was offered. False: it cannot copy it. Whatever comes of it, the receiver
     /// does not touch the message any more.
     pub(super) fn finish(&mut self, deadline: Deadline) -> Result<bool> {
-        let waited = self.sender.wait_openly(self.asked, self.message, deadline);
+        let waited = self.sender.wait_openly(self.asked, self.message, self.bytes, deadline);
         self.is_settled = true;
-        self.sender.settle(self.asked, self.message, waited)
+        self.sender.settle(self.asked, self.bytes, waited)
     }
 }
 

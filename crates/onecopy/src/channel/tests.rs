@@ -1,5 +1,6 @@
 //! Both sides of a channel in one process, on two threads.
 
+use std::io::IoSlice;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -351,7 +352,8 @@ fn an_offer_ends_with_the_call_that_made_it_even_when_that_panics() {
     let (mut one, mut other) = pair();
     let message = pattern(1 << 20, 1);
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let _offered = one.sender.offer_for_now(&message, Deadline::Now).unwrap();
+        let parts = [IoSlice::new(&message)];
+        let _offered = one.sender.offer_for_now(&parts, message.len(), Deadline::Now).unwrap();
         std::panic::resume_unwind(Box::new("in the middle of an exchange"));
     }));
     assert!(panicked.is_err());
@@ -370,7 +372,9 @@ fn a_bad_address_costs_no_time_beyond_the_deadline_and_little_without_one() {
         let begin = Instant::now();
         for number in 0..OFFERS {
             // Not revoked: a peer that lies about addresses need not.
-            std::mem::forget(one.sender.offer_for_now(&message, Deadline::Now).unwrap());
+            std::mem::forget(
+                one.sender.offer_for_now(&[IoSlice::new(&message)], message.len(), Deadline::Now).unwrap(),
+            );
             link.desks.incoming().address.store(8, Ordering::SeqCst);
             if deadline == Deadline::Now {
                 let error = other.receiver().recv_into_by(&mut buffer, deadline).unwrap_err();
@@ -399,7 +403,7 @@ fn without_waiting_a_receiver_passes_over_no_more_offers_than_the_ring_holds() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
-                let _ = one.sender.offer_for_now(&message, Deadline::Now);
+                let _ = one.sender.offer_for_now(&[IoSlice::new(&message)], message.len(), Deadline::Now);
             }
         });
         for _ in 0..500 {
@@ -408,4 +412,21 @@ fn without_waiting_a_receiver_passes_over_no_more_offers_than_the_ring_holds() {
         }
         over.store(true, Ordering::Relaxed);
     });
+}
+
+#[test]
+fn a_list_of_parts_that_cannot_be_is_refused_and_the_next_message_arrives() {
+    let (mut one, mut other) = pair();
+    let link = Arc::clone(&other.sender.link);
+    let message = pattern(1 << 20, 1);
+    for (list, count) in [(&message[..], 2), (&message, 1024), (&message, 1025), (&message, u64::MAX), (&[], 1)] {
+        std::mem::forget(one.sender.offer_for_now(&[IoSlice::new(&message)], message.len(), Deadline::Now).unwrap());
+        let desk = link.desks.incoming();
+        desk.address.store(list.as_ptr().expose_provenance() as u64, Ordering::SeqCst);
+        desk.parts.store(count, Ordering::SeqCst);
+        assert!(other.receiver.recv_by(Deadline::Now).unwrap_err().is_out_of_time());
+        assert!(Turn::load(desk).is(Phase::Refused), "{count} parts");
+        one.send(b"next").unwrap();
+        assert_eq!(other.recv().unwrap().as_deref(), Some(&b"next"[..]));
+    }
 }

@@ -18,6 +18,7 @@ mod polling;
 mod refusal;
 mod rendezvous;
 mod transfer;
+mod vectored;
 
 use std::os::fd::OwnedFd;
 

@@ -1,5 +1,7 @@
 //! The sending side.
 
+mod vectored;
+
 use std::sync::Arc;
 
 use super::layout::{
@@ -251,15 +253,29 @@ impl RingSender {
 
     /// Sends the piece of a message of `total` bytes that begins with `rest`, and returns its length.
     fn send_piece(&mut self, rest: &[u8], first: bool, total: u64, deadline: Deadline) -> Result<usize> {
+        let put = |ring: &Ring, position, bytes| ring.put_bulk(position, &rest[..bytes]);
+        self.send_piece_by(put, rest.len(), first, total, deadline)
+    }
+
+    /// Sends a piece that `put` puts into the bulk, of at most `rest_bytes`.
+    #[inline]
+    fn send_piece_by(
+        &mut self,
+        put: impl FnOnce(&Ring, u64, usize),
+        rest_bytes: usize,
+        first: bool,
+        total: u64,
+        deadline: Deadline,
+    ) -> Result<usize> {
         let piece_bytes = self.ring.sizes.piece_bytes;
-        let bytes = rest.len().min(piece_bytes - (self.bulk % piece_bytes as u64) as usize);
+        let bytes = rest_bytes.min(piece_bytes - (self.bulk % piece_bytes as u64) as usize);
         self.wait_for_room(1, whole_lines(bytes), deadline)?;
-        self.ring.put_bulk(self.bulk, &rest[..bytes]);
+        put(&self.ring, self.bulk, bytes);
         let slot = self.ring.slot(self.slots);
         slot.words[0].store(total, Ordering::Relaxed);
         slot.words[1].store(self.bulk, Ordering::Relaxed);
         self.bulk = self.bulk.wrapping_add(whole_lines(bytes));
-        let flags = BULK | if first { FIRST } else { 0 } | if bytes == rest.len() { LAST } else { 0 };
+        let flags = BULK | if first { FIRST } else { 0 } | if bytes == rest_bytes { LAST } else { 0 };
         self.publish(flags, bytes);
         self.announce(flags & LAST != 0);
         Ok(bytes)
