@@ -1,6 +1,6 @@
 # The steps of .ci/run, one recipe each; `just` alone runs them all.
 
-default: fmt clippy doc dependencies test loom test-as-user leftovers
+default: fmt clippy doc dependencies examples test loom test-as-user leftovers
 
 # Formatting
 fmt:
@@ -17,6 +17,10 @@ doc:
 # The library's dependencies stay few
 dependencies:
     ci/check-dependencies
+
+# What the examples show
+examples:
+    ci/examples
 
 # The tests, as the README runs them
 test:

@@ -12,6 +12,10 @@
 //! | made in a [`Loan`], received as a [`View`] | it stays where it was made, in memory that both map | 0 |
 //!
 //! Where the kernel refuses cross-memory attach, all messages go through the ring, and [`ChannelSender::stats`] says why.
+//!
+//! Three programs show how it is used, each with its own second process: `examples/frames.rs`, a camera and a viewer of its frames;
+//! `examples/request_reply.rs`, a server that listens at a name and a client of it; and `examples/worker_pool.rs`, processes that
+//! return large results to one that polls for all of them.
 
 mod claims;
 mod copying;
