@@ -2,11 +2,11 @@
 //!
 //! glibc's condition variable waits, without a limit, for whoever was in the middle of an operation on it: a process that was
 //! killed there, asleep in a wait, keeps the next signal waiting for good, that signal holds an inner lock, and a
-//! timed wait needs that lock to give up when its time is up. Its read-write lock has a moment like that too. No call of the
-//! interface shows or ends such a state.
+//! timed wait needs that lock to give up when its time is up. Its read-write lock turns round and round, asleep or not, when a
+//! writer is killed while it waits its turn. No call of the interface shows or ends such a state.
 //!
 //! So a thread of this process looks at the calls that are a second overdue. One that sleeps on a word of the object itself, as
-//! `/proc/self/task/TID/syscall` tells, waits for the dead. Then the object is declared broken in its header, made anew, and
+//! `/proc/self/task/TID/syscall` tells, waits for the dead, and so does one that has used the processor for a while since. Then the object is declared broken in its header, made anew, and
 //! all its words are woken until the call has returned. It is of no use from then on, and everybody is told so.
 //! The thread starts with the first such call, and sleeps while there are none.
 //!
@@ -36,6 +36,9 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Between two looks at a call that is overdue.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
+/// How long a call that is overdue may run: it needs a microsecond or two to return.
+const RUN: Duration = Duration::from_millis(50);
+
 /// Makes an object anew in its place.
 pub(super) type Reset = unsafe fn(NonNull<u8>) -> Result<(), Errno>;
 
@@ -43,6 +46,8 @@ pub(super) type Reset = unsafe fn(NonNull<u8>) -> Result<(), Errno>;
 struct Entry {
     number: u64,
     look_at: Instant,
+    /// How long its thread had used the processor when it was first found overdue.
+    had_run: Option<Duration>,
     thread: i32,
     object: NonNull<u8>,
     state: NonNull<AtomicU64>,
@@ -92,7 +97,7 @@ pub(super) fn watch(due: Instant, object: NonNull<u8>, state: &AtomicU64, broken
     }
     let number = calls.next;
     calls.next += 1;
-    calls.entries.push(Entry { number, look_at, thread, object, state: state.into(), broken, reset });
+    calls.entries.push(Entry { number, look_at, had_run: None, thread, object, state: state.into(), broken, reset });
     if is_new {
         // Without the thread the call is as good as that of the C library.
         let _ = without_signals(|| thread::Builder::new().name("onecopy-overdue".to_owned()).spawn(look));
@@ -108,7 +113,7 @@ fn look() {
     loop {
         let now = Instant::now();
         for entry in calls.entries.iter_mut().filter(|entry| entry.look_at <= now) {
-            if entry.sleeps_inside() {
+            if entry.sleeps_inside() || entry.keeps_running() {
                 entry.break_open();
             }
             entry.look_at = now + LOOK_AGAIN;
@@ -125,12 +130,23 @@ fn look() {
 }
 
 impl Entry {
-    /// Whether the call sleeps on a word of the object. On one of a mutex it waits for a living owner; while it runs it waits
-    /// for a processor.
+    /// Whether the call sleeps on a word of the object. On one of a mutex it waits for a living owner.
     fn sleeps_inside(&self) -> bool {
         let start = self.object.as_ptr().addr();
         fs::read_to_string(format!("/proc/self/task/{}/syscall", self.thread))
             .is_ok_and(|text| sleeps_within(&text, &(start..start + OBJECT_ROOM_BYTES)))
+    }
+
+    /// Whether the call goes round and round.
+    fn keeps_running(&mut self) -> bool {
+        let Some(run) = fs::read_to_string(format!("/proc/self/task/{}/schedstat", self.thread))
+            .ok()
+            .and_then(|text| text.split_ascii_whitespace().next()?.parse().ok())
+            .map(Duration::from_nanos)
+        else {
+            return false;
+        };
+        run.saturating_sub(*self.had_run.get_or_insert(run)) >= RUN
     }
 
     fn break_open(&self) {

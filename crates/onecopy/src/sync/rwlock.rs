@@ -19,9 +19,9 @@
 //! that reads and locks once more to read can wait for itself. With musl readers can keep a writer waiting.
 //!
 //! **It has no owner.** A holder that is killed holds it for ever: a call with a deadline ends then, one without does not. POSIX
-//! has no robust kind; where processes may die, use a [`mutex`](super::mutex). A killed waiter harms nobody: who waits without
-//! a deadline looks again each second, and where the C library waits for one that was killed between two words, the lock is
-//! declared broken, and everybody is told.
+//! has no robust kind; where processes may die, use a [`mutex`](super::mutex). A waiter that is killed can leave glibc's lock (2.36)
+//! such that others go round and round in it, whatever their deadline: then, a second after it, the lock is declared broken, and
+//! everybody is told. Who waits without a deadline looks again each second.
 //!
 //! # Safety
 //!

@@ -4,6 +4,8 @@
 mod support;
 
 mod barrier;
+mod by_address;
+mod c_program;
 mod condvar;
 mod creation;
 mod death;
@@ -17,6 +19,7 @@ mod record_lock;
 mod refusal;
 mod rwlock;
 mod semaphore;
+mod shared_death;
 mod stage;
 mod sysv_semaphore;
 

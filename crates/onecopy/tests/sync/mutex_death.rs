@@ -71,7 +71,7 @@ fn a_killed_owner_never_keeps_it() {
     let shared = Shared::new(Memory::PosixShm);
     let mutex = Mutex::create(&shared.place, [ALL, 0]).unwrap();
     let mut numbers = Numbers(4711);
-    let (mut owners, mut longest) = (0, Duration::ZERO);
+    let (mut owners, mut times) = (0, Vec::new());
     for _ in 0..rounds() {
         let before = mutex.lock().unwrap()[1];
         let mut peer = shared.peer(test, "holder");
@@ -84,10 +84,17 @@ fn a_killed_owner_never_keeps_it() {
         rustix::process::kill_process(pid(peer.pid()), rustix::process::Signal::KILL).unwrap();
         let start = Instant::now();
         owners += usize::from(recover(&mutex));
-        longest = longest.max(start.elapsed());
+        times.push(start.elapsed());
         peer.kill();
     }
-    println!("{owners} of {} had it when they were killed; at most {longest:?} until the next one had it", rounds());
+    times.sort();
+    println!(
+        "{owners} of {} had it when they were killed; the next one had it after {:?}, in 99 of 100 within {:?}, at most {:?}",
+        times.len(),
+        times[times.len() / 2],
+        times[times.len() * 99 / 100],
+        times[times.len() - 1]
+    );
     assert!(owners > rounds() / 4, "only {owners} had it");
 }
 
