@@ -63,6 +63,6 @@ figures:
 readme:
     ci/update-readme
 
-# A minute of a fuzz target
+# A minute of a fuzz target: pipe_frames or shared_pages
 fuzz target="pipe_frames" seconds="60":
     ci/fuzz {{target}} {{seconds}}

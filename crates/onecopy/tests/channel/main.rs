@@ -13,6 +13,8 @@ mod heap;
 mod hostile;
 mod loan;
 mod many;
+mod page_fuzz;
+mod pages;
 mod pair;
 mod polling;
 mod refusal;
