@@ -4,10 +4,10 @@ use std::fmt;
 use std::ops::Deref;
 
 use crate::memory::buffer::Buffer;
-use crate::memory::ring::INLINE_BYTES;
+use crate::memory::ring::INLINE_MESSAGE_BYTES;
 
 /// What a message may have to need no buffer of its own: two slots of the ring.
-pub(super) const SHORT_BYTES: usize = 104;
+pub(super) const SHORT_BYTES: usize = INLINE_MESSAGE_BYTES;
 
 /// A message that was received. It is warm memory of the library, which is used again when the message is dropped.
 ///
@@ -35,11 +35,9 @@ impl Message {
         Ok(Self(Content::Short { bytes, len: len as u8 }))
     }
 
-    /// The first `len` bytes of a slot of the ring.
+    /// The first `len` bytes of what stood in slots of the ring.
     #[inline]
-    pub(super) fn of_slot(slot: &[u8; INLINE_BYTES], len: usize) -> Self {
-        let mut bytes = [0; SHORT_BYTES];
-        bytes[..INLINE_BYTES].copy_from_slice(slot);
+    pub(super) fn of_slots(bytes: [u8; SHORT_BYTES], len: usize) -> Self {
         Self(Content::Short { bytes, len: len as u8 })
     }
 

@@ -18,7 +18,7 @@ use crate::atomic::Ordering;
 use crate::memory::Region;
 use crate::memory::buffer::Buffer;
 use crate::memory::remote::READ;
-use crate::memory::ring::{Arrival, DEFAULT_LIMIT_BYTES, INLINE_BYTES, RingReceiver};
+use crate::memory::ring::{Arrival, DEFAULT_LIMIT_BYTES, RingReceiver};
 use crate::{Deadline, Error, Receiver, Result, WaitStrategy};
 
 /// From how many bytes on both sides copy. Measured as [`DEFAULT_SINGLE_COPY_BYTES`](super::DEFAULT_SINGLE_COPY_BYTES): one side
@@ -136,18 +136,33 @@ impl ChannelReceiver {
     /// # Errors
     ///
     /// As [`Receiver::recv_into_by`], without [`Error::BufferTooSmall`]; ENOMEM.
+    #[inline]
     pub fn recv_by(&mut self, deadline: Deadline) -> Result<Option<Message>> {
         self.link.check_owner()?;
         self.disarm();
-        if let Some(message) = self.take_slot() {
-            return Ok(Some(message));
+        match self.take_short(deadline) {
+            Some(message) => Ok(Some(message)),
+            None => self.recv_any(deadline),
         }
+    }
+
+    /// Receives a short message that is there or comes at once.
+    #[inline]
+    fn take_short(&mut self, deadline: Deadline) -> Option<Message> {
+        let mut bytes = [0; SHORT_BYTES];
+        let len = self.ring.take_short(&mut bytes, deadline)?;
+        self.link.counters.count_received(Path::Line, len);
+        Some(Message::of_slots(bytes, len))
+    }
+
+    /// Receives a message that did not come at once, or is long.
+    fn recv_any(&mut self, deadline: Deadline) -> Result<Option<Message>> {
         let mut passed = 0;
         loop {
             match self.ring.arrival(deadline)? {
                 None => return Ok(None),
                 Some(Arrival::Message(bytes)) => {
-                    return match self.take_slot() {
+                    return match self.take_short(Deadline::Now) {
                         Some(message) => Ok(Some(message)),
                         None => self.take_message(bytes, deadline).map(Some),
                     };
@@ -165,15 +180,6 @@ impl ChannelReceiver {
             }
             self.check_time(&mut passed, deadline)?;
         }
-    }
-
-    /// Receives a message that is there and stands in one slot of the ring.
-    #[inline]
-    fn take_slot(&mut self) -> Option<Message> {
-        let mut slot = [0; INLINE_BYTES];
-        let bytes = self.ring.take_slot(&mut slot)?;
-        self.link.counters.count_received(Path::Line, bytes);
-        Some(Message::of_slot(&slot, bytes))
     }
 
     /// Receives a message that stands in the ring.
@@ -344,6 +350,10 @@ impl Receiver for ChannelReceiver {
     fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
         self.link.check_owner()?;
         self.disarm();
+        if let Some(len) = self.ring.take_short_into(buffer, deadline) {
+            self.link.counters.count_received(Path::Line, len);
+            return Ok(Some(len));
+        }
         let mut passed = 0;
         loop {
             let offer = match self.ring.arrival(deadline)? {

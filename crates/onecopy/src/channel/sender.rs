@@ -170,7 +170,7 @@ impl ChannelSender {
         deadline: Deadline,
         mut send: impl FnMut(&mut RingSender, Deadline) -> Result<()>,
     ) -> Result<()> {
-        if bytes <= SHORT_BYTES || self.is_split || deadline == Deadline::Now {
+        if bytes <= SHORT_BYTES || self.is_split || deadline == Deadline::Now || self.ring.fits(bytes) {
             send(&mut self.ring, deadline)?;
         } else {
             self.send_unless_in_vain(bytes, deadline, send)?;
@@ -486,6 +486,11 @@ impl Sender for ChannelSender {
         self.disarm();
         self.check_receiver()?;
         self.finish_owned(deadline)?;
+        if message.len() <= SHORT_BYTES {
+            self.ring.send_by(message, deadline)?;
+            self.link.counters.count_sent(Path::Line, message.len());
+            return Ok(());
+        }
         // Without waiting nobody can copy it from here.
         let may = self.goes_from_here(message.len()) && deadline != Deadline::Now;
         if may && self.send_from_here(&[IoSlice::new(message)], message.len(), deadline)? {

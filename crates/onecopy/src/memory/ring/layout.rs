@@ -100,11 +100,11 @@ pub(super) struct Slot {
 }
 
 /// How many bytes a slot has for a message.
-pub(crate) const INLINE_BYTES: usize = 56;
+pub(super) const INLINE_BYTES: usize = 56;
 /// The same in the first slot of a message that needs several: it tells the length of the whole message as well.
 pub(super) const INLINE_FIRST_BYTES: usize = INLINE_BYTES - 8;
 /// The longest message that goes through slots alone, two of them.
-pub(super) const INLINE_MESSAGE_BYTES: usize = INLINE_FIRST_BYTES + INLINE_BYTES;
+pub(crate) const INLINE_MESSAGE_BYTES: usize = INLINE_FIRST_BYTES + INLINE_BYTES;
 
 impl Slot {
     /// Puts `bytes` into the words from `first_word` on. Relaxed: the record that is stored after them publishes them.

@@ -1,6 +1,10 @@
 //! The receiving side.
 
+mod short;
+
 use std::sync::Arc;
+
+use short::eager_looks;
 
 use super::create;
 use super::layout::{
@@ -28,6 +32,8 @@ pub struct RingReceiver {
     ring: Ring,
     watch: Watch,
     strategy: WaitStrategy,
+    /// How often to look for a short message before anything else: 0 where `strategy` is to sleep at once.
+    eager_looks: u32,
     generation: u64,
     /// The number of the next record. Only this side changes it.
     slots: u64,
@@ -114,6 +120,7 @@ impl RingReceiver {
             ring,
             watch,
             strategy: WaitStrategy::default(),
+            eager_looks: eager_looks(WaitStrategy::default()),
             generation,
             slots,
             bulk,
@@ -151,6 +158,7 @@ impl RingReceiver {
     /// Sets how to wait while the ring is empty.
     pub fn set_wait_strategy(&mut self, strategy: WaitStrategy) {
         self.strategy = strategy;
+        self.eager_looks = eager_looks(strategy);
     }
 
     /// Sets the longest message that is taken. A longer one is [`Error::TooLong`], and the one after it is received.
@@ -180,19 +188,10 @@ impl RingReceiver {
         ended || self.ring.record(self.slots).is_some()
     }
 
-    /// Takes the next message into `target` and returns its length, if it is there already and stands in one slot.
+    /// So that the second cache line of a message that has two is under way while the first one is.
     #[inline]
-    pub(crate) fn take_slot(&mut self, target: &mut [u8; INLINE_BYTES]) -> Option<usize> {
-        let record = self.ring.record(self.slots)?;
-        let bytes = record.bytes();
-        let is_whole = record.has(FIRST | LAST) && !record.has(BULK) && !record.has(OFFER) && bytes <= INLINE_BYTES;
-        if !is_whole || bytes > self.limit_bytes || self.message.is_some() {
-            return None;
-        }
-        // All of the slot, since that needs no loop whose length is not known before.
-        self.ring.slot(self.slots).take(0, target);
-        self.release(self.bulk, true);
-        Some(bytes)
+    fn touch_next_slot(&self) {
+        std::hint::black_box(self.ring.slot(self.slots.wrapping_add(1)).record.load(Ordering::Relaxed));
     }
 
     /// What comes next, which stays there; `None` is the end.
@@ -559,8 +558,7 @@ impl Wait for Waiting<'_> {
         if let Some(record) = receiver.ring.record(receiver.slots) {
             return Ok(Some(Event::Record(record)));
         }
-        // So that the second cache line of a message that has two is under way while the first one is.
-        std::hint::black_box(receiver.ring.slot(receiver.slots.wrapping_add(1)).record.load(Ordering::Relaxed));
+        receiver.touch_next_slot();
         let status = Status::load(&receiver.ring.header().roles.sender);
         let torn =
             self.inside.is_some_and(|message| message.generation != status.generation() as u8 || status.is_closed());

@@ -130,7 +130,19 @@ impl RingSender {
         self.ring.sizes.is_much_room(slots, bulk) || Status::load(&roles.receiver).is_closed() || ended
     }
 
+    /// Whether a message of `bytes` would go at once, with nothing of it left here.
+    #[inline]
+    pub(crate) fn fits(&mut self, bytes: usize) -> bool {
+        // The first piece ends where another begins in the ring, and so may be a short one, and all end at whole lines.
+        let pieces = bytes as u64 / self.ring.sizes.piece_bytes as u64 + 2;
+        let bulk_bytes = (bytes as u64).saturating_add(pieces * whole_lines(1));
+        self.rest.is_none()
+            && (self.has_room(pieces, bulk_bytes)
+                || (self.look_at_receiver().is_ok() && self.has_room(pieces, bulk_bytes)))
+    }
+
     /// Whether the receiver has closed.
+    #[inline]
     pub(crate) fn is_receiver_closed(&self) -> bool {
         Status::load(&self.ring.header().roles.receiver).is_closed()
     }

@@ -1,13 +1,13 @@
-//! What a successor finds after a side was killed between two stores.
+//! What a successor finds after a side was killed between two stores, and the short way of short messages.
 
 use std::sync::Arc;
 
-use super::layout::header_of;
+use super::layout::{BULK, FIRST, INLINE_MESSAGE_BYTES, LAST, Ring, Sizes, header_of};
 use super::{PIECE_BYTES, RING_BYTES, RingReceiver, RingSender};
 use crate::atomic::Ordering;
 use crate::memory::Region;
 use crate::memory::anonymous::AnonymousMapping;
-use crate::{Deadline, Receiver, Sender};
+use crate::{Deadline, Error, Receiver, Sender};
 
 fn region() -> Arc<Region> {
     Arc::new(AnonymousMapping::create("ring", RING_BYTES).unwrap().into_region())
@@ -66,4 +66,58 @@ fn the_slot_is_given_back_before_its_bytes() {
         receiver.recv_into(&mut buffer).unwrap();
     }
     watching.join().unwrap();
+}
+
+#[test]
+fn short_messages_of_every_length_are_taken_at_once_and_no_others() {
+    let region = region();
+    let mut sender = RingSender::attach(Arc::clone(&region), Deadline::Now).unwrap();
+    let mut receiver = RingReceiver::attach(Arc::clone(&region), Deadline::Now).unwrap();
+    let mut target = [0; INLINE_MESSAGE_BYTES];
+    assert_eq!(receiver.take_short(&mut target, Deadline::Now), None);
+    for len in 0..=INLINE_MESSAGE_BYTES {
+        let message: Vec<u8> = (0..len).map(|index| (index + len) as u8).collect();
+        sender.send(&message).unwrap();
+        sender.send(&message).unwrap();
+        assert_eq!(receiver.take_short(&mut target, Deadline::Now), Some(len));
+        assert_eq!(target[..len], message);
+        if len > 0 {
+            assert_eq!(receiver.take_short_into(&mut target[1..len], Deadline::Now), None, "it stays for a larger one");
+        }
+        target.fill(0xee);
+        assert_eq!(receiver.take_short_into(&mut target, Deadline::Now), Some(len));
+        assert_eq!(target[..len], message);
+        assert!(target[len..].iter().all(|&byte| byte == 0xee), "{len}");
+    }
+    sender.send(&[1; INLINE_MESSAGE_BYTES + 1]).unwrap();
+    assert_eq!(receiver.take_short(&mut target, Deadline::Now), None);
+    assert_eq!(receiver.recv().unwrap().unwrap().len(), INLINE_MESSAGE_BYTES + 1);
+    receiver.set_limit_bytes(80);
+    sender.send(&[1; 81]).unwrap();
+    assert_eq!(receiver.take_short(&mut target, Deadline::Now), None);
+    assert!(matches!(receiver.recv().unwrap_err(), Error::TooLong { .. }));
+}
+
+#[test]
+fn a_second_slot_that_does_not_fit_the_first_is_not_taken() {
+    for (number, forge) in [0, 1, 2, 3, 4].into_iter().zip([
+        |record: u64| record + 1,
+        |record: u64| record | u64::from(FIRST) << 16,
+        |record: u64| record | u64::from(BULK) << 16,
+        |record: u64| record & !(u64::from(LAST) << 16),
+        |record: u64| record ^ 1 << 24,
+    ]) {
+        let region = region();
+        let mut sender = RingSender::attach(Arc::clone(&region), Deadline::Now).unwrap();
+        let mut receiver = RingReceiver::attach(Arc::clone(&region), Deadline::Now).unwrap();
+        sender.send(&[1; 80]).unwrap();
+        let ring = Ring::new(Arc::clone(&region), Sizes::of_region(&region).unwrap());
+        let second = &ring.slot(1).record;
+        second.store(forge(second.load(Ordering::Relaxed)), Ordering::Release);
+        let mut target = [0xee; INLINE_MESSAGE_BYTES];
+        assert_eq!(receiver.take_short(&mut target, Deadline::Now), None, "{number}");
+        assert_eq!(receiver.take_short_into(&mut target, Deadline::Now), None, "{number}");
+        assert!(target.iter().all(|&byte| byte == 0xee), "{number}");
+        receiver.recv_into(&mut target).unwrap_err();
+    }
 }
