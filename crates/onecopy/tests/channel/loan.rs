@@ -467,6 +467,8 @@ fn a_loan_is_shortened_and_its_view_written_from_where_it_is() {
             assert_eq!(view.write_to(0, full.as_fd()).unwrap_err().raw_os_error(), Some(libc::ENOSPC));
         }
         channel.send(b"seen").unwrap();
+        // Nothing is lent to a side that has closed.
+        assert_eq!(channel.recv().unwrap().as_deref(), None);
         return;
     }
     let _watchdog = watchdog(SECONDS);
@@ -482,6 +484,7 @@ fn a_loan_is_shortened_and_its_view_written_from_where_it_is() {
     assert_eq!(channel.recv().unwrap().as_deref(), Some(&b"seen"[..]));
     // What was cut off has come back with the rest.
     assert_eq!(channel.loan(MIB).unwrap().len(), MIB);
+    drop(channel);
     peer.succeed();
 }
 
