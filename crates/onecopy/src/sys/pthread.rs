@@ -49,7 +49,7 @@ mod clocked {
 /// For a C library whose timed calls know the wall clock alone: when that is set, the wait is that much shorter or longer.
 #[cfg(not(target_env = "gnu"))]
 mod clocked {
-    use super::{Errno, c_int, clockid_t, pthread_mutex_t, pthread_rwlock_t, sem_t, timespec};
+    use super::{c_int, clockid_t, pthread_mutex_t, pthread_rwlock_t, sem_t, timespec};
 
     const NOT_THIS_CLOCK: c_int = libc::EINVAL;
 
@@ -96,7 +96,8 @@ mod clocked {
 
     pub(super) unsafe fn sem_clockwait(semaphore: *mut sem_t, clock: clockid_t, until: *const timespec) -> c_int {
         if clock != libc::CLOCK_REALTIME {
-            Errno::INVAL.into_errno();
+            // SAFETY: the address of this thread's errno.
+            unsafe { *libc::__errno_location() = NOT_THIS_CLOCK };
             return -1;
         }
         // SAFETY: as the caller's.

@@ -56,6 +56,20 @@ impl Place {
 
     /// The start of `region`, whoever may write it.
     ///
+    /// ```
+    /// use onecopy::PosixName;
+    /// use onecopy::memory::posix_shm::PosixShm;
+    /// use onecopy::sync::{semaphore::Semaphore, shared::Place};
+    ///
+    /// let name = PosixName::new(format!("/onecopy-doc-trusting-{}", std::process::id()))?;
+    /// let region = PosixShm::create(&name, 4096, 0o660)?.into_region(); // for a group of trusted services
+    /// PosixShm::unlink(&name)?;
+    /// // SAFETY: the members of the group use it by this library alone, and none shortens it.
+    /// let place = unsafe { Place::trusting(region) }?;
+    /// Semaphore::create(&place, 1)?;
+    /// # Ok::<(), onecopy::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Invalid`] when it is mapped read-only.
