@@ -45,7 +45,10 @@ pub(crate) fn adopt() -> Channel {
 /// Plays `role` of a test in a process of its own, whose memory, descriptors and time no other test uses.
 pub(crate) fn apart(test: &str, role: &str, limit: Duration) {
     let _watchdog = watchdog(limit);
-    Peer::start(test, role, &[]).succeed_within(limit);
+    let peer = Peer::configure(test, role, &[], |command| {
+        command.stderr(Stdio::inherit());
+    });
+    peer.succeed_within(limit);
 }
 
 /// Long enough for what takes no time.

@@ -4,6 +4,7 @@
 mod support;
 
 mod admission;
+mod aftermath;
 mod death;
 mod duo;
 mod filter;

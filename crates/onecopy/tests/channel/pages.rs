@@ -33,6 +33,6 @@ fn anything_that_stands_in_the_shared_pages_is_an_error_or_a_message() {
         inputs += 1;
     }
     let largest = take_largest_bytes();
-    println!("{inputs} inputs, at most {} KiB at once from the heap", largest / KIB);
+    eprintln!("{inputs} inputs, at most {} KiB at once from the heap", largest / KIB);
     assert!(largest <= MOST_BYTES, "{largest} bytes");
 }

@@ -131,7 +131,7 @@ fn long_run(channel: Channel, first: [u64; 2], messages: usize) {
         levels.push(resident_bytes());
     }
     let (warm, end) = (levels[..10].iter().max().unwrap(), levels[19]);
-    println!("{messages} messages each way: {} KiB after warm-up, {} KiB at the end", warm / KIB, end / KIB);
+    eprintln!("{messages} messages each way: {} KiB after warm-up, {} KiB at the end", warm / KIB, end / KIB);
     assert!(end <= warm + MIB, "{} KiB more than after warm-up: {levels:?}", (end - warm) / KIB);
 }
 
