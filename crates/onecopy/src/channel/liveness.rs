@@ -4,7 +4,8 @@
 //! happens. A pidfd becomes readable when the process has exited and the last of its threads is out of the kernel, so from then on
 //! it writes nothing any more, neither to shared memory nor by process_vm_writev(2). That comes after its memory is torn down, about
 //! 25 ms for each GiB. A socket hangs up when the process executes another program, which a pidfd does not tell; its other threads
-//! are gone by then, too. A copy of the socket in a child of that process delays it, so neither replaces the other.
+//! are gone by then, too. A copy of the socket in a child of that process would delay it, so neither replaces the other, and a child
+//! made by fork gives its copy up ([`at_fork`](crate::sys::at_fork)).
 //!
 //! | Who | Does |
 //! |---|---|

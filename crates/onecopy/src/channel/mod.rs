@@ -117,6 +117,9 @@ impl Channel {
 
     /// The child's side of a [`Channel::pair`], by the number of the descriptor that it inherited: 0 is standard input.
     ///
+    /// That number stays open beside the channel, in children too, and keeps the other side from seeing that this process executes
+    /// another program: who means to do that closes it, or puts something else in its place.
+    ///
     /// # Errors
     ///
     /// As [`rendezvous::adopt_inherited_by`].
@@ -126,8 +129,9 @@ impl Channel {
 
     /// This side of a connection that a rendezvous has made.
     fn over(connection: Connection) -> Result<Self> {
-        let Connection { socket, peer: identity, region, is_listener, attach, limit_bytes, .. } = connection;
+        let Connection { mut socket, peer: identity, region, is_listener, attach, limit_bytes, .. } = connection;
         let object = socket.object().to_owned();
+        socket.keep_from_children();
         let socket = Arc::new(socket);
         let Parts { to_listener, to_connector, desks } = Parts::of(region.named(&object))?;
         let (incoming, outgoing) = if is_listener { (to_listener, to_connector) } else { (to_connector, to_listener) };

@@ -12,6 +12,7 @@ use rustix::net::{
 };
 
 use crate::io::wait::retry;
+use crate::sys::at_fork::{self, Kept};
 use crate::sys::recvmsg::Received;
 use crate::{Deadline, Error, Result, sys, tally};
 
@@ -20,13 +21,15 @@ pub(crate) const BACKLOG: i32 = 4096;
 
 #[derive(Debug)]
 pub(crate) struct Socket {
+    // Before the descriptor, which it names.
+    kept: Option<Kept>,
     fd: OwnedFd,
     object: String,
 }
 
 impl Socket {
     pub(crate) fn new(fd: OwnedFd, object: impl Into<String>) -> Self {
-        Self { fd, object: object.into() }
+        Self { kept: None, fd, object: object.into() }
     }
 
     /// Takes over a listening socket and makes it non-blocking, as [`Socket::accept_by`] needs: another process or thread
@@ -34,7 +37,7 @@ impl Socket {
     pub(crate) fn listener(fd: OwnedFd, object: impl Into<String>) -> Result<Self> {
         let object = object.into();
         set_nonblocking(&fd, true, &object)?;
-        Ok(Self { fd, object })
+        Ok(Self { kept: None, fd, object })
     }
 
     pub(crate) fn object(&self) -> &str {
@@ -46,10 +49,15 @@ impl Socket {
         self.object = object;
     }
 
+    /// Has children made by fork give their copies up: the other side sees a hang-up when this process lets it go.
+    pub(crate) fn keep_from_children(&mut self) {
+        self.kept = Some(at_fork::keep(self.fd.as_fd()));
+    }
+
     /// Another descriptor of the same socket.
     pub(crate) fn try_clone(&self) -> Result<Self> {
         let fd = self.fd.try_clone().map_err(|error| Error::os("fcntl(F_DUPFD_CLOEXEC)", &self.object, error))?;
-        Ok(Self { fd, object: self.object.clone() })
+        Ok(Self { kept: None, fd, object: self.object.clone() })
     }
 
     /// Ends the direction towards the other side.

@@ -1,5 +1,6 @@
 //! Thin wrappers for the system calls that neither rustix nor nix covers: one unsafe call, `errno` to error, nothing else.
 
+pub(crate) mod at_fork;
 pub(crate) mod inherited;
 pub(crate) mod mq;
 pub(crate) mod msg;

@@ -6,14 +6,19 @@
 //! The child uses its copy of the channel, which takes no lock of theirs, and ends by `_exit`.
 #![expect(unsafe_code, reason = "fork, which nothing in the standard library does without exec")]
 
+use std::fs::File;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use onecopy::channel::{ChannelReceiver, ChannelSender};
-use onecopy::{Channel, Deadline, Error, Receiver as _, Sender as _};
-use rustix::process::{Pid, WaitOptions, waitpid};
+use onecopy::{Channel, Deadline, Error, Listener, Receiver as _, Sender as _};
+use rustix::net::getpeername;
+use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal, waitpid};
 
-use crate::duo::{KIB, MIB, adopt, content, receive, send_all, start};
-use crate::support::{role, watchdog};
+use crate::duo::{KIB, MIB, adopt, content, receive, send_all, soon, start};
+use crate::support::{Peer, argument, role, unique, watchdog};
 
 const SECONDS: Duration = Duration::from_secs(120);
 
@@ -169,4 +174,54 @@ fn a_child_that_lives_on_does_not_hide_the_end_of_its_parent() {
     let error = channel.recv().unwrap_err();
     assert!(error.is_peer_gone(), "{error}");
     assert!(channel.send(b"hello").unwrap_err().is_peer_gone());
+}
+
+#[test]
+fn a_child_that_lives_on_does_not_hide_that_its_parent_executes_another_program() {
+    let test = "fork::a_child_that_lives_on_does_not_hide_that_its_parent_executes_another_program";
+    if role().is_some() {
+        let channel = Channel::connect(&argument("NAME")).unwrap();
+        // SAFETY: see above; the child does nothing but wait for the end of the test.
+        if unsafe { libc::fork() } == 0 {
+            set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
+            std::thread::sleep(Duration::from_secs(600));
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(0) };
+        }
+        set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
+        let error = Command::new("sleep").arg("600").stdin(Stdio::null()).exec();
+        drop(channel);
+        panic!("{error}");
+    }
+    let _watchdog = watchdog(SECONDS);
+    // By name: the number of an end that was inherited stays open in the child.
+    let name = unique("forks");
+    let listener = Listener::bind(&name).unwrap();
+    let mut peer = Peer::start(test, "forks and executes", &[("NAME", &name)]);
+    let mut channel = listener.accept_by(soon()).unwrap();
+    let error = channel.receiver().recv_by(soon()).unwrap_err();
+    assert!(error.is_peer_gone(), "{error}");
+    peer.kill();
+}
+
+#[test]
+fn a_child_may_close_its_copies_and_reuse_their_numbers() {
+    let test = "fork::a_child_may_close_its_copies_and_reuse_their_numbers";
+    if role().is_some() {
+        let mut halves = Some(adopt().split());
+        in_child(|| {
+            let (sender, receiver) = halves.take().unwrap();
+            let number = sender.as_fd().as_raw_fd();
+            let is_unconnected = getpeername(&sender).is_err();
+            drop((sender, receiver));
+            let file = File::open("/dev/null").unwrap();
+            is_unconnected && file.as_raw_fd() == number && file.metadata().is_ok()
+        });
+        let (mut sender, mut receiver) = halves.unwrap();
+        return talk(&mut sender, &mut receiver, 0);
+    }
+    let _watchdog = watchdog(SECONDS);
+    let (channel, peer) = start(test, "forks", &[]);
+    answer(channel);
+    peer.succeed();
 }
