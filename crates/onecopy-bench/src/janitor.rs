@@ -34,7 +34,6 @@ pub(crate) enum Leftover {
     PosixShm(String),
     SysvShm(i32),
     NamedSemaphore(String),
-    /// By its key.
     SysvSemaphore(i32),
 }
 
@@ -49,7 +48,7 @@ impl Leftover {
             Self::PosixShm(name) => PosixName::new(name).and_then(|name| PosixShm::unlink(&name)),
             Self::SysvShm(id) => SysvName::id(*id).and_then(|name| SysvShm::remove_named(&name)),
             Self::NamedSemaphore(name) => PosixName::new(name).and_then(|name| NamedSemaphore::unlink(&name)),
-            Self::SysvSemaphore(key) => SysvName::key(*key).and_then(|name| SysvSemaphore::open(&name)?.remove()),
+            Self::SysvSemaphore(id) => SysvName::id(*id).and_then(|name| SysvSemaphore::open(&name)?.remove()),
         };
     }
 }

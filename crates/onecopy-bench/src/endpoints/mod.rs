@@ -13,7 +13,9 @@ mod remote;
 mod shared;
 mod streams;
 
+use std::collections::hash_map::RandomState;
 use std::fs::DirBuilder;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::rc::Rc;
@@ -26,6 +28,9 @@ use onecopy::{Deadline, Error, Receiver, Result, Sender};
 use crate::control::{Join, Link, Run, Side};
 use crate::janitor::{Guard, Janitor, Leftover};
 use crate::transport::Transport;
+
+/// Keys that are tried before the creation of a segment fails because they are taken.
+const KEYS: u32 = 16;
 
 /// Both directions of one side.
 pub(crate) struct Ends {
@@ -261,10 +266,29 @@ fn create_directory(link: &Link, janitor: &Rc<Janitor>) -> Result<Guard> {
     Ok(janitor.guard(Leftover::Directory(path)))
 }
 
+/// A key for a System V object of our own, which both sides then open by its identifier. All 31 bits are random: with a sign in
+/// them, half of all keys would have to be changed to the same one.
+fn random_key() -> i32 {
+    ((RandomState::new().build_hasher().finish() >> 33) as i32).max(1)
+}
+
 fn missing(what: &str) -> Error {
     Error::Invalid { object: "bench".into(), reason: format!("{what} did not come with the order to join") }
 }
 
 fn os(call: &'static str, object: &str, source: impl Into<std::io::Error>) -> Error {
     Error::Os { call, object: object.into(), source: source.into(), remedy: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::random_key;
+
+    #[test]
+    fn hardly_two_random_keys_are_the_same() {
+        let keys: HashSet<i32> = (0..1000).map(|_| random_key()).collect();
+        assert!(keys.len() > 990 && keys.iter().all(|key| *key > 0), "{} keys", keys.len());
+    }
 }

@@ -1,17 +1,16 @@
 //! What wakes and what locks: one object for each direction, or one lock, opened by address as a program would.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher as _, Hasher as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::rc::Rc;
 
 use onecopy::memory::anonymous::AnonymousMapping;
 use onecopy::open::{self, BoxedNotify, BoxedWait, OpenOptions};
+use onecopy::sync::sysv_semaphore::SysvSemaphore;
 use onecopy::sync::{Notify, Wait as _};
-use onecopy::{Address, Deadline, Error, Result};
+use onecopy::{Address, Deadline, Error, Result, SysvName};
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::{Prepared, missing, os};
+use super::{KEYS, Prepared, missing, os, random_key};
 use crate::control::{Join, Link, Side};
 use crate::janitor::{Janitor, Leftover};
 use crate::primitive::{Primitive, Use};
@@ -41,9 +40,9 @@ pub(crate) fn prepare(primitive: Primitive, usage: Use, link: &mut Link, janitor
                 fds.push(eventfd(0, EventfdFlags::CLOEXEC).map_err(|errno| os("eventfd", "an eventfd", errno))?);
             }
             Primitive::SysvSemaphore => {
-                let key = (RandomState::new().build_hasher().finish() as i32).max(1);
-                link.ids.push(key);
-                prepared.remove_at_the_end(janitor.guard(Leftover::SysvSemaphore(key)));
+                let set = create_sysv(usage)?;
+                link.ids.push(set.id());
+                prepared.remove_at_the_end(janitor.guard(Leftover::SysvSemaphore(set.id())));
             }
             Primitive::PosixNamedSemaphore => {
                 let name = format!("/{}-{index}", link.stem);
@@ -56,6 +55,19 @@ pub(crate) fn prepare(primitive: Primitive, usage: Use, link: &mut Link, janitor
     prepared.host = copies.map_err(|error| os("dup", "the objects", error))?;
     prepared.guest = fds;
     Ok(prepared)
+}
+
+/// A set of one semaphore that is ours alone: free as a lock, or with nothing posted yet.
+fn create_sysv(usage: Use) -> Result<SysvSemaphore> {
+    let value = u16::from(usage != Use::Wake);
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        match SysvSemaphore::create(&SysvName::key(random_key())?, &[value], 0o600) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) && attempt < KEYS => {}
+            created => return created,
+        }
+    }
 }
 
 /// Opens both directions of what wakes.
@@ -117,7 +129,7 @@ fn address(primitive: Primitive, join: &Join, fds: &[OwnedFd], toward: Toward) -
         Primitive::PosixNamedSemaphore => format!("sem:/{}-{index}", link.stem),
         Primitive::PosixUnnamedSemaphore => format!("sem:fd:{}", number()?),
         Primitive::SysvSemaphore => {
-            format!("sysv-sem:{}", link.ids.get(index).ok_or_else(|| missing("a key"))?)
+            format!("sysv-sem:id={}", link.ids.get(index).ok_or_else(|| missing("the identifier of a set"))?)
         }
         Primitive::Eventfd => format!("fd:{}", number()?),
         Primitive::Futex => format!("futex:fd:{}", number()?),

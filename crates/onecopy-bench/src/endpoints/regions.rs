@@ -1,8 +1,6 @@
 //! Shared memory: a ring in a region for each direction, mapped by each side on its own.
 
-use std::collections::hash_map::RandomState;
 use std::fs::File;
-use std::hash::{BuildHasher as _, Hasher as _};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -18,14 +16,11 @@ use rustix::fs::Mode;
 use rustix::shm;
 
 use super::queues::id;
-use super::{Ends, Prepared, Way, missing, os, plain};
+use super::{Ends, KEYS, Prepared, Way, missing, os, plain, random_key};
 use crate::control::{Join, Layer, Link};
 use crate::janitor::{Janitor, Leftover};
 use crate::options::Wait;
 use crate::transport::Transport;
-
-/// Keys that are tried before the creation of a segment fails because they are taken.
-const KEYS: u32 = 16;
 
 pub(super) fn prepare_posix(link: &Link, janitor: &Rc<Janitor>) -> Result<Prepared> {
     let mut prepared = Prepared::default();
@@ -52,9 +47,8 @@ pub(super) fn prepare_sysv(link: &mut Link, janitor: &Rc<Janitor>) -> Result<Pre
 fn create_sysv() -> Result<SysvShm> {
     let mut attempt = 0;
     loop {
-        let key = (RandomState::new().build_hasher().finish() as i32).max(1);
         attempt += 1;
-        match SysvShm::create(&SysvName::key(key)?, RING_BYTES, 0o600) {
+        match SysvShm::create(&SysvName::key(random_key())?, RING_BYTES, 0o600) {
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) && attempt < KEYS => {}
             created => return created,
         }
