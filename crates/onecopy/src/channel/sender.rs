@@ -21,9 +21,9 @@ use crate::memory::wait::{Alarm, Wait, arm, wait};
 use crate::{Deadline, Error, Result, Sender, WaitStrategy};
 
 /// From how many bytes on a message is copied once, unless the user sets it. Measured by `examples/channel_figures.rs`: from 64 KiB
-/// on both sides together are faster than the ring, back to back and one at a time, wherever the two cores are. Of memcpy at 64 KiB,
-/// both sides and ring: hot 0.26 and 0.15, cold 0.76 and 0.71 where a cache-line round trip takes 100 ns; hot 0.17 and 0.04, cold
-/// 0.47 and 0.33 where it takes 490. At 16 KiB the ring is faster: its 0.12 against 0.09 hot, and 0.47 against 0.27 cold, at 100 ns.
+/// on both sides together are faster than the ring one message at a time, and back to back when hot: of memcpy at 64 KiB 0.26 and
+/// 0.15 where a cache-line round trip takes 100 ns, 0.17 and 0.04 where it takes 490. Back to back and cold neither is always the
+/// faster: 0.76 and 0.71, 0.47 and 0.33 at 64 KiB, but between 0.47 and 0.69 against 0.56 to 1.00 at 128 KiB and 100 ns.
 pub const DEFAULT_SINGLE_COPY_BYTES: usize = 64 << 10;
 
 /// How long a side waits for room in the ring before it tells the other one so.
