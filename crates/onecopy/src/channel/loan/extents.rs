@@ -28,6 +28,13 @@ impl Extents {
         Some(taken)
     }
 
+    /// Where the range that [`Extents::take`] would take ends.
+    #[inline]
+    pub(super) fn lowest(&self, bytes: usize) -> Option<usize> {
+        let bytes = rounded(bytes)?;
+        self.0.iter().find(|free| free.len() >= bytes).map(|free| free.start + bytes)
+    }
+
     /// Takes a range back.
     pub(super) fn give(&mut self, range: Range<usize>) {
         let index = self.0.partition_point(|free| free.start < range.start);
@@ -59,6 +66,7 @@ mod tests {
     #[test]
     fn the_lowest_room_is_taken_and_neighbours_grow_together() {
         let mut extents = Extents::new(4 * 4096);
+        assert_eq!([extents.lowest(1), extents.lowest(4 * 4096 + 1)], [Some(128), None]);
         let taken: Vec<_> = [1, 128, 129, 4096].map(|bytes| extents.take(bytes).unwrap()).into();
         assert_eq!(taken, [0..128, 128..256, 256..512, 512..4608]);
         assert_eq!(extents.longest(), 4 * 4096 - 4608);

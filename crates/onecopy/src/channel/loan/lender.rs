@@ -17,6 +17,9 @@ const MEMORY_NAME: &str = "onecopy-loans";
 /// How much may be out before the sender looks whether something came back, though there is room: what was used a moment ago is
 /// in the cache, and a look takes the other side's line away.
 const EAGER_BYTES: usize = 256 << 10;
+/// How often the sender looks for what comes back before it takes pages that were not used before: those cost some microseconds
+/// at least, 300 for each MiB, and stay taken.
+const LOOKS_BEFORE_GROWTH: u32 = 200;
 /// Pages are warmed in steps.
 const WARM_BYTES: usize = 64 << 10;
 
@@ -25,7 +28,7 @@ const WARM_BYTES: usize = 64 << 10;
 pub(in crate::channel) struct Lender {
     limit_bytes: usize,
     /// From the first loan on.
-    memory: Option<Memory>,
+    memory: Option<Box<Memory>>,
 }
 
 #[derive(Debug)]
@@ -74,7 +77,7 @@ impl Lender {
             });
         }
         if self.memory.is_none() {
-            self.memory = Some(Memory::create(self.limit_bytes, link)?);
+            self.memory = Some(Box::new(Memory::create(self.limit_bytes, link)?));
         }
         Ok(())
     }
@@ -84,6 +87,9 @@ impl Lender {
         let Some(memory) = &mut self.memory else { return Ok(None) };
         if memory.sent_bytes >= EAGER_BYTES {
             memory.collect(given_back);
+        }
+        if memory.would_grow(len) {
+            memory.wait_a_moment(len, given_back);
         }
         if let Some(range) = memory.lend(len)? {
             return Ok(Some(range));
@@ -171,6 +177,25 @@ impl Memory {
         self.out[ticket as usize] = range;
         self.held = Some(ticket);
         Ok(Some(start..start + len))
+    }
+
+    /// Whether the room for `len` bytes has no pages yet, and what is out might have.
+    #[inline]
+    fn would_grow(&self, len: usize) -> bool {
+        self.sent != 0
+            && self.warm_bytes < self.bytes.len()
+            && self.free.lowest(len).is_some_and(|end| end > self.warm_bytes)
+    }
+
+    #[cold]
+    fn wait_a_moment(&mut self, len: usize, given_back: &GivenBack) {
+        for _ in 0..LOOKS_BEFORE_GROWTH {
+            std::hint::spin_loop();
+            self.collect(given_back);
+            if !self.would_grow(len) {
+                return;
+            }
+        }
     }
 
     #[cold]
