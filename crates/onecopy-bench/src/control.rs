@@ -132,6 +132,8 @@ pub(crate) enum Motion {
     RoundTrip,
     /// From the guest to the host.
     OneWay,
+    /// The same, made and read in place; or neither, if it is not touched.
+    InPlace { is_touched: bool },
 }
 
 /// What the receiver looks at.
@@ -145,6 +147,8 @@ pub(crate) enum Check {
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Memcpy {
+    /// Fill and sum up in place, instead of copying.
+    pub(crate) in_place: bool,
     pub(crate) size_bytes: usize,
     pub(crate) cold: bool,
     pub(crate) time_ns: u64,

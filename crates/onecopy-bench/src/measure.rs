@@ -58,7 +58,11 @@ impl<'s, 'a> Measurement<'s, 'a> {
         case: &Case,
         run_time: Duration,
     ) -> Result<Self, Failure> {
-        let motion = if case.workload.is_ping_pong() { Motion::RoundTrip } else { Motion::OneWay };
+        let motion = match case.workload {
+            workload if workload.is_ping_pong() => Motion::RoundTrip,
+            workload if workload.is_in_place() => Motion::InPlace { is_touched: workload == Workload::Loan },
+            _ => Motion::OneWay,
+        };
         let run = Run {
             motion,
             size_bytes: case.size_bytes,

@@ -23,7 +23,7 @@ pub struct Options {
     pub only: Vec<Subject>,
     /// The sizes of messages in bytes; empty means the usual ones of each workload.
     pub sizes_bytes: Vec<usize>,
-    /// The workloads; empty means rtt, stream, fresh, cpu and copies.
+    /// The workloads; empty means rtt, stream, fresh, cpu, copies and the two of loans.
     pub workloads: Vec<Workload>,
     /// A file whose bytes are streamed instead of the pattern.
     pub input: Option<PathBuf>,
@@ -47,6 +47,10 @@ pub enum Workload {
     Layer,
     /// One way, back to back: the bytes that each side copied, counted, and its processor time.
     Copies,
+    /// One way, in place: the sender fills all of a loan and sends it, the receiver sums all of it up.
+    Loan,
+    /// The same without filling and summing up: what a loan costs by itself.
+    LoanUntouched,
     /// What locks, taken by a process that is alone.
     Uncontended,
     /// What locks, wanted by two processes at once.
@@ -125,9 +129,16 @@ impl Workload {
         Self::Cpu,
         Self::Layer,
         Self::Copies,
+        Self::Loan,
+        Self::LoanUntouched,
         Self::Uncontended,
         Self::Contended,
     ];
+
+    /// Whether messages are made and read in place.
+    pub(crate) fn is_in_place(self) -> bool {
+        matches!(self, Self::Loan | Self::LoanUntouched)
+    }
 
     /// Whether it moves data one way.
     fn streams(self) -> bool {
@@ -149,6 +160,8 @@ impl Workload {
             Self::Cpu => "cpu",
             Self::Layer => "layer",
             Self::Copies => "copies",
+            Self::Loan => "loan",
+            Self::LoanUntouched => "loan-untouched",
             Self::Uncontended => "uncontended",
             Self::Contended => "contended",
         }

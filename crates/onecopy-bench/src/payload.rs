@@ -315,6 +315,18 @@ fn pattern_word(key: u64, index: usize) -> u64 {
     (key << 32).wrapping_add(index as u64).wrapping_add(1).wrapping_mul(STEP)
 }
 
+/// Fills a message with the pattern of `key`, without stamps.
+pub(crate) fn fill_words(key: u64, message: &mut [u8]) {
+    fill_pattern(key, message);
+}
+
+/// The sum of all words of a message, modulo 2^64, and of the bytes behind the last whole one.
+pub(crate) fn sum_words(message: &[u8]) -> u64 {
+    let (words, rest) = message.as_chunks::<WORD_BYTES>();
+    let sum = words.iter().fold(0_u64, |sum, word| sum.wrapping_add(u64::from_le_bytes(*word)));
+    rest.iter().fold(sum, |sum, byte| sum.wrapping_add(u64::from(*byte)))
+}
+
 fn fill_pattern(key: u64, message: &mut [u8]) {
     let mut next = pattern_word(key, 0);
     let mut words = message.chunks_exact_mut(WORD_BYTES);

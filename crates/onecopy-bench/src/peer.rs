@@ -8,7 +8,7 @@ use crate::control::{Control, Join, Meeting, Motion, Order, Reply, Run, Sample, 
 use crate::endpoints::{self, Accept, Ends, primitives};
 use crate::payload::{Arena, Content};
 use crate::primitive::{Primitive, Use};
-use crate::workloads::{Outcome, lines, lock, lossy, memcpy, rtt, stream, wake};
+use crate::workloads::{Outcome, lines, loan, lock, lossy, memcpy, rtt, stream, wake};
 use crate::{affinity, interrupt, janitor};
 
 /// Names the process that started this one as a worker.
@@ -84,7 +84,10 @@ impl Worker {
             Order::Run(run) => done(self.run(&run)),
             Order::Memcpy(memcpy) => {
                 let [from, into] = &mut self.arenas;
-                done(memcpy::measure(from, into, &memcpy))
+                done(match memcpy.in_place {
+                    true => loan::measure_alone(&memcpy),
+                    false => memcpy::measure(from, into, &memcpy),
+                })
             }
             Order::Go => Reply::Failed("there was nothing to start".into()),
         }
@@ -124,7 +127,7 @@ impl Worker {
 
     fn joined(&self, ends: Ends) -> (Part, Reply) {
         let ends = if self.fragmented { ends.fragmented() } else { ends };
-        let limit_bytes = ends.sender.limit_bytes();
+        let limit_bytes = ends.sender.any().limit_bytes();
         (Part::Ends(Box::new(ends)), Reply::Joined(limit_bytes))
     }
 
@@ -171,7 +174,13 @@ impl Worker {
         let outcome = match (run.motion, self.side, self.lossy) {
             (Motion::RoundTrip, Side::Guest, _) => rtt::ping(ends, arena, run, corrupt, &mut go),
             (Motion::RoundTrip, Side::Host, _) => rtt::pong(ends, arena, run, &mut go),
-            (Motion::OneWay, Side::Guest, false) => stream::send(&mut *ends.sender, arena, run, corrupt, &mut go),
+            (Motion::InPlace { is_touched }, Side::Guest, _) => {
+                loan::send(&mut ends.sender, arena, run, is_touched, corrupt, &mut go)
+            }
+            (Motion::InPlace { is_touched }, Side::Host, _) => {
+                loan::receive(&mut ends.intake, arena, run, is_touched, &mut go)
+            }
+            (Motion::OneWay, Side::Guest, false) => stream::send(ends.sender.any_mut(), arena, run, corrupt, &mut go),
             (Motion::OneWay, Side::Host, false) => stream::receive(&mut ends.intake, arena, run, &mut go),
             (Motion::OneWay, Side::Guest, true) => lossy::send(ends, arena, run, corrupt, &mut go),
             (Motion::OneWay, Side::Host, true) => lossy::receive(ends, arena, run, &mut go),

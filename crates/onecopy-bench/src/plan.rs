@@ -56,6 +56,9 @@ fn is_measured_by(workload: Workload, wait: Wait, waits: &[Wait]) -> bool {
         // A sleeping side would be woken for each message, and that is what would be measured.
         Workload::Fresh => wait == if waits.contains(&Wait::Spin) { Wait::Spin } else { waits[0] },
         Workload::Copies => wait == Wait::Block,
+        Workload::Loan | Workload::LoanUntouched => {
+            wait == if waits.contains(&Wait::Spin) { Wait::Spin } else { waits[0] }
+        }
         Workload::Stream | Workload::Cpu | Workload::Layer => wait == waits[0],
         Workload::Uncontended | Workload::Contended => false,
     }
@@ -64,11 +67,14 @@ fn is_measured_by(workload: Workload, wait: Wait, waits: &[Wait]) -> bool {
 /// Of each way of copying one mechanism or two are enough, unless the user chooses. Beside the channel there is no plain loop
 /// over the same system calls.
 fn is_wanted(workload: Workload, transport: Transport, options: &Options) -> bool {
+    if workload.is_in_place() || transport == Transport::ChannelLoan {
+        return workload.is_in_place() && transport == Transport::ChannelLoan;
+    }
     match workload {
         Workload::Copies => !options.only.is_empty() || WAYS_OF_COPYING.contains(&transport),
         Workload::Fresh => !options.workloads.is_empty() || WAYS_OF_LONG_MESSAGES.contains(&transport),
         Workload::Layer => !transport.is_channel(),
-        Workload::Rtt | Workload::Stream | Workload::Cpu => true,
+        Workload::Rtt | Workload::Stream | Workload::Cpu | Workload::Loan | Workload::LoanUntouched => true,
         Workload::Uncontended | Workload::Contended => false,
     }
 }
@@ -86,7 +92,7 @@ fn transports(options: &Options) -> Vec<Transport> {
 fn workloads(options: &Options) -> Vec<Workload> {
     match (options.workloads.is_empty(), &options.input) {
         (false, _) => options.workloads.clone(),
-        (true, None) => vec![Workload::Rtt, Workload::Stream, Workload::Fresh, Workload::Cpu, Workload::Copies],
+        (true, None) => Workload::ALL.iter().copied().filter(|workload| *workload != Workload::Layer).collect(),
         (true, Some(_)) => vec![Workload::Stream, Workload::Cpu],
     }
 }
@@ -120,6 +126,9 @@ fn sizes(workload: Workload, quick: bool) -> &'static [usize] {
         (Workload::Cpu, false) => &[64 * KIB, MIB],
         (Workload::Layer, _) => &[4 * KIB, 64 * KIB],
         (Workload::Copies, _) => &[MIB],
+        (Workload::Loan, true) => &[MIB],
+        (Workload::Loan, false) => &[4 * KIB, 64 * KIB, MIB, 16 * MIB],
+        (Workload::LoanUntouched, _) => &[4 * KIB],
         (Workload::Uncontended | Workload::Contended, _) => &[],
     }
 }
@@ -128,9 +137,16 @@ fn sizes(workload: Workload, quick: bool) -> &'static [usize] {
 /// when nothing else does.
 fn temperatures(workload: Workload, quick: bool) -> &'static [bool] {
     match (workload, quick) {
-        (Workload::Rtt | Workload::Fresh | Workload::Layer | Workload::Uncontended | Workload::Contended, _) => {
-            &[false]
-        }
+        (
+            Workload::Rtt
+            | Workload::Fresh
+            | Workload::Layer
+            | Workload::Loan
+            | Workload::LoanUntouched
+            | Workload::Uncontended
+            | Workload::Contended,
+            _,
+        ) => &[false],
         (Workload::Stream, false) => &[true, false],
         (Workload::Stream, true) | (Workload::Cpu | Workload::Copies, _) => &[true],
     }
@@ -158,8 +174,10 @@ mod tests {
     fn quick_keeps_a_row_of_each_workload_and_transport() {
         let cases = cases(&Options { quick: true, ..Options::default() }, true);
         for transport in Transport::ALL {
-            for workload in [Workload::Rtt, Workload::Stream, Workload::Cpu] {
-                assert!(cases.iter().any(|case| case.transport == *transport && case.workload == workload));
+            let in_place = [Workload::Loan, Workload::LoanUntouched];
+            let moving = [Workload::Rtt, Workload::Stream, Workload::Cpu];
+            for workload in if *transport == Transport::ChannelLoan { &in_place[..] } else { &moving } {
+                assert!(cases.iter().any(|case| case.transport == *transport && case.workload == *workload));
             }
         }
         let copies = || cases.iter().filter(|case| case.workload == Workload::Copies);
@@ -180,6 +198,7 @@ mod tests {
     fn copies_of_every_transport_are_counted_when_it_is_chosen() {
         let workloads = vec![Workload::Copies];
         let cases = cases(&Options { only: Subject::all().collect(), workloads, ..Options::default() }, true);
-        assert!(cases.iter().map(|case| case.transport).eq(Transport::ALL.iter().copied()));
+        let copying = Transport::ALL.iter().copied().filter(|transport| *transport != Transport::ChannelLoan);
+        assert!(cases.iter().map(|case| case.transport).eq(copying));
     }
 }

@@ -102,28 +102,31 @@ struct Runner<'a> {
 impl<'a> Runner<'a> {
     fn baselines(&self, cases: &[Case], sync_cases: &[SyncCase]) -> Result<Baselines, Failure> {
         self.progress.show("baselines");
-        let memcpy = self.memcpy_rates(cases)?;
-        let needs_lines = cases.iter().any(|case| case.workload == Workload::Rtt)
-            || sync_cases.iter().any(|case| case.usage == Use::Wake);
+        let memcpy = self.memcpy_rates(cases, false)?;
+        let in_place = self.memcpy_rates(cases, true)?;
+        let needs = |workload| matches!(workload, Workload::Rtt | Workload::LoanUntouched);
+        let needs_lines =
+            cases.iter().any(|case| needs(case.workload)) || sync_cases.iter().any(|case| case.usage == Use::Wake);
         let cache_line_rtt_ns = if needs_lines { self.cache_line_rtt_ns()? } else { None };
-        Ok(Baselines { cache_line_rtt_ns, memcpy })
+        Ok(Baselines { cache_line_rtt_ns, memcpy, in_place })
     }
 
-    /// memcpy at the sizes of the rows.
-    fn memcpy_rates(&self, cases: &[Case]) -> Result<Vec<MemcpyRate>, Failure> {
-        let mut wanted: Vec<_> = cases.iter().filter(|case| case.workload.needs_memcpy()).collect();
+    /// memcpy at the sizes of the rows; or filling and summing up in place, by one process.
+    fn memcpy_rates(&self, cases: &[Case], in_place: bool) -> Result<Vec<MemcpyRate>, Failure> {
+        let needs = |workload: Workload| if in_place { workload == Workload::Loan } else { workload.needs_memcpy() };
+        let mut wanted: Vec<_> = cases.iter().filter(|case| needs(case.workload)).collect();
         wanted.sort_by_key(|case| (case.size_bytes, case.cold));
         wanted.dedup_by_key(|case| (case.size_bytes, case.cold));
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
         let mut session = Session::open(self.setting, Terms::of(Meeting::Nothing))?;
-        wanted.into_iter().map(|case| self.memcpy(&mut session, case)).collect()
+        wanted.into_iter().map(|case| self.memcpy(&mut session, case, in_place)).collect()
     }
 
-    fn memcpy(&self, session: &mut Session<'_>, case: &Case) -> Result<MemcpyRate, Failure> {
+    fn memcpy(&self, session: &mut Session<'_>, case: &Case, in_place: bool) -> Result<MemcpyRate, Failure> {
         let (size_bytes, cold) = (case.size_bytes, case.cold);
-        let order = Memcpy { size_bytes, cold, time_ns: self.setting.tuning.run_time.as_nanos() as u64 / 2 };
+        let order = Memcpy { in_place, size_bytes, cold, time_ns: self.setting.tuning.run_time.as_nanos() as u64 / 2 };
         let mut rates = Vec::new();
         for _ in 0..self.setting.tuning.runs {
             let sample = session.memcpy(&order)?;
@@ -293,6 +296,7 @@ impl Row {
             Workload::Rtt => Self::round_trip(case, figures, baselines),
             Workload::Fresh => Self::fresh(case, figures, baselines),
             Workload::Copies => Self::counted(case, figures),
+            Workload::Loan | Workload::LoanUntouched => Self::in_place(case, figures, baselines),
             _ => Self::one_way(case, figures, baselines),
         }
     }

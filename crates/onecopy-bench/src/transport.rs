@@ -51,6 +51,8 @@ pub enum Transport {
     Channel,
     /// The channel where neither side may attach to the other: everything goes through its ring.
     ChannelNoCma,
+    /// The channel with messages that are made and read in place.
+    ChannelLoan,
 }
 
 impl Transport {
@@ -75,6 +77,7 @@ impl Transport {
         Self::CmaWrite,
         Self::Channel,
         Self::ChannelNoCma,
+        Self::ChannelLoan,
     ];
 
     /// The mechanism behind it; the channel is none of them, and uses several.
@@ -98,7 +101,7 @@ impl Transport {
             Self::AnonymousMapping => Mechanism::AnonymousMapping,
             Self::CmaRead => Mechanism::CmaRead,
             Self::CmaWrite => Mechanism::CmaWrite,
-            Self::Channel | Self::ChannelNoCma => return None,
+            Self::Channel | Self::ChannelNoCma | Self::ChannelLoan => return None,
         })
     }
 
@@ -107,6 +110,7 @@ impl Transport {
     pub fn name(self) -> &'static str {
         match self {
             Self::ChannelNoCma => "channel-no-cma",
+            Self::ChannelLoan => "channel-loan",
             _ => self.mechanism().map_or("channel", Mechanism::name),
         }
     }
@@ -125,7 +129,7 @@ impl Transport {
 
     /// Whether it is the channel, in whichever form.
     pub(crate) fn is_channel(self) -> bool {
-        matches!(self, Self::Channel | Self::ChannelNoCma)
+        matches!(self, Self::Channel | Self::ChannelNoCma | Self::ChannelLoan)
     }
 
     /// Whether messages can be lost on the way, so that the receiver has to count them.
@@ -154,7 +158,8 @@ impl Transport {
             | Self::CmaRead
             | Self::CmaWrite
             | Self::Channel
-            | Self::ChannelNoCma => &[Wait::Adaptive, Wait::Spin, Wait::Block],
+            | Self::ChannelNoCma
+            | Self::ChannelLoan => &[Wait::Adaptive, Wait::Spin, Wait::Block],
             _ => &[Wait::Block],
         }
     }

@@ -254,6 +254,28 @@ fn the_channel_says_which_way_its_messages_took() {
     assert_eq!([of("channel"), of("channel-no-cma")], [3 * (waits + 5); 2], "{report}");
 }
 
+#[test]
+fn loans_are_measured_where_they_are_made() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let report = json(&bench(&["--json", "--quick", "--only", "channel-loan", "--size", "4K,1M"]).end());
+    let two_cores = !report["baselines"]["cache_line_rtt_ns"].is_null();
+    assert_eq!(rows(&report).len(), 4, "{report}");
+    for row in rows(&report) {
+        assert_eq!(
+            (&row["verified"], &row["path"], &row["copies"]),
+            (&true.into(), &"loan".into(), &0.into()),
+            "{row}"
+        );
+        match row["workload"].as_str().unwrap() {
+            "loan" => assert!(row["ratio_to_one_process"].as_f64().unwrap() > 0.0, "{row}"),
+            _ => {
+                assert!(row["ns_per_message"].as_f64().unwrap() > 0.0, "{row}");
+                assert_eq!(row["ratio_to_cache_line"].is_number(), two_cores, "{row}");
+            }
+        }
+    }
+}
+
 /// What one side copied for each byte of payload: in user space, and by the kernel.
 fn copied(row: &Value, side: &str) -> [f64; 2] {
     let bytes = |field: &str| row[side][field].as_u64().unwrap_or_else(|| panic!("no {field} in {row}")) as f64;
@@ -313,10 +335,15 @@ fn one_byte_that_is_corrupted_on_the_way_fails_every_row() {
             command.env("ONECOPY_BENCH_CORRUPT", "1");
         })
     };
-    let ended = corrupt(&["--json", "--quick", "--only", "pipe,unix-dgram,udp,sysv-mq,channel", "--size", "4K"]).end();
+    let only = "pipe,unix-dgram,udp,sysv-mq,channel,channel-loan";
+    let ended = corrupt(&["--json", "--quick", "--only", only, "--size", "4K"]).end();
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     let report = json(&ended);
-    assert_eq!(rows(&report).len(), 23, "four of each, and of the channel also fresh and two more ways to wait");
+    assert_eq!(
+        rows(&report).len(),
+        25,
+        "four of each, of the channel also fresh and two more ways to wait, and two of loans"
+    );
     for row in rows(&report) {
         assert_eq!(row["verified"], false, "{row}");
         assert!(row["error"].as_str().unwrap().contains("byte 2048 of message 0"), "{row}");
@@ -447,7 +474,10 @@ fn wrong_usage_is_one_line_and_measures_nothing() {
         (&["--only", "pigeon"], &["`pigeon` is not measured", "pipe, fifo"]),
         (
             &["--workload", "juggle"],
-            &["`juggle` is no workload", "rtt, stream, fresh, cpu, layer, copies, uncontended, contended"],
+            &[
+                "`juggle` is no workload",
+                "rtt, stream, fresh, cpu, layer, copies, loan, loan-untouched, uncontended, contended",
+            ],
         ),
         (&["--only", "mutex", "--workload", "stream"], &["none of these mechanisms"]),
         (&["--size", "7"], &["7 bytes", "8 to 1073741824"]),

@@ -7,7 +7,7 @@ use onecopy::channel::{ChannelName, ChannelReceiver, Message, Path, Policy};
 use onecopy::{Channel, Deadline, Listener, Result};
 
 use super::regions::strategy;
-use super::{Accept, Ends, Intake};
+use super::{Accept, Ends, Intake, Outlet};
 use crate::control::{Forced, Join, Run};
 use crate::payload::Slots;
 use crate::transport::Transport;
@@ -20,12 +20,12 @@ pub(super) fn host(transport: Transport, join: &Join) -> Result<(String, Accept)
     let name = format!("{}-{:016x}", join.link.stem, RandomState::new().hash_one(&join.link.stem));
     let listener = Listener::bind_with(&ChannelName::name(&name)?, &policy(transport))?;
     let join = join.clone();
-    Ok((name, Box::new(move || Ok(ends(listener.accept_by(Deadline::Never)?, &join)))))
+    Ok((name, Box::new(move || Ok(ends(listener.accept_by(Deadline::Never)?, transport, &join)))))
 }
 
 pub(super) fn guest(transport: Transport, join: &Join) -> Result<Ends> {
     let name = ChannelName::name(&join.announced)?;
-    Ok(ends(Channel::connect_by(&name, &policy(transport), Deadline::Never)?, join))
+    Ok(ends(Channel::connect_by(&name, &policy(transport), Deadline::Never)?, transport, join))
 }
 
 fn policy(transport: Transport) -> Policy {
@@ -35,7 +35,7 @@ fn policy(transport: Transport) -> Policy {
     }
 }
 
-fn ends(mut channel: Channel, join: &Join) -> Ends {
+fn ends(mut channel: Channel, transport: Transport, join: &Join) -> Ends {
     channel.set_wait_strategy(strategy(join.wait));
     if let Some(forced) = join.forced {
         let (single, both) = match forced {
@@ -47,8 +47,11 @@ fn ends(mut channel: Channel, join: &Join) -> Ends {
         channel.receiver().set_cooperative_bytes(both);
     }
     let (sender, receiver) = channel.split();
+    if transport == Transport::ChannelLoan {
+        return Ends { sender: Outlet::Loans(Box::new(sender)), intake: Intake::Loans(receiver) };
+    }
     let inbox = Inbox { receiver, kept: VecDeque::new(), keep: 0 };
-    Ends { sender: Box::new(sender), intake: Intake::Channel(inbox) }
+    Ends { sender: Outlet::Any(Box::new(sender)), intake: Intake::Channel(inbox) }
 }
 
 /// How many messages came by each way.

@@ -20,6 +20,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::rc::Rc;
 
+use onecopy::channel::{ChannelReceiver, ChannelSender, Path};
 use onecopy::memory::attach::{self, PushReceiver};
 use onecopy::memory::ring::RING_BYTES;
 use onecopy::message::fragment::{FragmentReceiver, FragmentSender};
@@ -34,8 +35,31 @@ const KEYS: u32 = 16;
 
 /// Both directions of one side.
 pub(crate) struct Ends {
-    pub(crate) sender: Box<dyn Sender>,
+    pub(crate) sender: Outlet,
     pub(crate) intake: Intake,
+}
+
+/// How messages go out.
+pub(crate) enum Outlet {
+    Any(Box<dyn Sender>),
+    /// Made in place.
+    Loans(Box<ChannelSender>),
+}
+
+impl Outlet {
+    pub(crate) fn any(&self) -> &dyn Sender {
+        match self {
+            Self::Any(sender) => &**sender,
+            Self::Loans(sender) => &**sender,
+        }
+    }
+
+    pub(crate) fn any_mut(&mut self) -> &mut dyn Sender {
+        match self {
+            Self::Any(sender) => &mut **sender,
+            Self::Loans(sender) => &mut **sender,
+        }
+    }
 }
 
 /// How messages come in.
@@ -46,6 +70,8 @@ pub(crate) enum Intake {
     Window(PushReceiver),
     /// Into memory of the library's, a part of it for each.
     Channel(channel::Inbox),
+    /// Read in place.
+    Loans(ChannelReceiver),
 }
 
 impl Intake {
@@ -57,13 +83,16 @@ impl Intake {
             }
             Self::Window(receiver) => receiver.recv_borrowed_by(deadline),
             Self::Channel(inbox) => inbox.receive(deadline),
+            Self::Loans(receiver) => {
+                receiver.recv_into_by(buffer, deadline).map(|received| received.map(|len| &buffer[..len]))
+            }
         }
     }
 }
 
 impl Ends {
     fn new(sender: impl Sender + 'static, receiver: impl Receiver + 'static) -> Self {
-        Self { sender: Box::new(sender), intake: Intake::Buffer(Box::new(receiver)) }
+        Self { sender: Outlet::Any(Box::new(sender)), intake: Intake::Buffer(Box::new(receiver)) }
     }
 
     /// The same ends, for messages of any size.
@@ -71,16 +100,20 @@ impl Ends {
         let intake = match self.intake {
             Intake::Buffer(receiver) => Intake::Buffer(Box::new(FragmentReceiver::new(receiver))),
             // Neither has a longest message.
-            intake @ (Intake::Window(_) | Intake::Channel(_)) => intake,
+            intake @ (Intake::Window(_) | Intake::Channel(_) | Intake::Loans(_)) => intake,
         };
-        Self { sender: Box::new(FragmentSender::new(self.sender)), intake }
+        let sender = match self.sender {
+            Outlet::Any(sender) => Outlet::Any(Box::new(FragmentSender::new(sender))),
+            sender @ Outlet::Loans(_) => sender,
+        };
+        Self { sender, intake }
     }
 
     /// Prepares for a run. What came until now, by its way.
     pub(crate) fn begin(&mut self, run: &Run) -> channel::Received {
         match &mut self.intake {
             Intake::Channel(inbox) => inbox.begin(run),
-            Intake::Buffer(_) | Intake::Window(_) => channel::Received::default(),
+            Intake::Buffer(_) | Intake::Window(_) | Intake::Loans(_) => channel::Received::default(),
         }
     }
 
@@ -88,6 +121,7 @@ impl Ends {
     pub(crate) fn way_since(&self, before: &channel::Received) -> Option<String> {
         match &self.intake {
             Intake::Channel(inbox) => inbox.way_since(before),
+            Intake::Loans(_) => Some(Path::Loan.name().to_owned()),
             Intake::Buffer(_) | Intake::Window(_) => None,
         }
     }
@@ -116,7 +150,8 @@ pub(crate) fn prepare(transport: Transport, link: &mut Link, janitor: &Rc<Janito
         | Transport::Udp
         | Transport::Sctp
         | Transport::Channel
-        | Transport::ChannelNoCma => Ok(Prepared::default()),
+        | Transport::ChannelNoCma
+        | Transport::ChannelLoan => Ok(Prepared::default()),
     }
 }
 
@@ -131,7 +166,7 @@ pub(crate) fn host(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Resu
         Transport::UnixSeqpacket => messages::host_seqpacket(&join.link, layer),
         Transport::Udp => messages::host_udp(layer),
         Transport::Sctp => messages::host_sctp(layer),
-        Transport::Channel | Transport::ChannelNoCma => channel::host(transport, join),
+        Transport::Channel | Transport::ChannelNoCma | Transport::ChannelLoan => channel::host(transport, join),
         _ => {
             let join = join.clone();
             Ok((String::new(), Box::new(move || open(transport, &join, fds))))
@@ -150,7 +185,7 @@ pub(crate) fn guest(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Res
         Transport::UnixSeqpacket => messages::guest_seqpacket(&join.link, layer),
         Transport::Udp => messages::guest_udp(announced, layer),
         Transport::Sctp => messages::guest_sctp(announced, layer),
-        Transport::Channel | Transport::ChannelNoCma => channel::guest(transport, join),
+        Transport::Channel | Transport::ChannelNoCma | Transport::ChannelLoan => channel::guest(transport, join),
         _ => open(transport, join, fds),
     }
 }
@@ -175,7 +210,8 @@ fn open(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Result<Ends> {
         | Transport::Udp
         | Transport::Sctp
         | Transport::Channel
-        | Transport::ChannelNoCma => Err(missing("anything to open")),
+        | Transport::ChannelNoCma
+        | Transport::ChannelLoan => Err(missing("anything to open")),
     }
 }
 

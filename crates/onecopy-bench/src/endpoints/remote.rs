@@ -6,7 +6,7 @@ use onecopy::Result;
 use onecopy::memory::attach::{PullReceiver, PullSender, PushReceiver, PushSender};
 
 use super::regions::{anonymous, strategy};
-use super::{Ends, Intake, missing, plain};
+use super::{Ends, Intake, Outlet, missing, plain};
 use crate::control::{Join, Layer};
 use crate::transport::Transport;
 
@@ -37,7 +37,7 @@ fn push(join: &Join, fds: Vec<OwnedFd>) -> Result<Ends> {
     let mut receiver = PushReceiver::attach(anonymous(receive, &mut fds)?)?;
     sender.set_wait_strategy(strategy(join.wait));
     receiver.set_wait_strategy(strategy(join.wait));
-    Ok(Ends { sender: Box::new(sender), intake: Intake::Window(receiver) })
+    Ok(Ends { sender: Outlet::Any(Box::new(sender)), intake: Intake::Window(receiver) })
 }
 
 fn plain_ends(transport: Transport, join: &Join, fds: &[OwnedFd]) -> Result<Ends> {

@@ -2,7 +2,7 @@
 
 use super::{Report, Row, SideWork};
 
-const HEADER: &str = "mechanism,kind,workload,size_bytes,cold,wait,path,messages,bytes_per_s,ratio_to_memcpy,ratio_to_memcpy_time,p50_ns,p99_ns,\
+const HEADER: &str = "mechanism,kind,workload,size_bytes,cold,wait,path,messages,bytes_per_s,ratio_to_memcpy,ratio_to_memcpy_time,ratio_to_one_process,ns_per_message,p50_ns,p99_ns,\
                       p999_ns,max_ns,ratio_to_cache_line,plain_bytes_per_s,ratio_to_plain,fragmented,copies,cpu_ns_per_kib,lost,processes,ns_per_acquire,runs,\
                       spread,verified,error,skipped,sender_payload_bytes,sender_user_copied_bytes,\
                       sender_kernel_copied_bytes,sender_cpu_ns_per_gib,receiver_payload_bytes,\
@@ -35,6 +35,8 @@ fn line(row: &Row) -> String {
         field(row.bytes_per_s),
         field(row.ratio_to_memcpy),
         field(row.ratio_to_memcpy_time),
+        field(row.ratio_to_one_process),
+        field(row.ns_per_message),
         latency(|latency| latency.p50),
         latency(|latency| latency.p99),
         latency(|latency| latency.p999),

@@ -109,6 +109,7 @@ fn line(row: &Row, most: f64) -> String {
         or_dash(
             row.ratio_to_memcpy
                 .or(row.ratio_to_memcpy_time)
+                .or(row.ratio_to_one_process)
                 .or(row.ratio_to_cache_line)
                 .or(row.ratio_to_plain)
                 .map(|ratio| format!("{ratio:.2}")),
@@ -136,14 +137,14 @@ fn table_row(row: &Row, cells: &[String], share: f64) -> String {
 
 /// What the bar shows: the throughput, or the median round trip.
 fn weight(row: &Row) -> Option<f64> {
-    row.bytes_per_s.or(row.latency_ns.map(|latency| latency.p50 as f64))
+    row.bytes_per_s.or(row.ns_per_message).or(row.latency_ns.map(|latency| latency.p50 as f64))
 }
 
 fn figure(row: &Row) -> String {
     match (row.bytes_per_s, row.latency_ns) {
         (Some(bytes_per_s), _) => rate(bytes_per_s),
         (None, Some(latency)) => duration(latency.p50 as f64),
-        (None, None) => "-".into(),
+        (None, None) => row.ns_per_message.map_or_else(|| "-".into(), duration),
     }
 }
 

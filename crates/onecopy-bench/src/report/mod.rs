@@ -52,6 +52,9 @@ pub struct Baselines {
     pub cache_line_rtt_ns: Option<f64>,
     /// memcpy in one process, at the sizes of the rows.
     pub memcpy: Vec<MemcpyRate>,
+    /// The two steps of the workload loan, filling and summing up, in one process.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_place: Vec<MemcpyRate>,
 }
 
 /// memcpy at one size.
@@ -100,7 +103,7 @@ pub struct Row {
     /// How the sides wait: `block`, `spin` or `adaptive`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<String>,
-    /// Which way a channel's messages took: `line`, `ring`, `single-copy` or `cooperative`.
+    /// Which way a channel's messages took: `line`, `ring`, `single-copy`, `cooperative` or `loan`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// Messages in all timed runs.
@@ -115,10 +118,16 @@ pub struct Row {
     /// Workload fresh: the median time of a message as a multiple of that of a hot memcpy of its size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio_to_memcpy_time: Option<f64>,
+    /// Workload loan: the throughput as a share of that of one process which fills and sums up alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio_to_one_process: Option<f64>,
+    /// Workload loan-untouched: the time of a message, back to back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ns_per_message: Option<f64>,
     /// Round trips; in the workload fresh, halves of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_ns: Option<Latency>,
-    /// The median round trip as a multiple of that of a cache line.
+    /// The median round trip as a multiple of that of a cache line; in the workload loan-untouched, the time of a message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio_to_cache_line: Option<f64>,
     /// Workload layer: bytes a second of the plain loop.
@@ -252,6 +261,28 @@ impl Row {
         }
     }
 
+    /// Messages that stay where they are made.
+    pub(crate) fn in_place(case: &Case, figures: &Figures, baselines: &Baselines) -> Self {
+        let throughput = figures.throughput();
+        let row = Self { spread: Some(throughput.spread), ..Self::with_figures(case, figures) };
+        if case.workload == Workload::Loan {
+            let alone = baselines.in_place.iter().find(|rate| rate.size_bytes == case.size_bytes);
+            return Self {
+                bytes_per_s: Some(throughput.median),
+                ratio_to_one_process: alone.map(|alone| throughput.median / alone.bytes_per_s),
+                cpu_ns_per_kib: Some(Summary::of(&figures.cpu_ns_per_kib).median),
+                ..row
+            };
+        }
+        // The bytes moved nowhere: their rate would say nothing.
+        let ns_per_message = case.size_bytes as f64 * 1e9 / throughput.median;
+        Self {
+            ns_per_message: Some(ns_per_message),
+            ratio_to_cache_line: baselines.cache_line_rtt_ns.map(|line| ns_per_message / line),
+            ..row
+        }
+    }
+
     pub(crate) fn one_way(case: &Case, figures: &Figures, baselines: &Baselines) -> Self {
         let throughput = figures.throughput();
         Self {
@@ -320,6 +351,7 @@ impl Row {
 /// How often the bytes were copied: what both sides copy together they copy once.
 fn copies(transport: Transport, path: Option<&str>) -> u32 {
     match path {
+        Some("loan") => 0,
         Some("single-copy" | "cooperative") => 1,
         _ => transport.copies(),
     }

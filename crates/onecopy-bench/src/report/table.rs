@@ -16,6 +16,7 @@ impl Report {
         sections.extend(self.round_trips());
         sections.extend([true, false].into_iter().filter_map(|cold| self.streams(cold)));
         sections.extend(self.fresh());
+        sections.extend(self.loans());
         sections.extend(self.crossings());
         sections.extend(self.processor());
         sections.extend(self.copies());
@@ -112,6 +113,26 @@ impl Report {
             ]);
         }
         table.under("fresh: one long message at a time, half of there and back; x memcpy's time", &rows)
+    }
+
+    fn loans(&self) -> Option<String> {
+        let mut rows = self.rows_of(Workload::Loan, |_| true, |row| -row.bytes_per_s.unwrap_or_default());
+        rows.extend(self.rows_of(Workload::LoanUntouched, |_| true, |row| row.ns_per_message.unwrap_or(f64::MAX)));
+        let mut table =
+            Columns::new(&["workload", "size", "a second", "x one process", "a message", "x line", "spread", "ok"]);
+        for row in &rows {
+            table.add_line([
+                row.workload.clone().unwrap_or_default(),
+                size(row),
+                row.bytes_per_s.map_or_else(|| "-".into(), rate),
+                ratio(row.ratio_to_one_process),
+                row.ns_per_message.map_or_else(|| "-".into(), duration),
+                ratio(row.ratio_to_cache_line),
+                percent(row.spread),
+                verified(row),
+            ]);
+        }
+        table.under("loan: filled, sent and summed up in place; untouched: sent alone", &rows)
     }
 
     fn processor(&self) -> Option<String> {

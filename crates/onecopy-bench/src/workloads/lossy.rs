@@ -48,7 +48,7 @@ pub(crate) fn send(ends: &mut Ends, arena: &mut Arena, run: &Run, corrupt: bool,
         if corrupt && run.is_first_checked(sequence) {
             flip(message);
         }
-        ends.sender.send(message).map_err(text)?;
+        ends.sender.any_mut().send(message).map_err(text)?;
     }
     let sample = watch.stop(run.messages, 0, None);
     while acknowledged < run.sequences().end {
@@ -90,7 +90,7 @@ pub(crate) fn receive(ends: &mut Ends, arena: &mut Arena, run: &Run, go: Go<'_>)
         }
         (arrived, next, unacknowledged) = (arrived + 1, (found + 1).clamp(next, end), unacknowledged + 1);
         if unacknowledged >= every(run.size_bytes) || next == end {
-            ends.sender.send(&next.to_le_bytes()).map_err(text)?;
+            ends.sender.any_mut().send(&next.to_le_bytes()).map_err(text)?;
             unacknowledged = 0;
         }
     }

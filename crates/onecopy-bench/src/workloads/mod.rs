@@ -1,6 +1,7 @@
 //! What the two processes do with a link.
 
 pub(crate) mod lines;
+pub(crate) mod loan;
 pub(crate) mod lock;
 pub(crate) mod lossy;
 pub(crate) mod memcpy;

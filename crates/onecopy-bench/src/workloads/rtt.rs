@@ -23,7 +23,7 @@ pub(crate) fn ping(ends: &mut Ends, arena: &mut Arena, run: &Run, corrupt: bool,
         if corrupt && run.is_first_checked(sequence) {
             flip(message);
         }
-        ends.sender.send(message).map_err(text)?;
+        ends.sender.any_mut().send(message).map_err(text)?;
         let answer = whole(ends.intake.receive(&mut buffer, Deadline::Never), run.size_bytes)?;
         let unchanged = match run.check {
             Check::Full => answer == message,
@@ -58,7 +58,7 @@ pub(crate) fn pong(ends: &mut Ends, arena: &mut Arena, run: &Run, go: Go<'_>) ->
         if checks && let Err(what) = checker.verify(sequence, message) {
             mismatch.get_or_insert(what);
         }
-        ends.sender.send(message).map_err(text)?;
+        ends.sender.any_mut().send(message).map_err(text)?;
     }
     Ok(watch.stop(run.messages, 0, mismatch))
 }
