@@ -16,9 +16,9 @@ use crate::failure::Failure;
 
 /// How much is sent at once, at most. With less, a side that shares its processor with others waits more often than it copies.
 pub(crate) const MESSAGE_BYTES: usize = 1 << 20;
-/// How much memory both sides have for that. What came back last is used first, so that all of it is used only where the receiver
+/// How much memory both sides have for that, short enough for the caches: all of it is used only where the receiver
 /// falls behind.
-pub(crate) const LENT_BYTES: usize = 8 * MESSAGE_BYTES;
+pub(crate) const LENT_BYTES: usize = 4 * MESSAGE_BYTES;
 
 /// Sends what `work` sends, and waits until the receiver has closed: then it has everything, and wants no more.
 pub(crate) fn send(

@@ -131,7 +131,7 @@ fn a_receiver_that_takes_nothing_stops_its_sender_in_time() {
     let _watchdog = watchdog(LIMIT);
     let stage = Stage::with(&pattern(64 * MIB, 10));
     let (_receiver, sender, _fifo) = stage.stopped("10s");
-    sender.end().fails_with(124, &[&stage.address, "timed out", "8388608 bytes"]);
+    sender.end().fails_with(124, &[&stage.address, "timed out", "4194304 bytes"]);
 }
 
 #[test]
