@@ -8,17 +8,19 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustix::process::{Pid, PidfdFlags, Signal, getpgrp, pidfd_open, pidfd_send_signal};
 use rustix::termios::tcgetpgrp;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::{Handle, Signals};
 
 use crate::failure::{Failure, plain};
 
 /// The files to remove when a signal ends the process.
 static FILES: Mutex<Vec<Transient>> = Mutex::new(Vec::new());
+/// Adds signals to those that are waited for.
+static HANDLE: OnceLock<Handle> = OnceLock::new();
 /// The command that gets the signals in the place of this process.
 static COMMAND: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
@@ -31,10 +33,9 @@ struct Transient {
 
 /// Starts to wait for SIGINT, SIGTERM and SIGHUP; one that is ignored, as nohup(1) does, stays ignored.
 pub(crate) fn watch() -> Result<(), Failure> {
-    let ignored = ignored_signals();
-    let wanted = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
-    let mut signals =
-        Signals::new(wanted).map_err(|error| Failure::failed(format!("cannot handle signals: {}", plain(&error))))?;
+    let mut signals = Signals::new(unless_ignored(&[SIGHUP, SIGINT, SIGTERM]))
+        .map_err(|error| Failure::failed(format!("cannot handle signals: {}", plain(&error))))?;
+    let _ = HANDLE.set(signals.handle());
     let wait = move || {
         for signal in signals.forever() {
             if !forward(signal) {
@@ -50,12 +51,24 @@ pub(crate) fn watch() -> Result<(), Failure> {
         .map_err(|error| Failure::failed(format!("cannot start a thread: {}", plain(&error))))
 }
 
-/// Starts a command by `spawn`, and from then on passes the signals on to it, whose end then ends this process.
+/// Starts a command by `spawn`, and from then on passes the signals on to it, whose end then ends this process. These are more
+/// then than those that end other verbs: what this process holds for the command it keeps until that has ended.
 pub(crate) fn spawn_and_forward(spawn: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
     // Held across the start, so that no signal ends this process between the two steps.
     let mut command = COMMAND.lock().unwrap_or_else(PoisonError::into_inner);
-    let child = spawn()?;
-    *command = Some(pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?);
+    if let Some(handle) = HANDLE.get() {
+        unless_ignored(&[SIGQUIT, SIGUSR1, SIGUSR2]).into_iter().try_for_each(|signal| handle.add_signal(signal))?;
+    }
+    let mut child = spawn()?;
+    match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+        Ok(fd) => *command = Some(fd),
+        Err(errno) => {
+            // Nothing could reach it. It may have ended by itself meanwhile.
+            let _ = child.kill();
+            child.wait()?;
+            return Err(errno.into());
+        }
+    }
     Ok(child)
 }
 
@@ -63,14 +76,15 @@ pub(crate) fn spawn_and_forward(spawn: impl FnOnce() -> io::Result<Child>) -> io
 fn forward(signal: i32) -> bool {
     let command = COMMAND.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(command) = &*command else { return false };
-    if let Some(signal) = Signal::from_named_raw(signal).filter(|signal| !(*signal == Signal::INT && is_typed())) {
+    let is_key = matches!(signal, SIGINT | SIGQUIT);
+    if let Some(signal) = Signal::from_named_raw(signal).filter(|_| !(is_key && is_typed())) {
         // A command that has ended is noticed by whoever waits for it.
         let _ = pidfd_send_signal(command, signal);
     }
     true
 }
 
-/// Whether ^C on the terminal reaches the command by itself, since it belongs to the same foreground group.
+/// Whether ^C and ^\ on the terminal reach the command by themselves, since it belongs to the same foreground group.
 fn is_typed() -> bool {
     File::open("/dev/tty").is_ok_and(|terminal| tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp()))
 }
@@ -136,6 +150,12 @@ fn lock() -> std::sync::MutexGuard<'static, Vec<Transient>> {
 
 fn inode(path: &Path) -> Option<(u64, u64)> {
     path.symlink_metadata().ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// Those of `signals` that this process did not inherit as ignored.
+fn unless_ignored(signals: &[i32]) -> Vec<i32> {
+    let ignored = ignored_signals();
+    signals.iter().copied().filter(|signal| ignored & (1 << (signal - 1)) == 0).collect()
 }
 
 /// The signals that this process inherited as ignored, as a mask whose bit 0 is signal 1 (proc_pid_status(5)).

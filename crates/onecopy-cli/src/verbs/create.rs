@@ -92,13 +92,23 @@ fn create(address: &Address, arguments: &Arguments) -> Result<(), Failure> {
 /// Makes the memory, which must not exist yet unless it is a descriptor's, and then what lives in it.
 fn create_in(region: &RegionName, arguments: &Arguments) -> Result<(), Failure> {
     let memory = Address::from(region.clone());
-    if !matches!(memory, Address::Descriptor(_)) {
+    let is_ours = !matches!(memory, Address::Descriptor(_));
+    if is_ours {
         create(&memory, arguments)?;
     }
+    let created = create_object(&memory, arguments);
+    if created.is_err() && is_ours {
+        // Memory without its object is of no use, and in the way.
+        let _ = super::rm::remove(&memory);
+    }
+    created
+}
+
+fn create_object(memory: &Address, arguments: &Arguments) -> Result<(), Failure> {
     let options = OpenOptions { mode: arguments.mode, ..OpenOptions::default() };
     match &arguments.address {
         Address::Semaphore(_) => {
-            let place = Place::new(open::open_region(&memory, 0, &OpenOptions { create: false, ..options })?)?;
+            let place = Place::new(open::open_region(memory, 0, &OpenOptions { create: false, ..options })?)?;
             Semaphore::create(&place, arguments.initial.unwrap_or(0))?;
         }
         address @ (Address::Mutex(_) | Address::Rwlock(_)) => drop(open::open_lock(address, &options)?),

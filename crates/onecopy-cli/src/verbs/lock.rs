@@ -65,8 +65,11 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let holder = acquire(arguments)?;
-    let status = holder.run(&arguments.command)?;
-    holder.give_up()?;
+    let status = holder.run(&arguments.command);
+    // Where nothing could be run, too: a semaphore stays taken otherwise.
+    let given_up = holder.give_up();
+    let status = status?;
+    given_up?;
     match status.success() {
         true => Ok(()),
         false => Err(ended(status)),
@@ -117,4 +120,30 @@ fn taken(error: Error, arguments: &Arguments, by: Option<String>) -> Failure {
 fn ended(status: ExitStatus) -> Failure {
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Failure::Ended(code.try_into().unwrap_or(u8::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use onecopy::sync::named_semaphore::NamedSemaphore;
+
+    use super::*;
+
+    #[test]
+    fn a_command_that_cannot_be_started_leaves_nothing_locked() {
+        let address: Address = format!("sem:/onecopy-test-lock-{}", std::process::id()).parse().unwrap();
+        let Address::NamedSemaphore(name) = address.clone() else { unreachable!("an address of a named semaphore") };
+        let arguments = Arguments {
+            address,
+            shared: false,
+            nonblock: true,
+            timeout: None,
+            conflict_exit_code: None,
+            close: false,
+            command: vec!["no program's name has a \0".into()],
+        };
+        let failed = run(&arguments).map_err(|failure| failure.exit_code());
+        let left = NamedSemaphore::open(&name).and_then(|semaphore| semaphore.value());
+        NamedSemaphore::unlink(&name).unwrap();
+        assert_eq!((failed, left.unwrap()), (Err(126), 1));
+    }
 }

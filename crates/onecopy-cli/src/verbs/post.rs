@@ -2,7 +2,8 @@
 
 use onecopy::open::{self, OpenOptions};
 use onecopy::sync::Notify as _;
-use onecopy::{Address, Deadline};
+use onecopy::sync::eventfd::MAX_VALUE;
+use onecopy::{Address, Deadline, Error};
 
 use crate::endpoint;
 use crate::failure::Failure;
@@ -14,8 +15,8 @@ Examples:
   onecopy post fd:4711:5                       an eventfd of process 4711
   onecopy post futex:/word
 
-A missing semaphore or futex is created with the value 0 first, so that it does not matter who comes first. A condition
-variable has no memory: only who waits is woken.";
+A missing semaphore, futex or condition variable is created with the value 0 first, so that it does not matter who comes first. What
+is full is an error: nobody may ever come to take from it.";
 
 /// The options of `post`.
 #[derive(Debug, clap::Args)]
@@ -25,7 +26,8 @@ pub(crate) struct Arguments {
     #[arg(value_name = "ADDRESS", value_parser = endpoint::address_parser())]
     address: Address,
     /// How many waits go on
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value = "1", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
     /// Fail when it does not exist
     #[arg(long)]
@@ -36,5 +38,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     // A counter that is full is an error rather than a wait: nobody may ever come to take from it.
     let options = OpenOptions { deadline: Deadline::Now, create: !arguments.no_create, ..OpenOptions::default() };
     let mut notify = open::open_notify(&arguments.address, &options)?;
-    Ok(notify.notify_by(arguments.count, Deadline::Now)?)
+    notify.notify_by(arguments.count, Deadline::Now).map_err(|error| full(error, &arguments.address))
+}
+
+/// What stands in the way where a library would wait.
+fn full(error: Error, address: &Address) -> Failure {
+    let limit = match (&error, address) {
+        (Error::WouldBlock { .. }, Address::Descriptor(_)) => {
+            format!("its counter would go beyond {MAX_VALUE}: take from it first")
+        }
+        (Error::WouldBlock { .. }, Address::Signal(_)) => {
+            "the queue of its user is full, after some were sent perhaps: receive them, or raise RLIMIT_SIGPENDING \
+             (`ulimit -i`)"
+                .to_owned()
+        }
+        _ => return error.into(),
+    };
+    Failure::failed(format!("{error} ({limit})"))
 }

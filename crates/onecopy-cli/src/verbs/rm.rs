@@ -43,7 +43,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     remove(address)
 }
 
-fn remove(address: &Address) -> Result<(), Failure> {
+/// Removes what `address` names.
+pub(super) fn remove(address: &Address) -> Result<(), Failure> {
     match address {
         Address::PosixMq(name) => Ok(posix_mq::unlink(name)?),
         Address::SysvMq(name) => Ok(SysvQueue::open(name)?.remove()?),

@@ -18,7 +18,8 @@ Examples:
   onecopy wait 'barrier:/start?parties=3'      until three processes wait there
   onecopy wait signal:self?sig=USR1,RTMIN+1 --count 0
 
-A missing semaphore, futex or barrier is created first, so that it does not matter who comes first.
+A missing semaphore, futex, condition variable or barrier is created first, so that it does not matter who comes first. An eventfd
+gives one wait all that was posted, unless it is a semaphore (EFD_SEMAPHORE).
 
 Signals are received in the kernel's order: standard ones first, then real-time ones by number. When it is ready, the pid of this
 process stands on stderr; then each signal is a line on stdout: its name, its sender's pid and uid, and its value if it has one.
@@ -37,7 +38,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "D", value_parser = units::duration)]
     timeout: Option<Duration>,
     /// How often; 0 is without end
-    #[arg(long, value_name = "N", default_value = "1", value_parser = times)]
+    #[arg(long, value_name = "N", default_value = "1", allow_negative_numbers = true, value_parser = times)]
     count: u64,
     /// Fail when it does not exist
     #[arg(long)]
@@ -67,9 +68,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn signals(name: &SignalName) -> Result<SignalReceiver, Failure> {
     match name.target() {
         None => Ok(SignalReceiver::open(name.signals())?),
-        Some(pid) => {
-            Err(Failure::usage(format!("{name}: the signals of process {pid} go to it; wait for signal:self?sig=…")))
-        }
+        Some(pid) => Err(Failure::usage(format!(
+            "signal:{name}: the signals of process {pid} go to it; wait for signal:self?sig=…"
+        ))),
     }
 }
 

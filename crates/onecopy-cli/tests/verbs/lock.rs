@@ -201,6 +201,23 @@ fn signals_go_to_the_command_whose_end_counts() {
     }
 }
 
+/// Signals that would end `onecopy` alone would leave a semaphore taken.
+#[test]
+fn quit_and_the_users_signals_go_to_the_command_too() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let scratch = Scratch::new();
+    for (index, address) in addresses(&scratch).into_iter().enumerate() {
+        let _cleanup = Cleanup::new(&address);
+        let mark = scratch.path(&format!("mark{index}"));
+        let script = format!("trap 'exit 9' QUIT USR1 USR2; touch '{}'; while :; do sleep 0.05; done", mark.display());
+        let holder = onecopy(["lock", &address, "--", "sh", "-c", &script]).start();
+        eventually("it is held", || mark.exists());
+        holder.signal(["QUIT", "USR1", "USR2"][index % 3]);
+        assert_eq!(holder.end().status.code(), Some(9), "{address}");
+        onecopy(["lock", "-n", &address, "--", "true"]).end().succeeds();
+    }
+}
+
 #[test]
 fn an_interrupt_while_it_waits_is_130() {
     let _watchdog = watchdog(Duration::from_secs(100));

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 
 use crate::mechanisms::Object;
-use crate::support::{Scratch, onecopy};
+use crate::support::{Cleanup, Scratch, onecopy, unique};
 
 #[test]
 fn an_object_is_created_once_and_removed_once() {
@@ -81,4 +81,19 @@ fn a_socket_file_that_a_crash_left_is_removed() {
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     onecopy(["rm", &format!("unix:{}", path.display())]).end().succeeds();
     assert!(!path.exists());
+}
+
+/// Memory without its object would be in the way of the next one.
+#[test]
+fn an_object_that_cannot_be_made_leaves_no_memory() {
+    let scratch = Scratch::new();
+    let file = format!("rwlock:mmap:{}", scratch.path("object").display());
+    let name = unique("left");
+    for address in [format!("mutex:/{name}"), format!("sem:shm:/{name}"), format!("condvar:/{name}"), file] {
+        let _cleanup = Cleanup::new(&address);
+        onecopy(["create", &address, "--size", "10"]).end().fails_with(2, &[]);
+        onecopy(["create", &address, "--mode", "0666"]).end().fails_with(1, &["mode 666", "mode 0600"]);
+        onecopy(["create", &address]).end().succeeds();
+        onecopy(["create", &address]).end().fails_with(1, &["exists"]);
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
 use crate::support::{Cleanup, Running, Scratch, eventually, onecopy, unique, watchdog};
 
 /// What counts its posts.
@@ -96,6 +98,18 @@ fn a_signal_to_nobody_is_an_error() {
     onecopy(["signal", "0", "USR1"]).end().fails_with(2, &["pid 0"]);
     onecopy(["signal", "1", "USR77"]).end().fails_with(2, &["USR77"]);
     onecopy(["wait", "signal:self?sig=USR1", "--timeout", "50ms"]).end();
+}
+
+/// A full queue is told with what limits it, and a post does not wait for it.
+#[test]
+fn a_post_to_what_is_full_says_what_is_full() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let receiver = waiter(&["wait", "signal:self?sig=RTMIN+1", "--count", "0"]);
+    receiver.signal("STOP");
+    let few = Rlimit { current: Some(20), maximum: Some(20) };
+    prlimit(Pid::from_raw(receiver.pid() as i32), Resource::Sigpending, few).unwrap();
+    let address = format!("signal:{}?sig=RTMIN+1", receiver.pid());
+    onecopy(["post", &address, "--count", "100000"]).end().fails_with(1, &[&address, "RLIMIT_SIGPENDING"]);
 }
 
 #[test]

@@ -34,9 +34,14 @@ fn place(region: &RegionName, options: &OpenOptions) -> Result<Place> {
     Place::new(region)
 }
 
-/// How long to wait for another process to make the object.
+/// How long to wait for another process to make the object. That takes a moment, which is no wait for the object itself: so even who
+/// does not wait for that has it.
 fn patience(options: &OpenOptions) -> Deadline {
-    if options.create { options.deadline } else { options.deadline.at_most(SETTLE) }
+    match options.deadline {
+        Deadline::Now => Deadline::after(SETTLE),
+        deadline if options.create => deadline,
+        deadline => deadline.at_most(SETTLE),
+    }
 }
 
 pub(super) fn mutex(region: &RegionName, options: &OpenOptions) -> Result<Mutex<()>> {

@@ -69,9 +69,6 @@ pub struct Condvar {
     slot: Slot,
 }
 
-// SAFETY: the object belongs to no thread; the C library's calls on it may come from any.
-unsafe impl Sync for Condvar {}
-
 /// Makes the object anew.
 ///
 /// # Safety
@@ -152,6 +149,9 @@ impl Condvar {
 
     /// Unlocks the mutex, waits until somebody notifies or `deadline` passes, and locks it again, however long that takes.
     /// It may wake without a cause, and does so each second without a deadline.
+    ///
+    /// All who wait at one time do so with the same mutex: POSIX leaves undefined what else happens, which with glibc and musl is
+    /// that some wait on until they look again.
     ///
     /// A guard whose value was not repaired after a death is given up for good, as by unlocking it.
     ///
@@ -238,9 +238,10 @@ impl Counted {
         Ok(Self { condvar: Condvar::attach(place, deadline)?, count: Mutex::attach(&behind, deadline)? })
     }
 
-    /// The count: one word, which is whole at any time.
+    /// The count: one word, which is whole at any time. Whoever holds its mutex does so for a moment, and that is waited for
+    /// whatever the deadline is.
     fn count_by(&self, deadline: Deadline) -> Result<MutexGuard<'_, u64>> {
-        whole(self.count.lock_by(deadline))
+        whole(self.count.lock_by(if deadline.has_passed() { settled() } else { deadline }))
     }
 }
 

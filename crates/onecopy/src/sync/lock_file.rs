@@ -22,6 +22,10 @@ pub(super) fn open(path: &Path, accesses: &[OFlags], create: Option<Permissions>
             (Err(Errno::NOENT), Some(mode)) => match create_new(path, accesses, mode) {
                 // Another process was faster.
                 Err(Errno::EXIST) => {}
+                Err(Errno::NOENT) => {
+                    let error = Error::os("open", object, Errno::NOENT);
+                    return Err(error.with_remedy("its directory does not exist: make that first"));
+                }
                 result => return result.map_err(|errno| Error::os("open", object, errno)),
             },
             (Err(Errno::NOENT), None) => {

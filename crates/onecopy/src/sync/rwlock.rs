@@ -33,6 +33,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use libc::pthread_rwlock_t;
@@ -50,8 +51,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A read-write lock in shared memory, and the value that it protects.
 pub struct Rwlock<T> {
     value: NonNull<T>,
-    /// Whether [`Lock`] has taken it.
-    held: bool,
+    /// The thread for which [`Lock`] has taken it. The C library tells a writer from a reader by the thread that unlocks, so another
+    /// The thread for which [`Lock`] has taken it. The C library tells a writer from a reader by the thread that unlocks: another one
+    /// would leave it locked for ever.
+    held: Option<ThreadId>,
     slot: Slot,
 }
 
@@ -108,7 +111,7 @@ impl<T: Plain> Rwlock<T> {
             unsafe { reset(slot.object()) }.map_err(|errno| Error::os("pthread_rwlock_init", slot.name(), errno))?;
             value.as_ref().map_or(Ok(()), |value| slot.write_payload(value.as_bytes()))
         })?;
-        Ok(Self { value: slot.payload().cast(), held: false, slot })
+        Ok(Self { value: slot.payload().cast(), held: None, slot })
     }
 
     fn raw(&self) -> *mut pthread_rwlock_t {
@@ -214,22 +217,27 @@ impl<T> fmt::Debug for Rwlock<T> {
     }
 }
 
+/// What [`Lock::acquire_by`] takes is released on the same thread.
 impl<T: Plain> Lock for Rwlock<T> {
     fn acquire_by(&mut self, mode: Mode, deadline: Deadline) -> Result<Acquired> {
-        if self.held {
+        if self.held.is_some() {
             return Err(held_already(self.slot.name()));
         }
         self.lock_by(mode, deadline)?;
-        self.held = true;
+        self.held = Some(thread::current().id());
         Ok(Acquired::Clean)
     }
 
     fn release(&mut self) -> Result<()> {
-        if !self.held {
-            return Err(not_held(self.slot.name()));
+        match self.held {
+            None => return Err(not_held(self.slot.name())),
+            Some(owner) if owner != thread::current().id() => {
+                let reason = "the thread that locked it is the one that can unlock it".to_owned();
+                return Err(Error::Invalid { object: self.slot.name().to_owned(), reason });
+            }
+            Some(_) => self.unlock()?,
         }
-        self.unlock()?;
-        self.held = false;
+        self.held = None;
         Ok(())
     }
 

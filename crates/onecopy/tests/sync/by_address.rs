@@ -138,3 +138,26 @@ fn an_inherited_memfd_is_named_by_its_number() {
     open_notify(&address, &OpenOptions::default()).unwrap().notify_by(1, Deadline::Now).unwrap();
     open_wait(&address, &existing()).unwrap().wait_by(Deadline::Now).unwrap();
 }
+
+/// To create an object takes a moment, which is no wait for the object.
+#[test]
+fn who_does_not_wait_has_the_moment_that_a_creation_takes() {
+    let _watchdog = watchdog(60 * SECOND);
+    for scheme in ["sem", "futex", "condvar"] {
+        for _ in 0..50 {
+            let name = Name::new();
+            let (address, start) = (name.address(scheme, ""), std::sync::Barrier::new(3));
+            let post = || {
+                let options = OpenOptions { deadline: Deadline::Now, ..OpenOptions::default() };
+                start.wait();
+                open_notify(&address, &options)?.notify_by(1, Deadline::Now)
+            };
+            std::thread::scope(|scope| {
+                let posts = [(); 3].map(|()| scope.spawn(post));
+                posts.into_iter().for_each(|post| post.join().unwrap().unwrap());
+            });
+            let mut wait = open_wait(&address, &existing()).unwrap();
+            (0..3).for_each(|_| wait.wait_by(Deadline::Now).unwrap());
+        }
+    }
+}

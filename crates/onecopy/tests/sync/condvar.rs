@@ -77,3 +77,24 @@ fn counted_notifications_are_taken_one_by_one() {
         waits.join().unwrap().unwrap();
     });
 }
+
+/// Those who take a notification hold the count for a moment, which is no reason not to notify.
+#[test]
+fn a_count_that_is_held_for_a_moment_is_waited_for() {
+    let _watchdog = watchdog(Duration::from_secs(60));
+    let place = Place::new(AnonymousMapping::create("moment", 4096).unwrap().into_region()).unwrap();
+    let mut counted = Counted::open(&place, true, Deadline::Now).unwrap();
+    let count = Mutex::<u64>::attach(&place.at(room_bytes(0)).unwrap(), Deadline::Now).unwrap();
+    let held = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let guard = count.lock().unwrap();
+            held.wait();
+            std::thread::sleep(WAIT);
+            drop(guard);
+        });
+        held.wait();
+        counted.notify_by(1, Deadline::Now).unwrap();
+    });
+    counted.wait_by(Deadline::Now).unwrap();
+}

@@ -104,3 +104,19 @@ fn as_a_plain_lock_it_has_both_modes() {
     other.release().unwrap();
     assert_eq!(*one.read().unwrap(), 7);
 }
+
+/// glibc takes another thread's unlock of a writer for a reader's, and then nobody gets it any more.
+#[test]
+fn only_the_thread_that_locked_it_unlocks_it() {
+    let place = Place::new(AnonymousMapping::create("thread", 4096).unwrap().into_region()).unwrap();
+    let mut lock = Rwlock::create(&place, 0_u64).unwrap();
+    for mode in [Mode::Exclusive, Mode::Shared] {
+        let _ = lock.acquire_by(mode, Deadline::Now).unwrap();
+        let refused = thread::scope(|scope| scope.spawn(|| lock.release()).join().unwrap());
+        assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
+        let other = Rwlock::<u64>::attach(&place, Deadline::Now).unwrap();
+        assert!(other.write_by(Deadline::Now).is_err(), "{mode:?}");
+        lock.release().unwrap();
+        assert!(other.write_by(Deadline::Now).is_ok(), "{mode:?}");
+    }
+}

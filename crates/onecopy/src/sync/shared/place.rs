@@ -45,8 +45,8 @@ impl Place {
         let region = region.into();
         if let Some(strangers) = region.writers().strangers() {
             let reason = format!(
-                "{strangers}: whoever writes a lock can make its owner write anywhere, so only memory that this user and \
-                 root alone may write is used without a word from the caller (Place::trusting)"
+                "{strangers}: whoever writes a lock can make its owner write anywhere, so it is used where this user and root \
+                 alone may write: make it with mode 0600, or vouch for its writers in a program (Place::trusting)"
             );
             return Err(Error::Refused { object: region.object().to_owned(), reason });
         }
