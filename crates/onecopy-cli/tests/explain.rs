@@ -181,6 +181,11 @@ impl Drop for Cleanup {
 
 /// The command to try of `mechanism`, with names, paths, keys and ports of this test's own.
 fn try_it(mechanism: Mechanism) {
+    assert_eq!(tried(mechanism), "hello", "{}", mechanism.info().try_it);
+}
+
+/// What it says to try, with other names, and what that prints.
+fn tried(mechanism: Mechanism) -> String {
     let _watchdog = watchdog(Duration::from_secs(60));
     let scratch = Scratch::new();
     let name = unique(mechanism.name());
@@ -191,17 +196,19 @@ fn try_it(mechanism: Mechanism) {
     let own = line
         .replace("/tmp/", &format!("{}/", scratch.root().display()))
         .replace("mq:/jobs", &format!("mq:/{name}"))
-        .replace("shm:/frames", &format!("shm:/{name}"))
+        .replace("shm:/", &format!("shm:/{name}-"))
+        .replace("sem:/", &format!("sem:/{name}-"))
         .replace("0x4d2", &key)
         .replace("7000", &port.to_string());
     let object = own.split(' ').find(|word| word.contains(':')).expect("an address");
-    let _cleanup = Cleanup(object.to_owned());
+    let _cleanup = Cleanup(object.trim_matches('\'').to_owned());
     let folder = Path::new(ONECOPY).parent().expect("its folder");
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("{own}; wait")]).env("PATH", path).stdin(Stdio::null());
     let output = shell.output().expect("a shell");
-    assert_eq!(output.stdout, b"hello", "{own}: {output:?}");
+    assert!(output.status.success(), "{own}: {output:?}");
+    String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 // Not udp: nothing tells when its receiver is there, and the second that the command waits is too short on a busy machine.
@@ -229,4 +236,41 @@ commands_to_try! {
     what_to_try_with_posix_shm_works: PosixShm,
     what_to_try_with_sysv_shm_works: SysvShm,
     what_to_try_with_a_file_mapping_works: FileMapping,
+}
+
+#[test]
+fn what_to_try_with_locks_works() {
+    use Mechanism::{FileLock, Mutex, PosixNamedSemaphore, RecordLock, Rwlock, SysvSemaphore};
+    for mechanism in [PosixNamedSemaphore, SysvSemaphore, RecordLock, FileLock, Mutex, Rwlock] {
+        assert_eq!(tried(mechanism), "held\n", "{mechanism}");
+    }
+}
+
+#[test]
+fn what_to_try_with_what_wakes_works() {
+    use Mechanism::{Barrier, Condvar, Futex, PosixUnnamedSemaphore};
+    for mechanism in [PosixUnnamedSemaphore, Futex, Condvar, Barrier] {
+        assert_eq!(tried(mechanism), "", "{mechanism}");
+    }
+}
+
+#[test]
+fn what_to_try_with_an_eventfd_works() {
+    let python = Command::new("python3").args(["-c", "import os; os.eventfd"]).output();
+    if !python.is_ok_and(|output| output.status.success()) {
+        support::skip("what_to_try_with_an_eventfd_works", "no Python 3.10");
+        return;
+    }
+    assert_eq!(tried(Mechanism::Eventfd), "1\n");
+}
+
+/// The second that the command waits may be too short on a busy machine: then the signal ends the receiver.
+#[test]
+fn what_to_try_with_signals_works() {
+    for (mechanism, start, end) in
+        [(Mechanism::SignalStandard, "USR1 pid=", "\n"), (Mechanism::SignalRealtime, "RTMIN+1 pid=", " value=7\n")]
+    {
+        let told = (0..5).map(|_| tried(mechanism)).find(|told| !told.is_empty()).unwrap_or_default();
+        assert!(told.starts_with(start) && told.ends_with(end), "{mechanism}: {told:?}");
+    }
 }

@@ -37,7 +37,7 @@ pub(super) static STANDARD: Info = Info {
         "SIGKILL and SIGSTOP cannot be received.",
     ],
     man_pages: &["signal(7)", "kill(2)", "signalfd(2)", "pidfd_send_signal(2)"],
-    try_it: "onecopy wait 'signal:self?sig=USR1'",
+    try_it: "onecopy wait 'signal:self?sig=USR1' & sleep 1; onecopy signal $! USR1; wait",
     module: "signal::standard",
 };
 
@@ -66,6 +66,6 @@ pub(super) static REALTIME: Info = Info {
         "The pid and uid that come with a payload are what the sender wrote there.",
     ],
     man_pages: &["signal(7)", "sigqueue(3)", "signalfd(2)"],
-    try_it: "onecopy signal 1234 RTMIN+1 --value 7",
+    try_it: "onecopy wait 'signal:self?sig=RTMIN+1' & sleep 1; onecopy signal $! RTMIN+1 --value 7; wait",
     module: "signal::realtime",
 };

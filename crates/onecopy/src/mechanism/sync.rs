@@ -8,8 +8,8 @@ const NO_BOUNDARIES: Answer = Answer { short: "-", long: "There are none: it car
 
 const REGION: &str = "The shared memory in which it lies: POSIX or System V shared memory, a file, or a memfd.";
 
-const REGION_ACCESS: &str =
-    "Whoever may map that memory for writing. All of them are trusted: each can corrupt the object for the others.";
+const REGION_ACCESS: &str = "Whoever may map that memory for writing. All of them are trusted, since each can corrupt the object for the others: this \
+     library refuses memory that others than this user and root may write.";
 
 const IN_MEMORY: Answer = Answer {
     short: "its memory",
@@ -60,13 +60,14 @@ pub(super) static UNNAMED_SEMAPHORE: Info = Info {
     empty: "At 0 a wait waits, or gives EAGAIN (sem_trywait).",
     remains: IN_MEMORY,
     traps: &[
-        "Used as a lock, it stays taken when its holder is killed, and nobody can tell.",
+        "Used as a lock, it stays taken when its holder is killed, and nobody can tell: post it once more to repair.",
+        "A waiter that is killed may have been the one that a post woke: this library looks again every second.",
         "Initialising it a second time, or destroying it while a process waits, is undefined.",
         "pshared = 0 makes one that works among threads and fails silently among processes.",
         "glibc and musl lay it out differently: programs of both cannot share one.",
     ],
     man_pages: &["sem_overview(7)", "sem_init(3)", "sem_wait(3)"],
-    try_it: "onecopy post sem:shm:/ready",
+    try_it: "onecopy post sem:shm:/ready && onecopy wait sem:shm:/ready",
     module: "sync::semaphore",
 };
 
@@ -125,7 +126,7 @@ pub(super) static EVENTFD: Info = Info {
         "A reader never learns that the last writer has left: there is no end of file.",
     ],
     man_pages: &["eventfd(2)", "pidfd_getfd(2)"],
-    try_it: "onecopy post fd:1234:5",
+    try_it: "python3 -c 'import os; n = os.eventfd(0, 0); os.system(f\"onecopy post fd:{n}\"); print(os.eventfd_read(n))'",
     module: "sync::eventfd",
 };
 
@@ -137,8 +138,12 @@ pub(super) static FUTEX: Info = Info {
     destination: "A word of 32 bits in shared memory: POSIX or System V shared memory, a file, or a memfd.",
     access: "Whoever may map that memory; reading is enough to wait and to wake.",
     copies: NO_MESSAGE,
-    boundaries: NO_BOUNDARIES,
-    full: "It cannot be full: a wake-up that nobody waits for is lost, and the word itself tells what happened.",
+    boundaries: Answer {
+        short: "word",
+        long: "None of its own: the word means what its users agree upon. For post and wait of this command it is a counter.",
+    },
+    full: "It cannot be full: a wake-up that nobody waits for is lost, and the word itself tells what happened. As a counter \
+           it ends at 4294967295: EOVERFLOW.",
     empty: "A wait sleeps while the word has the value that the caller saw; with another value it returns at once (EAGAIN).",
     remains: IN_MEMORY,
     traps: &[
@@ -149,7 +154,7 @@ pub(super) static FUTEX: Info = Info {
         "FUTEX_WAIT takes a relative timeout, FUTEX_WAIT_BITSET an absolute one.",
     ],
     man_pages: &["futex(7)", "futex(2)"],
-    try_it: "onecopy wait futex:shm:/word --timeout 1s",
+    try_it: "onecopy post futex:shm:/word && onecopy wait futex:shm:/word",
     module: "sync::futex",
 };
 
@@ -202,7 +207,8 @@ pub(super) static FILE_LOCK: Info = Info {
         "Turning a shared lock into an exclusive one is not atomic: it is given up first, and without waiting it may be \
          lost.",
         "A child that inherited the descriptor holds the lock too, keeps it after its parent, and can release it.",
-        "Deleting the lock file lets a second process lock a new file of the same name.",
+        "Deleting the lock file lets a second process lock a new file of the same name: this library looks whether the path \
+         still names the file that it has locked, flock(1) does not.",
         "flock and record locks do not see each other on local file systems; on NFS flock is a record lock.",
         "It is advisory: a program that does not ask is not stopped.",
     ],
@@ -248,19 +254,22 @@ pub(super) static CONDVAR: Info = Info {
     destination: REGION,
     access: REGION_ACCESS,
     copies: NO_MESSAGE,
-    boundaries: NO_BOUNDARIES,
-    full: "It cannot be full: a notification that nobody waits for is lost. The condition itself lies in the memory.",
+    boundaries: Answer {
+        short: "condition",
+        long: "None of its own: the condition lies in the memory. Behind condvar:REGION that is a count of what was posted.",
+    },
+    full: "It cannot be full: a notification that nobody waits for is lost, and the condition tells what happened.",
     empty: "A wait gives up the mutex, sleeps, and takes the mutex again.",
     remains: IN_MEMORY,
     traps: &[
-        "With glibc a waiter that is killed by SIGKILL can make every later waiter hang: prefer a futex or a semaphore \
-         where that may happen.",
+        "With glibc a waiter that is killed by SIGKILL can make every later call hang. Those of this library end a second after \
+         their deadline, and say that it is broken; prefer a futex or a semaphore where that may happen.",
         "A waiter may wake without a cause: wait in a loop that looks at the condition (wait_while).",
         "It counts in wall-clock time unless its attributes choose the monotonic clock; this library chooses that.",
         "All waiters must use the same mutex.",
     ],
     man_pages: &["pthread_cond_wait(3p)", "pthread_cond_init(3p)", "pthread_condattr_setpshared(3p)"],
-    try_it: "onecopy create condvar:shm:/state",
+    try_it: "onecopy post condvar:shm:/changed && onecopy wait condvar:shm:/changed",
     module: "sync::condvar",
 };
 
@@ -278,11 +287,12 @@ pub(super) static BARRIER: Info = Info {
     remains: IN_MEMORY,
     traps: &[
         "It counts the dead: a party that was killed while it waited has come, and one that was killed before never comes.",
+        "A call of this library that ran out of time has come all the same: its thread waits on.",
         "All parties must state the same number.",
         "Destroying it while parties still leave is undefined.",
     ],
     man_pages: &["pthread_barrier_wait(3p)", "pthread_barrier_init(3p)"],
-    try_it: "onecopy wait 'barrier:shm:/start?parties=2'",
+    try_it: "onecopy wait 'barrier:shm:/start?parties=2' & onecopy wait 'barrier:shm:/start?parties=2'; wait",
     module: "sync::barrier",
 };
 
@@ -300,7 +310,8 @@ pub(super) static RWLOCK: Info = Info {
     remains: IN_MEMORY,
     traps: &[
         "It is not robust: a holder that is killed keeps it locked for ever. Remove the memory and make it anew.",
-        "glibc prefers readers by default: under steady reading a writer may starve.",
+        "glibc prefers readers by default: under steady reading a writer may starve. This library chooses that a waiting writer \
+         comes first, so a thread that reads and asks to read once more may wait for itself.",
         "A thread that holds it shared and asks for it exclusively waits for itself.",
         "glibc and musl lay it out differently: programs of both cannot share one.",
     ],
