@@ -72,6 +72,8 @@ pub(crate) struct Join {
     pub(crate) fragmented: bool,
     /// The way that a channel's messages take, whatever their size.
     pub(crate) forced: Option<Forced>,
+    /// So many channels, of which the first is used; the host waits for all of them at once.
+    pub(crate) channels: Option<u32>,
     /// What the host announced.
     pub(crate) announced: String,
     pub(crate) cpu: Option<usize>,

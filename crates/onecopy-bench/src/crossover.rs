@@ -40,7 +40,8 @@ fn point(
     size_bytes: usize,
 ) -> Result<WayAtSize, Failure> {
     let mut figures = |workload| {
-        let case = Case { transport: Transport::Channel, workload, size_bytes, cold: false, wait: Wait::Spin };
+        let case =
+            Case { transport: Transport::Channel, workload, size_bytes, cold: false, wait: Wait::Spin, channels: None };
         let mut measurement = Measurement::begin(session, setting, &case, setting.tuning.run_time / SHARE)?;
         for _ in 0..setting.tuning.runs {
             measurement.time()?;

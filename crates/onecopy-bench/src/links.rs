@@ -25,7 +25,8 @@ impl<'a> Links<'a> {
     ///
     /// [`Failure::TooLong`] where they do not fit and fragments make no sense.
     pub(crate) fn session(&mut self, case: &Case) -> Result<&mut Session<'a>, Failure> {
-        let mut terms = Terms { wait: case.wait, ..Terms::of(Meeting::Transport(case.transport)) };
+        let mut terms =
+            Terms { wait: case.wait, channels: case.channels, ..Terms::of(Meeting::Transport(case.transport)) };
         let may_fragment = case.transport.is_fragmented() && case.workload != Workload::Layer;
         terms.fragmented = may_fragment && self.is_beyond_known_limit(case);
         if let Err(failure) = self.open(terms)?.fits(case.size_bytes) {

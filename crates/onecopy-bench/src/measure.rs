@@ -149,7 +149,7 @@ impl<'s, 'a> Measurement<'s, 'a> {
 /// How many messages the first pass checks: a file is checked whole.
 fn checked_messages(setting: &Setting, case: &Case) -> Result<u64, Failure> {
     match case.workload {
-        Workload::Rtt => return Ok(64),
+        Workload::Rtt | Workload::Many => return Ok(64),
         Workload::Fresh => return Ok((CHECKED_BYTES / case.size_bytes).clamp(3, 64) as u64),
         _ => {}
     }

@@ -23,7 +23,7 @@ pub struct Options {
     pub only: Vec<Subject>,
     /// The sizes of messages in bytes; empty means the usual ones of each workload.
     pub sizes_bytes: Vec<usize>,
-    /// The workloads; empty means rtt, stream, fresh, cpu, copies and the two of loans.
+    /// The workloads; empty means rtt, stream, fresh, cpu, copies, the two of loans, and without `quick` many.
     pub workloads: Vec<Workload>,
     /// A file whose bytes are streamed instead of the pattern.
     pub input: Option<PathBuf>,
@@ -51,6 +51,8 @@ pub enum Workload {
     Loan,
     /// The same without filling and summing up: what a loan costs by itself.
     LoanUntouched,
+    /// Ping-pong on one of many channels of a process that waits for all of them: what the others add to the cost of a message.
+    Many,
     /// What locks, taken by a process that is alone.
     Uncontended,
     /// What locks, wanted by two processes at once.
@@ -131,6 +133,7 @@ impl Workload {
         Self::Copies,
         Self::Loan,
         Self::LoanUntouched,
+        Self::Many,
         Self::Uncontended,
         Self::Contended,
     ];
@@ -147,7 +150,7 @@ impl Workload {
 
     /// Whether messages go to and fro.
     pub(crate) fn is_ping_pong(self) -> bool {
-        matches!(self, Self::Rtt | Self::Fresh)
+        matches!(self, Self::Rtt | Self::Fresh | Self::Many)
     }
 
     /// The name on the command line and in reports.
@@ -162,6 +165,7 @@ impl Workload {
             Self::Copies => "copies",
             Self::Loan => "loan",
             Self::LoanUntouched => "loan-untouched",
+            Self::Many => "many",
             Self::Uncontended => "uncontended",
             Self::Contended => "contended",
         }

@@ -22,6 +22,8 @@ pub(crate) struct Case {
     /// Whether the payload comes from and goes to memory that no cache holds; a ping-pong never does.
     pub(crate) cold: bool,
     pub(crate) wait: Wait,
+    /// Workload many: how many channels the receiver has.
+    pub(crate) channels: Option<u32>,
 }
 
 /// All rows, those of one link together. Where both processes share a core nobody spins: the other one could not run.
@@ -55,7 +57,7 @@ fn is_measured_by(workload: Workload, wait: Wait, waits: &[Wait]) -> bool {
         Workload::Rtt => true,
         // A sleeping side would be woken for each message, and that is what would be measured.
         Workload::Fresh => wait == if waits.contains(&Wait::Spin) { Wait::Spin } else { waits[0] },
-        Workload::Copies => wait == Wait::Block,
+        Workload::Copies | Workload::Many => wait == Wait::Block,
         Workload::Loan | Workload::LoanUntouched => {
             wait == if waits.contains(&Wait::Spin) { Wait::Spin } else { waits[0] }
         }
@@ -74,6 +76,7 @@ fn is_wanted(workload: Workload, transport: Transport, options: &Options) -> boo
         Workload::Copies => !options.only.is_empty() || WAYS_OF_COPYING.contains(&transport),
         Workload::Fresh => !options.workloads.is_empty() || WAYS_OF_LONG_MESSAGES.contains(&transport),
         Workload::Layer => !transport.is_channel(),
+        Workload::Many => transport == Transport::Channel,
         Workload::Rtt | Workload::Stream | Workload::Cpu | Workload::Loan | Workload::LoanUntouched => true,
         Workload::Uncontended | Workload::Contended => false,
     }
@@ -92,7 +95,11 @@ fn transports(options: &Options) -> Vec<Transport> {
 fn workloads(options: &Options) -> Vec<Workload> {
     match (options.workloads.is_empty(), &options.input) {
         (false, _) => options.workloads.clone(),
-        (true, None) => Workload::ALL.iter().copied().filter(|workload| *workload != Workload::Layer).collect(),
+        (true, None) => {
+            let is_usual =
+                |workload: &Workload| *workload != Workload::Layer && !(options.quick && *workload == Workload::Many);
+            Workload::ALL.iter().copied().filter(is_usual).collect()
+        }
         (true, Some(_)) => vec![Workload::Stream, Workload::Cpu],
     }
 }
@@ -105,12 +112,19 @@ fn add(cases: &mut Vec<Case>, options: &Options, (transport, wait, workload): (T
         let limit = transport.hard_limit_bytes().filter(|_| options.sizes_bytes.is_empty());
         let size_bytes = limit.map_or(size_bytes, |limit| size_bytes.min(limit));
         for &cold in temperatures(workload, options.quick) {
-            let case = Case { transport, workload, size_bytes, cold, wait };
-            if !cases.contains(&case) {
-                cases.push(case);
+            for &channels in counts(workload) {
+                let case = Case { transport, workload, size_bytes, cold, wait, channels };
+                if !cases.contains(&case) {
+                    cases.push(case);
+                }
             }
         }
     }
+}
+
+/// How many channels there are.
+fn counts(workload: Workload) -> &'static [Option<u32>] {
+    if workload == Workload::Many { &[Some(1), Some(10), Some(100), Some(1000)] } else { &[None] }
 }
 
 /// The sizes that are measured unless the user chooses.
@@ -129,6 +143,7 @@ fn sizes(workload: Workload, quick: bool) -> &'static [usize] {
         (Workload::Loan, true) => &[MIB],
         (Workload::Loan, false) => &[4 * KIB, 64 * KIB, MIB, 16 * MIB],
         (Workload::LoanUntouched, _) => &[4 * KIB],
+        (Workload::Many, _) => &[64],
         (Workload::Uncontended | Workload::Contended, _) => &[],
     }
 }
@@ -143,6 +158,7 @@ fn temperatures(workload: Workload, quick: bool) -> &'static [bool] {
             | Workload::Layer
             | Workload::Loan
             | Workload::LoanUntouched
+            | Workload::Many
             | Workload::Uncontended
             | Workload::Contended,
             _,

@@ -222,6 +222,10 @@ impl<'a> Runner<'a> {
         if let Some(mechanism) = case.transport.mechanism() {
             mechanism.availability().map_err(Failure::Unavailable)?;
         }
+        if case.workload == Workload::Many {
+            links.close();
+            return self.many_row(case);
+        }
         let session = links.session(case)?;
         if case.workload == Workload::Layer {
             return self.layer_row(case, session);
@@ -233,6 +237,27 @@ impl<'a> Runner<'a> {
         }
         let row = Row::measured(case, &measurement.end(), baselines);
         Ok(if fragmented { row.in_fragments() } else { row })
+    }
+
+    /// One of many channels and a single one in turns, so that both meet the same noise.
+    fn many_row(&self, case: &Case) -> Result<Row, Failure> {
+        let terms = |channels| Terms { channels, ..Terms::of(Meeting::Transport(case.transport)) };
+        let mut many = Session::open(self.setting, terms(case.channels))?;
+        let mut one = Session::open(self.setting, terms(Some(1)))?;
+        let tuning = self.setting.tuning.in_pairs();
+        let mut many = Measurement::begin(&mut many, self.setting, case, tuning.run_time)?;
+        let mut one = Measurement::begin(&mut one, self.setting, case, tuning.run_time)?;
+        for pair in 0..tuning.runs {
+            let many_first = pair % 2 == 0;
+            if many_first {
+                many.time()?;
+            }
+            one.time()?;
+            if !many_first {
+                many.time()?;
+            }
+        }
+        Ok(Row::of_many(case, &many.end(), &one.end()))
     }
 
     /// Ours and the plain loop in turns, so that both meet the same noise, and each as often first as second.

@@ -48,12 +48,13 @@ pub(crate) struct Terms {
     pub(crate) wait: Wait,
     pub(crate) fragmented: bool,
     pub(crate) forced: Option<Forced>,
+    pub(crate) channels: Option<u32>,
 }
 
 impl Terms {
     /// What is usual.
     pub(crate) fn of(meeting: Meeting) -> Self {
-        Self { meeting, layer: Layer::Ours, wait: Wait::Block, fragmented: false, forced: None }
+        Self { meeting, layer: Layer::Ours, wait: Wait::Block, fragmented: false, forced: None, channels: None }
     }
 }
 
@@ -91,6 +92,7 @@ impl<'a> Session<'a> {
                 wait: terms.wait,
                 fragmented: terms.fragmented,
                 forced: terms.forced,
+                channels: terms.channels,
                 announced,
                 cpu: self.setting.cores.map(|cores| cores[side as usize]),
                 input: self.setting.input.clone(),

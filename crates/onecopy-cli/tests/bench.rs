@@ -476,7 +476,7 @@ fn wrong_usage_is_one_line_and_measures_nothing() {
             &["--workload", "juggle"],
             &[
                 "`juggle` is no workload",
-                "rtt, stream, fresh, cpu, layer, copies, loan, loan-untouched, uncontended, contended",
+                "rtt, stream, fresh, cpu, layer, copies, loan, loan-untouched, many, uncontended, contended",
             ],
         ),
         (&["--only", "mutex", "--workload", "stream"], &["none of these mechanisms"]),

@@ -6,9 +6,10 @@ use std::hash::{BuildHasher as _, RandomState};
 use onecopy::channel::{ChannelName, ChannelReceiver, Message, Path, Policy};
 use onecopy::{Channel, Deadline, Listener, Result};
 
+use super::crowd::Crowd;
 use super::regions::strategy;
 use super::{Accept, Ends, Intake, Outlet};
-use crate::control::{Forced, Join, Run};
+use crate::control::{Forced, Join, Run, Side};
 use crate::payload::Slots;
 use crate::transport::Transport;
 
@@ -20,12 +21,20 @@ pub(super) fn host(transport: Transport, join: &Join) -> Result<(String, Accept)
     let name = format!("{}-{:016x}", join.link.stem, RandomState::new().hash_one(&join.link.stem));
     let listener = Listener::bind_with(&ChannelName::name(&name)?, &policy(transport))?;
     let join = join.clone();
-    Ok((name, Box::new(move || Ok(ends(listener.accept_by(Deadline::Never)?, transport, &join)))))
+    let accept = move || all(transport, &join, || listener.accept_by(Deadline::Never));
+    Ok((name, Box::new(accept)))
 }
 
 pub(super) fn guest(transport: Transport, join: &Join) -> Result<Ends> {
     let name = ChannelName::name(&join.announced)?;
-    Ok(ends(Channel::connect_by(&name, &policy(transport), Deadline::Never)?, transport, join))
+    all(transport, join, || Channel::connect_by(&name, &policy(transport), Deadline::Never))
+}
+
+/// The ends of the first channel that `open` opens. Of many the host waits for all at once.
+fn all(transport: Transport, join: &Join, mut open: impl FnMut() -> Result<Channel>) -> Result<Ends> {
+    let first = open()?;
+    let others = (1..join.channels.unwrap_or(1)).map(|_| open()).collect::<Result<Vec<_>>>()?;
+    ends(first, others, transport, join)
 }
 
 fn policy(transport: Transport) -> Policy {
@@ -35,7 +44,7 @@ fn policy(transport: Transport) -> Policy {
     }
 }
 
-fn ends(mut channel: Channel, transport: Transport, join: &Join) -> Ends {
+fn ends(mut channel: Channel, others: Vec<Channel>, transport: Transport, join: &Join) -> Result<Ends> {
     channel.set_wait_strategy(strategy(join.wait));
     if let Some(forced) = join.forced {
         let (single, both) = match forced {
@@ -48,10 +57,15 @@ fn ends(mut channel: Channel, transport: Transport, join: &Join) -> Ends {
     }
     let (sender, receiver) = channel.split();
     if transport == Transport::ChannelLoan {
-        return Ends { sender: Outlet::Loans(Box::new(sender)), intake: Intake::Loans(receiver) };
+        return Ok(Ends { sender: Outlet::Loans(Box::new(sender)), intake: Intake::Loans(receiver) });
     }
-    let inbox = Inbox { receiver, kept: VecDeque::new(), keep: 0 };
-    Ends { sender: Outlet::Any(Box::new(sender)), intake: Intake::Channel(inbox) }
+    let waits_for_all = join.channels.is_some() && join.side == Side::Host;
+    let (crowd, idle) = match waits_for_all {
+        true => (Some(Crowd::new(&receiver, others)?), Vec::new()),
+        false => (None, others),
+    };
+    let inbox = Inbox { receiver, crowd, _idle: idle, kept: VecDeque::new(), keep: 0 };
+    Ok(Ends { sender: Outlet::Any(Box::new(sender)), intake: Intake::Channel(inbox) })
 }
 
 /// How many messages came by each way.
@@ -61,6 +75,10 @@ pub(crate) struct Received([u64; Path::ALL.len()]);
 /// The receiver with the messages that it has not given back.
 pub(crate) struct Inbox {
     receiver: ChannelReceiver,
+    /// Where it is one of many.
+    crowd: Option<Crowd>,
+    /// The channels on which nothing is sent.
+    _idle: Vec<Channel>,
     kept: VecDeque<Message>,
     /// How many messages stay beside the one that is looked at, so that their memory is cold when it is used again.
     keep: usize,
@@ -81,7 +99,11 @@ impl Inbox {
     pub(super) fn receive(&mut self, deadline: Deadline) -> Result<Option<&[u8]>> {
         let excess = self.kept.len().saturating_sub(self.keep);
         self.kept.drain(..excess);
-        let Some(message) = self.receiver.recv_by(deadline)? else { return Ok(None) };
+        let received = match &mut self.crowd {
+            None => self.receiver.recv_by(deadline)?,
+            Some(crowd) => crowd.receive(&mut self.receiver)?,
+        };
+        let Some(message) = received else { return Ok(None) };
         self.kept.push_back(message);
         Ok(self.kept.back().map(|message| &**message))
     }

@@ -4,6 +4,7 @@
 //! do, by kind.
 
 mod channel;
+mod crowd;
 mod messages;
 mod plain;
 pub(crate) mod primitives;

@@ -68,7 +68,8 @@ fn is_lock(row: &Row) -> bool {
 /// The row's ratio to its baseline, or a lock's nanoseconds, and whether a larger one is better.
 fn ratio(row: &Row) -> Option<(f64, bool)> {
     let throughput = row.ratio_to_plain.or(row.ratio_to_memcpy).or(row.ratio_to_one_process).map(|ratio| (ratio, true));
-    let time = row.ratio_to_memcpy_time.or(row.ratio_to_cache_line).map(|ratio| (ratio, false));
+    let time =
+        row.ratio_to_memcpy_time.or(row.ratio_to_cache_line).or(row.ratio_to_one_channel).map(|ratio| (ratio, false));
     let lock = row.ns_per_acquire.map(|ns| (ns, false));
     throughput.or(time).or(lock).filter(|(ratio, _)| *ratio > 0.0)
 }

@@ -3,7 +3,7 @@
 use super::{Report, Row, SideWork};
 
 const HEADER: &str = "mechanism,kind,workload,size_bytes,cold,wait,path,messages,bytes_per_s,ratio_to_memcpy,ratio_to_memcpy_time,ratio_to_one_process,ns_per_message,p50_ns,p99_ns,\
-                      p999_ns,max_ns,ratio_to_cache_line,plain_bytes_per_s,ratio_to_plain,fragmented,copies,cpu_ns_per_kib,lost,processes,ns_per_acquire,runs,\
+                      p999_ns,max_ns,ratio_to_cache_line,channels,ratio_to_one_channel,plain_bytes_per_s,ratio_to_plain,fragmented,copies,cpu_ns_per_kib,lost,processes,ns_per_acquire,runs,\
                       spread,verified,error,skipped,sender_payload_bytes,sender_user_copied_bytes,\
                       sender_kernel_copied_bytes,sender_cpu_ns_per_gib,receiver_payload_bytes,\
                       receiver_user_copied_bytes,receiver_kernel_copied_bytes,receiver_cpu_ns_per_gib";
@@ -42,6 +42,8 @@ fn line(row: &Row) -> String {
         latency(|latency| latency.p999),
         latency(|latency| latency.max),
         field(row.ratio_to_cache_line),
+        field(row.channels),
+        field(row.ratio_to_one_channel),
         field(row.plain_bytes_per_s),
         field(row.ratio_to_plain),
         field(row.fragmented),

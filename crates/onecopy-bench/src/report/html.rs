@@ -112,6 +112,7 @@ fn line(row: &Row, most: f64) -> String {
                 .or(row.ratio_to_one_process)
                 .or(row.ratio_to_cache_line)
                 .or(row.ratio_to_plain)
+                .or(row.ratio_to_one_channel)
                 .map(|ratio| format!("{ratio:.2}")),
         ),
         or_dash(row.copies.map(|copies| copies.to_string())),

@@ -130,6 +130,13 @@ pub struct Row {
     /// The median round trip as a multiple of that of a cache line; in the workload loan-untouched, the time of a message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio_to_cache_line: Option<f64>,
+    /// Workload many: how many channels the receiver waits for, of which one has messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channels: Option<u32>,
+    /// Workload many: the round trip as a multiple of that of a receiver with a single channel; the median over pairs of
+    /// neighbouring runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio_to_one_channel: Option<f64>,
     /// Workload layer: bytes a second of the plain loop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plain_bytes_per_s: Option<f64>,
@@ -197,9 +204,11 @@ impl Report {
     }
 
     pub(crate) fn warn_of_spread(&mut self) {
-        // The ratios of the layer come from many short runs, of which a few may be far off without moving the median.
-        let is_wide =
-            |row: &&Row| row.ratio_to_plain.is_none() && row.spread.is_some_and(|spread| spread > WIDE_SPREAD);
+        // The ratios of the layer, and of many channels, come from many short runs, of which a few may be far off without moving the median.
+        let is_wide = |row: &&Row| {
+            row.ratio_to_plain.or(row.ratio_to_one_channel).is_none()
+                && row.spread.is_some_and(|spread| spread > WIDE_SPREAD)
+        };
         let wide = self.rows.iter().filter(is_wide).count();
         if wide > 0 {
             self.warnings.push(format!(
@@ -222,6 +231,7 @@ impl Row {
             size_bytes: Some(case.size_bytes),
             cold: (!case.workload.is_ping_pong()).then_some(case.cold),
             wait: Some(case.wait.name().into()),
+            channels: case.channels,
             ..Self::default()
         }
     }
@@ -294,6 +304,21 @@ impl Row {
         }
     }
 
+    pub(crate) fn of_many(case: &Case, many: &Figures, one: &Figures) -> Self {
+        let ratios: Vec<f64> = many.medians_ns.iter().zip(&one.medians_ns).map(|(many, one)| many / one).collect();
+        let ratio = Summary::of(&ratios);
+        let mismatch =
+            many.mismatch.clone().or_else(|| Some(format!("the single channel: {}", one.mismatch.as_ref()?)));
+        Self {
+            latency_ns: Some(Latency::of(&many.latencies)),
+            ratio_to_one_channel: Some(ratio.median),
+            spread: Some(ratio.spread),
+            verified: Some(mismatch.is_none()),
+            error: mismatch,
+            ..Self::with_figures(case, many)
+        }
+    }
+
     pub(crate) fn layered(case: &Case, ours: &Figures, plain: &Figures) -> Self {
         let ratios: Vec<f64> =
             ours.bytes_per_s.iter().zip(&plain.bytes_per_s).map(|(ours, plain)| ours / plain).collect();
@@ -339,8 +364,9 @@ impl Row {
     }
 
     /// What two rows of different calls have in common when they measure the same.
-    fn identity(&self) -> (&str, Option<&str>, Option<usize>, Option<bool>, Option<&str>) {
-        (&self.mechanism, self.workload.as_deref(), self.size_bytes, self.cold, self.wait.as_deref())
+    fn identity(&self) -> impl PartialEq + '_ {
+        let Self { workload, size_bytes, cold, wait, channels, .. } = self;
+        (&self.mechanism, workload, size_bytes, cold, wait, channels)
     }
 
     fn waits_by(&self, wait: Wait) -> bool {

@@ -17,6 +17,7 @@ impl Report {
         sections.extend([true, false].into_iter().filter_map(|cold| self.streams(cold)));
         sections.extend(self.fresh());
         sections.extend(self.loans());
+        sections.extend(self.many());
         sections.extend(self.crossings());
         sections.extend(self.processor());
         sections.extend(self.copies());
@@ -133,6 +134,24 @@ impl Report {
             ]);
         }
         table.under("loan: filled, sent and summed up in place; untouched: sent alone", &rows)
+    }
+
+    fn many(&self) -> Option<String> {
+        let rows = self.rows_of(Workload::Many, |_| true, |row| row.channels.map_or(0.0, f64::from));
+        let mut table = Columns::new(&["mechanism", "size", "channels", "p50", "p99", "x one", "ok"]);
+        for row in &rows {
+            let latency = row.latency_ns?;
+            table.add([
+                row.mechanism.clone(),
+                size(row),
+                number(row.channels),
+                duration(latency.p50 as f64),
+                duration(latency.p99 as f64),
+                ratio(row.ratio_to_one_channel),
+                verified(row),
+            ]);
+        }
+        table.under("many: there and back on one of the receiver's channels; x that of a single one", &rows)
     }
 
     fn processor(&self) -> Option<String> {
