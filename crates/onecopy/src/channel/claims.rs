@@ -76,6 +76,42 @@ fn claim(desk: &Desk, chunks: usize) -> Option<usize> {
     usize::try_from(index).ok().filter(|index| *index < chunks)
 }
 
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_sets_the_counter_back_again_and_again_makes_nobody_copy_more_than_there_is() {
+        let desk = Desk::default();
+        let back = |copied: &mut u32| {
+            *copied += 1;
+            desk.claims.0.store(0, Ordering::Relaxed);
+            Ok(())
+        };
+        let (mut written, mut read) = (0, 0);
+        take_part(&desk, 5, |_| back(&mut written)).unwrap();
+        complete::<Errno>(&desk, 5, |_| back(&mut read), || Ok(())).unwrap();
+        assert_eq!((written, read), (5, 5));
+    }
+
+    #[test]
+    fn what_a_peer_says_of_chunks_that_there_are_not_is_an_error() {
+        let desk = Desk::default();
+        let read = |index: usize| -> Result<(), Errno> {
+            assert!(index < 5);
+            Ok(())
+        };
+        for (claimed, failed) in [(u64::MAX, 6), (5, u64::MAX), (1 << 32, 1 << 32)] {
+            desk.claims.0.store(claimed, Ordering::Relaxed);
+            desk.finished.0.store(u64::MAX, Ordering::Relaxed);
+            desk.failed.store(failed, Ordering::Relaxed);
+            assert_eq!(complete(&desk, 5, read, || Ok(())), Err(Errno::EFAULT), "{claimed}, {failed}");
+        }
+        desk.finished.0.store(0, Ordering::Relaxed);
+        assert_eq!(complete(&desk, 5, read, || Err(Errno::ETIMEDOUT)), Err(Errno::ETIMEDOUT));
+    }
+}
+
 #[cfg(loom)]
 mod model {
     use std::sync::Arc;

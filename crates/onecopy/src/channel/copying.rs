@@ -205,3 +205,24 @@ fn write(peer: &RemoteProcess, target: u64, message: &[IoSlice<'_>], mut wanted:
 fn range(address: u64, len: usize) -> RemoteIoVec {
     RemoteIoVec { base: address as usize, len }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_that_a_receiver_cannot_ask_for_are_refused() {
+        let own = RemoteProcess::open(std::process::id()).unwrap();
+        let desk = Desk::default();
+        for chunk_bytes in [0, 1, CHUNK_BYTES.start as u64 - 1] {
+            desk.chunk_bytes.store(chunk_bytes, Ordering::Relaxed);
+            assert_eq!(help(&own, &desk, &[IoSlice::new(&[1; 100])], 100), Err(Errno::EINVAL));
+        }
+        // At address 0 there is nothing.
+        for chunk_bytes in [CHUNK_BYTES.start as u64, u64::MAX] {
+            desk.chunk_bytes.store(chunk_bytes, Ordering::Relaxed);
+            desk.claims.0.store(0, Ordering::Relaxed);
+            assert_eq!(help(&own, &desk, &[IoSlice::new(&[1; 100])], 100), Err(Errno::EFAULT));
+        }
+    }
+}
