@@ -280,7 +280,9 @@ fn survive(test: &str, role: &str) {
         more / KIB,
         largest / KIB
     );
-    assert!(more < 4 * MIB + 8 * LIMIT_BYTES + 2 * LOAN_BYTES, "{} KiB", more / KIB);
+    // The pool, a message under way and one kept on each of two threads, whose heaps keep some of what was freed, and loans
+    // both ways. What a peer could ask for without a limit is a thousand times that.
+    assert!(more < 4 * MIB + 16 * LIMIT_BYTES + 2 * LOAN_BYTES, "{} KiB", more / KIB);
     // Beside what the limit allows there is a message of this side that is kept while there is no room.
     assert!(largest <= 2 * LIMIT_BYTES, "{} KiB", largest / KIB);
 }
