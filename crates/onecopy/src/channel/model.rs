@@ -1,6 +1,7 @@
 //! Both sides of a channel in a model: the real halves, over words that loom follows. What they copy is copied by the kernel.
 
 use std::fs::File;
+use std::io::IoSlice;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -54,7 +55,7 @@ fn link(desks: &Arc<[Desk; 2]>, outgoing: usize) -> Arc<Link> {
         desks: Desks { desks: Arc::clone(desks), outgoing },
         peer: Arc::new(PeerProcess::of_model(Arc::clone(own), &socket)),
         nonce: Nonce::draw().unwrap(),
-        attach: true,
+        attach: Ok(()),
         write: true,
         trusted: true,
         object: "the channel of a model".into(),
@@ -158,8 +159,8 @@ fn revoked(way: Way) {
         arrived
     });
     let mut message = vec![7; LONG];
-    let asked = sender.offer(&message, Deadline::Never).unwrap();
-    let sent = match sender.finish(asked, &message, Deadline::Now) {
+    let parts = [IoSlice::new(&message)];
+    let sent = match sender.offer_for_now(&parts, LONG, Deadline::Never).unwrap().finish(Deadline::Now) {
         Ok(true) => 1,
         Ok(false) => unreachable!("nobody refuses"),
         Err(error) => {
