@@ -239,45 +239,39 @@ impl<'a> Runner<'a> {
         Ok(if fragmented { row.in_fragments() } else { row })
     }
 
-    /// One of many channels and a single one in turns, so that both meet the same noise.
+    /// One of many channels and a single one in turns.
     fn many_row(&self, case: &Case) -> Result<Row, Failure> {
         let terms = |channels| Terms { channels, ..Terms::of(Meeting::Transport(case.transport)) };
         let mut many = Session::open(self.setting, terms(case.channels))?;
         let mut one = Session::open(self.setting, terms(Some(1)))?;
-        let tuning = self.setting.tuning.in_pairs();
-        let mut many = Measurement::begin(&mut many, self.setting, case, tuning.run_time)?;
-        let mut one = Measurement::begin(&mut one, self.setting, case, tuning.run_time)?;
-        for pair in 0..tuning.runs {
-            let many_first = pair % 2 == 0;
-            if many_first {
-                many.time()?;
-            }
-            one.time()?;
-            if !many_first {
-                many.time()?;
-            }
-        }
-        Ok(Row::of_many(case, &many.end(), &one.end()))
+        let [many, one] = self.in_turns(case, &mut many, &mut one)?;
+        Ok(Row::of_many(case, &many, &one))
     }
 
-    /// Ours and the plain loop in turns, so that both meet the same noise, and each as often first as second.
+    /// Ours and the plain loop in turns.
     fn layer_row(&self, case: &Case, ours: &mut Session<'_>) -> Result<Row, Failure> {
         let terms = Terms { layer: Layer::Plain, ..ours.terms() };
         let mut plain = Session::open(self.setting, terms)?;
+        let [ours, plain] = self.in_turns(case, ours, &mut plain)?;
+        Ok(Row::layered(case, &ours, &plain))
+    }
+
+    /// Times both in turns, so that both meet the same noise, and each as often first as second.
+    fn in_turns(&self, case: &Case, one: &mut Session<'_>, other: &mut Session<'_>) -> Result<[Figures; 2], Failure> {
         let tuning = self.setting.tuning.in_pairs();
-        let mut ours = Measurement::begin(ours, self.setting, case, tuning.run_time)?;
-        let mut plain = Measurement::begin(&mut plain, self.setting, case, tuning.run_time)?;
+        let mut one = Measurement::begin(one, self.setting, case, tuning.run_time)?;
+        let mut other = Measurement::begin(other, self.setting, case, tuning.run_time)?;
         for pair in 0..tuning.runs {
-            let plain_first = pair % 2 == 1;
-            if plain_first {
-                plain.time()?;
+            let other_first = pair % 2 == 1;
+            if other_first {
+                other.time()?;
             }
-            ours.time()?;
-            if !plain_first {
-                plain.time()?;
+            one.time()?;
+            if !other_first {
+                other.time()?;
             }
         }
-        Ok(Row::layered(case, &ours.end(), &plain.end()))
+        Ok([one.end(), other.end()])
     }
 }
 

@@ -1,13 +1,12 @@
 //! What is measured: the mechanisms that move data, by the names of the command line.
 
 use std::fmt;
-use std::str::FromStr;
 
 use onecopy::Mechanism;
 use onecopy::message::udp;
 use serde::{Deserialize, Serialize};
 
-use crate::options::{Usage, Wait};
+use crate::options::Wait;
 
 /// A way to move messages from one process to another that `bench` measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -168,16 +167,5 @@ impl Transport {
 impl fmt::Display for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
-    }
-}
-
-impl FromStr for Transport {
-    type Err = Usage;
-
-    fn from_str(name: &str) -> Result<Self, Usage> {
-        Self::ALL.iter().copied().find(|transport| transport.name() == name).ok_or_else(|| {
-            let names: Vec<_> = Self::ALL.iter().map(|transport| transport.name()).collect();
-            Usage::new(format!("`{name}` is not measured; choose from {}", names.join(", ")))
-        })
     }
 }

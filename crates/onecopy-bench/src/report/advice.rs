@@ -104,9 +104,9 @@ impl Report {
 
 /// Why a mechanism is fast.
 fn reason(row: &Row) -> &'static str {
-    let kinds = row.mechanism.parse().map_or(&[][..], |transport: Transport| {
-        transport.mechanism().map_or(&[][..], |mechanism| mechanism.info().kinds)
-    });
+    let measured = Transport::ALL.iter().find(|transport| transport.name() == row.mechanism);
+    let kinds =
+        measured.and_then(|transport| transport.mechanism()).map_or(&[][..], |mechanism| mechanism.info().kinds);
     if row.path.as_deref() == Some("cooperative") {
         "both sides copy parts of each message at the same time, straight from one process to the other"
     } else if kinds.contains(&Kind::Attach) || row.path.as_deref() == Some("single-copy") {

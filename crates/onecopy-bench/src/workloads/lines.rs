@@ -13,9 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use super::{Go, Outcome, Stopwatch};
+use super::{Go, Laps, Outcome, Stopwatch};
 use crate::control::{Run, Side};
-use crate::{clock, stats};
 
 const PAGE_BYTES: usize = 4096;
 /// Four lines apart, so that no prefetcher takes both at once.
@@ -57,11 +56,10 @@ impl Lines {
     /// Round trips: the guest begins and measures, the host answers.
     pub(crate) fn play(&self, side: Side, run: &Run, go: Go<'_>) -> Outcome {
         let (there, back) = (self.told_by(Side::Guest), self.told_by(Side::Host));
-        let mut latencies = stats::histogram();
-        let clock_cost_ns = clock::cost_ns();
+        let mut laps = Laps::new();
         go()?;
         let watch = Stopwatch::start();
-        let mut before = clock::now_ns();
+        laps.start();
         // Numbers begin at 1, since the memory begins with 0.
         for number in run.first_sequence + 1..=run.first_sequence + run.messages {
             if side == Side::Host {
@@ -71,13 +69,9 @@ impl Lines {
             }
             there.store(number, Ordering::Release);
             await_number(back, number);
-            let now = clock::now_ns();
-            latencies.saturating_record((now - before).saturating_sub(clock_cost_ns));
-            before = now;
+            laps.lap();
         }
-        let mut sample = watch.stop(run.messages, 0, None);
-        sample.latencies = stats::pairs(&latencies);
-        Ok(sample)
+        Ok(laps.put_into(watch.stop(run.messages, 0, None)))
     }
 }
 

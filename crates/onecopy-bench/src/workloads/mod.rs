@@ -9,11 +9,12 @@ pub(crate) mod rtt;
 pub(crate) mod stream;
 pub(crate) mod wake;
 
+use hdrhistogram::Histogram;
 use onecopy::{Error, Tally};
 
-use crate::clock;
 use crate::control::{Check, Run, Sample};
 use crate::payload::Slots;
+use crate::{clock, stats};
 
 /// Why a workload ended early, in words.
 pub(crate) type Outcome = Result<Sample, String>;
@@ -48,6 +49,36 @@ impl Stopwatch {
             mismatch,
             latencies: Vec::new(),
         }
+    }
+}
+
+/// The time of each round trip of a run.
+pub(crate) struct Laps {
+    histogram: Histogram<u64>,
+    clock_cost_ns: u64,
+    before_ns: u64,
+}
+
+impl Laps {
+    /// Before the start: what this needs is there then.
+    pub(crate) fn new() -> Self {
+        Self { histogram: stats::histogram(), clock_cost_ns: clock::cost_ns(), before_ns: 0 }
+    }
+
+    pub(crate) fn start(&mut self) {
+        self.before_ns = clock::now_ns();
+    }
+
+    /// Since the start or the last round trip.
+    pub(crate) fn lap(&mut self) {
+        let now = clock::now_ns();
+        self.histogram.saturating_record((now - self.before_ns).saturating_sub(self.clock_cost_ns));
+        self.before_ns = now;
+    }
+
+    /// The sample with these times.
+    pub(crate) fn put_into(&self, sample: Sample) -> Sample {
+        Sample { latencies: stats::pairs(&self.histogram), ..sample }
     }
 }
 

@@ -2,22 +2,20 @@
 
 use onecopy::Deadline;
 
-use super::{Go, Outcome, Stopwatch, flip, text, whole};
+use super::{Go, Laps, Outcome, Stopwatch, flip, text, whole};
 use crate::control::{Check, Run};
 use crate::endpoints::Ends;
 use crate::payload::{Arena, SAMPLE_BYTES, Slots, check_stamps};
-use crate::{clock, stats};
 
 /// The side that measures. What comes back is compared with what went out.
 pub(crate) fn ping(ends: &mut Ends, arena: &mut Arena, run: &Run, corrupt: bool, go: Go<'_>) -> Outcome {
     let mut outgoing = arena.outgoing(Slots::new(run.size_bytes, false), run.check)?;
     let mut buffer = vec![0; run.size_bytes];
     let mut mismatch = None;
-    let mut latencies = stats::histogram();
-    let clock_cost_ns = clock::cost_ns();
+    let mut laps = Laps::new();
     go()?;
     let watch = Stopwatch::start();
-    let mut before = clock::now_ns();
+    laps.start();
     for sequence in run.sequences() {
         let message = outgoing.message(sequence)?;
         if corrupt && run.is_first_checked(sequence) {
@@ -36,13 +34,9 @@ pub(crate) fn ping(ends: &mut Ends, arena: &mut Arena, run: &Run, corrupt: bool,
         {
             mismatch.get_or_insert(what);
         }
-        let now = clock::now_ns();
-        latencies.saturating_record((now - before).saturating_sub(clock_cost_ns));
-        before = now;
+        laps.lap();
     }
-    let mut sample = watch.stop(run.messages, 0, mismatch);
-    sample.latencies = stats::pairs(&latencies);
-    Ok(sample)
+    Ok(laps.put_into(watch.stop(run.messages, 0, mismatch)))
 }
 
 /// The side that answers. Of a short message only the first pass looks at more than its length: the answer is checked.

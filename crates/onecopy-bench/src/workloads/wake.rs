@@ -6,9 +6,8 @@ use onecopy::Deadline;
 use onecopy::sync::{Notify, Wait};
 
 use super::lines::Lines;
-use super::{Go, Outcome, Stopwatch, text};
+use super::{Go, Laps, Outcome, Stopwatch, text};
 use crate::control::{Run, Side};
-use crate::{clock, stats};
 
 /// What one process wakes the other with, what it waits for, and numbers that tell whether each wake-up was the right one.
 pub(crate) struct Bell {
@@ -19,12 +18,11 @@ pub(crate) struct Bell {
 
 impl Bell {
     pub(crate) fn play(&mut self, side: Side, run: &Run, corrupt: bool, go: Go<'_>) -> Outcome {
-        let mut latencies = stats::histogram();
+        let mut laps = Laps::new();
         let mut mismatch = None;
-        let clock_cost_ns = clock::cost_ns();
         go()?;
         let watch = Stopwatch::start();
-        let mut before = clock::now_ns();
+        laps.start();
         for number in run.first_sequence + 1..=run.first_sequence + run.messages {
             let told = if corrupt && run.is_first_checked(number - 1) { number + 1 } else { number };
             let seen = match side {
@@ -41,13 +39,9 @@ impl Bell {
             if seen != number {
                 mismatch.get_or_insert_with(|| format!("wake-up {number} came with the number {seen}"));
             }
-            let now = clock::now_ns();
-            latencies.saturating_record((now - before).saturating_sub(clock_cost_ns));
-            before = now;
+            laps.lap();
         }
-        let mut sample = watch.stop(run.messages, 0, mismatch);
-        sample.latencies = stats::pairs(&latencies);
-        Ok(sample)
+        Ok(laps.put_into(watch.stop(run.messages, 0, mismatch)))
     }
 
     /// Release pairs with the Acquire of the side that is woken.

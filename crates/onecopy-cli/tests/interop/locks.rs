@@ -1,11 +1,10 @@
 //! Locks on files: flock(1), lslocks(8), sqlite3 and Python's fcntl take them beside us.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{Run, Running, Scratch, eventually, onecopy, program, python, skip, watchdog};
+use crate::support::{Scratch, eventually, hold, onecopy, program, python, skip, stay, watchdog};
 
 /// Whether these programs are here; says so when not.
 fn has(test: &str, programs: &[&str]) -> bool {
@@ -17,38 +16,6 @@ fn has(test: &str, programs: &[&str]) -> bool {
         skip(test, &format!("no {name}"));
     }
     found.is_none()
-}
-
-/// A shell command that writes its number to `mark` and stays.
-fn stay(mark: &Path) -> String {
-    let mark = mark.display();
-    format!("echo $$ > '{mark}.new' && mv '{mark}.new' '{mark}' && exec sleep 1000")
-}
-
-/// Starts a holder whose command is [`stay`], and waits until it runs.
-fn hold(holder: Run, mark: &Path) -> (Running, Sleeper) {
-    let holder = holder.start();
-    eventually("the lock is held", || mark.exists());
-    let pid = std::fs::read_to_string(mark).unwrap().trim().to_owned();
-    std::fs::remove_file(mark).unwrap();
-    (holder, Sleeper(pid))
-}
-
-/// A command that stays. Dropping this kills it.
-struct Sleeper(String);
-
-impl Sleeper {
-    fn is_alive(&self) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
-        !matches!(stat.rsplit(')').next().and_then(|rest| rest.trim().chars().next()), None | Some('Z'))
-    }
-}
-
-impl Drop for Sleeper {
-    fn drop(&mut self) {
-        let _ = Command::new("kill").args(["-s", "KILL", &self.0]).stderr(Stdio::null()).status();
-        eventually("the command is gone", || !self.is_alive());
-    }
 }
 
 /// A program that is spoken with, line by line. Dropping it kills it.

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{Running, eventually, onecopy, program, skip, watchdog};
+use crate::support::{eventually, onecopy, program, signal_waiter, skip, watchdog};
 
 /// kill(1) of procps, which can queue a payload; a shell's own kill cannot.
 fn kill(test: &str) -> Option<&'static str> {
@@ -16,20 +16,12 @@ fn kill(test: &str) -> Option<&'static str> {
     None
 }
 
-/// Starts a waiter, and waits until it says that it is ready.
-fn waiter(arguments: &[&str]) -> Running {
-    let waiter = onecopy(arguments).start();
-    let ready = format!("{}\n", waiter.pid());
-    eventually("the waiter is ready", || waiter.stderr_so_far().ends_with(ready.as_bytes()));
-    waiter
-}
-
 #[test]
 fn payloads_of_kill_arrive_in_order_with_their_sender() {
     let test = "signals::payloads_of_kill_arrive_in_order_with_their_sender";
     let Some(kill) = kill(test) else { return };
     let _watchdog = watchdog(Duration::from_secs(100));
-    let waiter = waiter(&["wait", "signal:self?sig=USR1,RTMIN+1,RTMIN+2", "--count", "4"]);
+    let waiter = signal_waiter(&["wait", "signal:self?sig=USR1,RTMIN+1,RTMIN+2", "--count", "4"]);
     waiter.signal("STOP");
     let pid = waiter.pid().to_string();
     for (signal, value) in [("RTMIN+2", "1"), ("RTMIN+1", "42"), ("RTMIN+1", "2147483647")] {

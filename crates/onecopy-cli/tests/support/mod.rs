@@ -231,6 +231,46 @@ impl Drop for Running {
     }
 }
 
+/// A shell command that writes its number to `mark` and stays.
+pub(crate) fn stay(mark: &Path) -> String {
+    let mark = mark.display();
+    format!("echo $$ > '{mark}.new' && mv '{mark}.new' '{mark}' && exec sleep 1000")
+}
+
+/// Starts what holds something while its command, which is [`stay`], runs, and waits until that does.
+pub(crate) fn hold(holder: Run, mark: &Path) -> (Running, Sleeper) {
+    let holder = holder.start();
+    eventually("it is held", || mark.exists());
+    let pid = std::fs::read_to_string(mark).unwrap().trim().to_owned();
+    std::fs::remove_file(mark).unwrap();
+    (holder, Sleeper(pid))
+}
+
+/// A command that stays. Dropping this kills it.
+pub(crate) struct Sleeper(String);
+
+impl Sleeper {
+    pub(crate) fn is_alive(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
+        !matches!(stat.rsplit(')').next().and_then(|rest| rest.trim().chars().next()), None | Some('Z'))
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-s", "KILL", &self.0]).stderr(Stdio::null()).status();
+        eventually("the command is gone", || !self.is_alive());
+    }
+}
+
+/// Starts `onecopy wait` for signals, and waits until it says that it is ready.
+pub(crate) fn signal_waiter(arguments: &[&str]) -> Running {
+    let waiter = onecopy(arguments).start();
+    let ready = format!("{}\n", waiter.pid());
+    eventually("the waiter is ready", || waiter.stderr_so_far().ends_with(ready.as_bytes()));
+    waiter
+}
+
 /// How a program ended.
 #[derive(Debug)]
 pub(crate) struct Ended {

@@ -1,10 +1,9 @@
 //! `onecopy lock`: exit codes, signals, and that two never hold it at once.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Cleanup, Scratch, eventually, onecopy, program, unique, watchdog};
+use crate::support::{Cleanup, Running, Scratch, eventually, hold, onecopy, program, stay, unique, watchdog};
 
 const ONECOPY: &str = env!("CARGO_BIN_EXE_onecopy");
 
@@ -21,6 +20,25 @@ fn addresses(scratch: &Scratch) -> Vec<String> {
         format!("mutex:shm:/{}", unique("lock")),
         format!("rwlock:shm:/{}", unique("lock")),
     ]
+}
+
+/// Starts `onecopy lock` with a shell that goes on with `then` once it runs, and waits until it does. Its input stays open.
+fn holding(lock: &[&str], mark: &Path, then: &str) -> Running {
+    let script = format!("touch '{}'; {then}", mark.display());
+    holding_script(lock, mark, &script)
+}
+
+/// As [`holding`], with a shell that catches `signals` and then ends with 9.
+fn catching(signals: &str, lock: &[&str], mark: &Path) -> Running {
+    let script = format!("trap 'exit 9' {signals}; touch '{}'; while :; do sleep 0.05; done", mark.display());
+    holding_script(lock, mark, &script)
+}
+
+fn holding_script(lock: &[&str], mark: &Path, script: &str) -> Running {
+    let command = ["--", "sh", "-c", script];
+    let holder = onecopy(["lock"].iter().chain(lock).chain(&command)).silent_input().start();
+    eventually("it is held", || mark.exists());
+    holder
 }
 
 #[test]
@@ -50,9 +68,7 @@ fn it_is_taken_while_the_command_runs_and_free_afterwards() {
     for (index, address) in addresses(&scratch).into_iter().enumerate() {
         let _cleanup = Cleanup::new(&address);
         let mark = scratch.path(&format!("mark{index}"));
-        let script = format!("touch '{}'; read line", mark.display());
-        let mut holder = onecopy(["lock", &address, "--", "sh", "-c", &script]).silent_input().start();
-        eventually("it is held", || mark.exists());
+        let mut holder = holding(&[&address], &mark, "read line");
         let start = Instant::now();
         onecopy(["lock", "-n", &address, "--", "true"]).end().fails_with(1, &[&address]);
         onecopy(["lock", "-n", "-E", "33", &address, "--", "true"]).end().fails_with(33, &[&address]);
@@ -121,29 +137,11 @@ fn readers_share_and_keep_writers_out() {
             continue;
         }
         let mark = scratch.path(&format!("mark{index}"));
-        let script = format!("touch '{}'; read line", mark.display());
-        let reader = onecopy(["lock", "-s", &address, "--", "sh", "-c", &script]).silent_input().start();
-        eventually("it is held", || mark.exists());
+        let reader = holding(&["-s", &address], &mark, "read line");
         onecopy(["lock", "-n", "-s", &address, "--", "true"]).end().succeeds();
         onecopy(["lock", "-n", &address, "--", "true"]).end().fails_with(1, &[&address]);
         drop(reader);
     }
-}
-
-/// Whether a process runs.
-fn is_alive(pid: &str) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    !matches!(stat.rsplit(')').next().and_then(|rest| rest.trim().chars().next()), None | Some('Z'))
-}
-
-fn kill(pid: &str) {
-    let _ = Command::new("kill").args(["-s", "KILL", pid]).stderr(Stdio::null()).status();
-}
-
-/// A shell command that writes its number to `mark` and stays.
-fn stay(mark: &Path) -> String {
-    let mark = mark.display();
-    format!("echo $$ > '{mark}.new' && mv '{mark}.new' '{mark}' && exec sleep 1000")
 }
 
 #[test]
@@ -153,17 +151,15 @@ fn after_sigkill_the_next_one_gets_it_or_is_told_how_to_repair_it() {
     for (index, address) in addresses(&scratch).into_iter().enumerate() {
         let _cleanup = Cleanup::new(&address);
         let mark = scratch.path(&format!("mark{index}"));
-        let mut holder = onecopy(["lock", &address, "--", "sh", "-c", &stay(&mark)]).start();
-        eventually("it is held", || mark.exists());
-        let pid = std::fs::read_to_string(&mark).unwrap().trim().to_owned();
+        let (mut holder, command) = hold(onecopy(["lock", &address, "--", "sh", "-c", &stay(&mark)]), &mark);
         holder.kill();
-        let inherits = address.starts_with("flock:") || address.starts_with("ofd:");
-        if inherits {
-            assert!(is_alive(&pid), "{address}");
+        if address.starts_with("flock:") || address.starts_with("ofd:") {
+            assert!(command.is_alive(), "{address}");
             onecopy(["lock", "-n", &address, "--", "true"]).end().fails_with(1, &[&address]);
-            kill(&pid);
+            drop(command);
+        } else {
+            eventually("the command is gone", || !command.is_alive());
         }
-        eventually("the command is gone", || !is_alive(&pid));
         let next = onecopy(["lock", "--timeout", "300ms", &address, "--", "true"]).end();
         match address.split(':').next().unwrap() {
             "mutex" => {
@@ -192,9 +188,7 @@ fn signals_go_to_the_command_whose_end_counts() {
     for (index, address) in addresses(&scratch).into_iter().enumerate() {
         let _cleanup = Cleanup::new(&address);
         let mark = scratch.path(&format!("mark{index}"));
-        let script = format!("trap 'exit 9' TERM; touch '{}'; while :; do sleep 0.05; done", mark.display());
-        let holder = onecopy(["lock", &address, "--", "sh", "-c", &script]).start();
-        eventually("it is held", || mark.exists());
+        let holder = catching("TERM", &[&address], &mark);
         holder.signal("TERM");
         assert_eq!(holder.end().status.code(), Some(9), "{address}");
         onecopy(["lock", "-n", &address, "--", "true"]).end().succeeds();
@@ -209,9 +203,7 @@ fn quit_and_the_users_signals_go_to_the_command_too() {
     for (index, address) in addresses(&scratch).into_iter().enumerate() {
         let _cleanup = Cleanup::new(&address);
         let mark = scratch.path(&format!("mark{index}"));
-        let script = format!("trap 'exit 9' QUIT USR1 USR2; touch '{}'; while :; do sleep 0.05; done", mark.display());
-        let holder = onecopy(["lock", &address, "--", "sh", "-c", &script]).start();
-        eventually("it is held", || mark.exists());
+        let holder = catching("QUIT USR1 USR2", &[&address], &mark);
         holder.signal(["QUIT", "USR1", "USR2"][index % 3]);
         assert_eq!(holder.end().status.code(), Some(9), "{address}");
         onecopy(["lock", "-n", &address, "--", "true"]).end().succeeds();
@@ -225,9 +217,7 @@ fn an_interrupt_while_it_waits_is_130() {
     for (index, address) in addresses(&scratch).into_iter().enumerate() {
         let _cleanup = Cleanup::new(&address);
         let mark = scratch.path(&format!("mark{index}"));
-        let script = format!("touch '{}'; read line", mark.display());
-        let holder = onecopy(["lock", &address, "--", "sh", "-c", &script]).silent_input().start();
-        eventually("it is held", || mark.exists());
+        let holder = holding(&[&address], &mark, "read line");
         let waiter = onecopy(["lock", &address, "--", "true"]).start();
         waiter.wait_until_asleep();
         waiter.signal("INT");

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use crate::support::{Cleanup, Running, Scratch, eventually, onecopy, unique, watchdog};
+use crate::support::{Cleanup, Running, Scratch, onecopy, signal_waiter, unique, watchdog};
 
 /// What counts its posts.
 fn counters() -> Vec<String> {
@@ -67,17 +67,10 @@ fn what_was_created_has_the_value_that_was_asked_for() {
     }
 }
 
-fn waiter(arguments: &[&str]) -> Running {
-    let waiter = onecopy(arguments).start();
-    let ready = format!("{}\n", waiter.pid());
-    eventually("the waiter is ready", || waiter.stderr_so_far().ends_with(ready.as_bytes()));
-    waiter
-}
-
 #[test]
 fn signals_come_with_their_senders_and_values() {
     let _watchdog = watchdog(Duration::from_secs(100));
-    let waiter = waiter(&["wait", "signal:self?sig=USR2,RTMIN+3,TERM", "--count", "4"]);
+    let waiter = signal_waiter(&["wait", "signal:self?sig=USR2,RTMIN+3,TERM", "--count", "4"]);
     let pid = waiter.pid().to_string();
     for (signal, value) in [("RTMIN+3", Some("-5")), ("SIGUSR2", None), ("TERM", None), ("RTMIN+3", Some("2147483647"))]
     {
@@ -104,7 +97,7 @@ fn a_signal_to_nobody_is_an_error() {
 #[test]
 fn a_post_to_what_is_full_says_what_is_full() {
     let _watchdog = watchdog(Duration::from_secs(100));
-    let receiver = waiter(&["wait", "signal:self?sig=RTMIN+1", "--count", "0"]);
+    let receiver = signal_waiter(&["wait", "signal:self?sig=RTMIN+1", "--count", "0"]);
     receiver.signal("STOP");
     let few = Rlimit { current: Some(20), maximum: Some(20) };
     prlimit(Pid::from_raw(receiver.pid() as i32), Resource::Sigpending, few).unwrap();

@@ -214,7 +214,8 @@ impl Lock for NamedSemaphore {
 }
 
 impl Notify for NamedSemaphore {
-    /// Posts `count` times, or not at all where that would be too many.
+    /// Posts `count` times, or not at all where that would be too many. Where others post meanwhile, some may have gone
+    /// before one is too many.
     fn notify_by(&mut self, count: u32, _deadline: Deadline) -> Result<()> {
         let value = self.value()?;
         if count > VALUE_MAX - value.min(VALUE_MAX) {

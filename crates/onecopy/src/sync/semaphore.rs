@@ -173,7 +173,8 @@ impl Lock for Semaphore {
 }
 
 impl Notify for Semaphore {
-    /// Posts `count` times, or not at all where that would be too many.
+    /// Posts `count` times, or not at all where that would be too many. Where others post meanwhile, some may have gone
+    /// before one is too many.
     fn notify_by(&mut self, count: u32, _deadline: Deadline) -> Result<()> {
         let value = self.value()?;
         if count > VALUE_MAX - value.min(VALUE_MAX) {
