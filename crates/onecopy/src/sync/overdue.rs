@@ -19,8 +19,8 @@
 
 use std::fs;
 use std::ops::Range;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -58,29 +58,86 @@ struct Entry {
 // SAFETY: the addresses are those of shared memory, which belongs to no thread.
 unsafe impl Send for Entry {}
 
-/// The calls under way in this process.
+/// The calls under way in a process. A child of a fork has a table of its own: a thread that it does not have may hold the lock
+/// of its parent's.
+struct Table {
+    process: u32,
+    calls: Mutex<Calls>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
 struct Calls {
     entries: Vec<Entry>,
     next: u64,
-    /// The process in which the thread that looks runs: a child of a fork has none.
-    process: u32,
-    /// When that thread looks next.
+    /// When the thread that looks does so next.
     look_at: Option<Instant>,
 }
 
-static CALLS: Mutex<Calls> = Mutex::new(Calls { entries: Vec::new(), next: 0, process: 0, look_at: None });
-static CHANGED: Condvar = Condvar::new();
+/// Null until the first call; what it points to is never freed.
+static TABLE: AtomicPtr<Table> = AtomicPtr::new(ptr::null_mut());
 
-fn calls() -> MutexGuard<'static, Calls> {
-    CALLS.lock().unwrap_or_else(PoisonError::into_inner)
+impl Table {
+    /// That of this process, whose thread looks from the first call on.
+    fn of_this_process() -> &'static Self {
+        let process = std::process::id();
+        let current = TABLE.load(Ordering::Acquire);
+        // SAFETY: null, or made below and never freed.
+        if let Some(table) = unsafe { current.as_ref() }.filter(|table| table.process == process) {
+            return table;
+        }
+        let table = Box::leak(Box::new(Self { process, calls: Mutex::default(), changed: Condvar::new() }));
+        // A thread that comes second has made its table in vain, once in the life of a process.
+        match TABLE.compare_exchange(current, table, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => {
+                let table = &*table;
+                // Without the thread a call is as good as that of the C library.
+                let _ = without_signals(|| {
+                    thread::Builder::new().name("onecopy-overdue".to_owned()).spawn(|| table.look())
+                });
+                table
+            }
+            // SAFETY: the first thread's, and never freed.
+            Err(first) => unsafe { &*first },
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the thread does.
+    fn look(&self) {
+        let mut calls = self.lock();
+        loop {
+            let now = Instant::now();
+            for entry in calls.entries.iter_mut().filter(|entry| entry.look_at <= now) {
+                if entry.sleeps_inside() || entry.keeps_running() {
+                    entry.break_open();
+                }
+                entry.look_at = now + LOOK_AGAIN;
+            }
+            calls.look_at = calls.entries.iter().map(|entry| entry.look_at).min();
+            calls = match calls.look_at {
+                None => self.changed.wait(calls).unwrap_or_else(PoisonError::into_inner),
+                Some(then) => {
+                    let left = then.saturating_duration_since(Instant::now());
+                    self.changed.wait_timeout(calls, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
 }
 
 /// Ends the watch over a call.
-pub(super) struct Watching(u64);
+pub(super) struct Watching {
+    table: &'static Table,
+    number: u64,
+}
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        calls().entries.retain(|entry| entry.number != self.0);
+        self.table.lock().entries.retain(|entry| entry.number != self.number);
     }
 }
 
@@ -88,45 +145,15 @@ impl Drop for Watching {
 pub(super) fn watch(due: Instant, object: NonNull<u8>, state: &AtomicU64, broken: u64, reset: Reset) -> Watching {
     let look_at = due + GRACE;
     let thread = gettid().as_raw_nonzero().get();
-    let mut calls = calls();
-    let is_new = calls.process != std::process::id();
-    if is_new {
-        // Those of the parent of a fork are none of ours.
-        calls.entries.clear();
-        calls.process = std::process::id();
-    }
+    let table = Table::of_this_process();
+    let mut calls = table.lock();
     let number = calls.next;
     calls.next += 1;
     calls.entries.push(Entry { number, look_at, had_run: None, thread, object, state: state.into(), broken, reset });
-    if is_new {
-        // Without the thread the call is as good as that of the C library.
-        let _ = without_signals(|| thread::Builder::new().name("onecopy-overdue".to_owned()).spawn(look));
-    } else if calls.look_at.is_none_or(|planned| look_at < planned) {
-        CHANGED.notify_one();
+    if calls.look_at.is_none_or(|planned| look_at < planned) {
+        table.changed.notify_one();
     }
-    Watching(number)
-}
-
-/// The thread that looks.
-fn look() {
-    let mut calls = calls();
-    loop {
-        let now = Instant::now();
-        for entry in calls.entries.iter_mut().filter(|entry| entry.look_at <= now) {
-            if entry.sleeps_inside() || entry.keeps_running() {
-                entry.break_open();
-            }
-            entry.look_at = now + LOOK_AGAIN;
-        }
-        calls.look_at = calls.entries.iter().map(|entry| entry.look_at).min();
-        calls = match calls.look_at {
-            None => CHANGED.wait(calls).unwrap_or_else(PoisonError::into_inner),
-            Some(then) => {
-                let left = then.saturating_duration_since(Instant::now());
-                CHANGED.wait_timeout(calls, left).unwrap_or_else(PoisonError::into_inner).0
-            }
-        };
-    }
+    Watching { table, number }
 }
 
 impl Entry {
@@ -177,6 +204,17 @@ fn sleeps_within(text: &str, object: &Range<usize>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_of_another_process_is_left_alone_though_its_lock_is_held() {
+        let parents = Box::leak(Box::new(Table { process: 0, calls: Mutex::default(), changed: Condvar::new() }));
+        std::mem::forget(parents.lock());
+        TABLE.store(parents, Ordering::Release);
+        let own = Table::of_this_process();
+        assert_eq!(own.process, std::process::id());
+        assert!(ptr::eq(own, Table::of_this_process()));
+        drop(own.lock());
+    }
 
     #[test]
     fn a_sleep_within_the_object_is_told_from_others() {
