@@ -1,6 +1,6 @@
 # The steps of .ci/run, one recipe each; `just` alone runs them all.
 
-default: fmt clippy doc dependencies examples test loom test-as-user leftovers
+default: fmt clippy doc dependencies examples test hostile loom test-as-user leftovers
 
 # Formatting
 fmt:
@@ -29,6 +29,10 @@ test:
 # The models of what happens in shared memory: every order of the steps of two sides
 loom:
     ci/loom
+
+# Peers that write anything into a channel, for a minute
+hostile:
+    ci/hostile
 
 # The tests again, without any privilege
 test-as-user:
