@@ -1,7 +1,6 @@
 //! ipcs(1) sees our System V objects, and ipcrm(1) removes them.
 
-use crate::support::{Cleanup, onecopy, program, skip};
-use crate::sysv_ipc::key;
+use crate::support::{Cleanup, key, onecopy, program, skip};
 
 #[test]
 fn our_queue_and_our_memory_are_listed_and_removed() {

@@ -3,8 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{Cleanup, Scratch, eventually, onecopy, program, python, skip, unique, watchdog};
-use crate::sysv_ipc::key;
+use crate::support::{Cleanup, Scratch, eventually, key, onecopy, program, python, skip, unique, watchdog};
 
 /// Runs a script with arguments, and returns what it printed.
 #[track_caller]

@@ -1,6 +1,6 @@
 //! Python's sysv_ipc: System V queues and shared memory by key.
 
-use crate::support::{Cleanup, onecopy, pattern, python, unique};
+use crate::support::{Cleanup, key, onecopy, pattern, python};
 
 /// Runs a script with arguments, and returns what it printed.
 #[track_caller]
@@ -8,13 +8,6 @@ fn run(mut python: std::process::Command, script: &str, arguments: &[&str]) -> V
     let output = python.args(["-c", script]).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
-}
-
-/// A key that nothing else uses, of eight hexadecimal digits, and positive in an i32.
-pub(crate) fn key() -> u32 {
-    let name = unique("key");
-    name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)) >> 3
-        | 0x1000_0000
 }
 
 #[test]

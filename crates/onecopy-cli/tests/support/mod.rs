@@ -321,6 +321,13 @@ impl Ended {
     }
 }
 
+/// A key that nothing else uses, of eight hexadecimal digits, and positive in an i32.
+pub(crate) fn key() -> u32 {
+    let name = unique("key");
+    name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)) >> 3
+        | 0x1000_0000
+}
+
 /// A POSIX object, System V object or file that goes at the end of the test, whatever happens.
 pub(crate) struct Cleanup(Vec<String>);
 

@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::support::{Cleanup, Running, Scratch, eventually, hold, onecopy, program, stay, unique, watchdog};
+use crate::support::{Cleanup, Running, Scratch, eventually, hold, key, onecopy, program, stay, unique, watchdog};
 
 const ONECOPY: &str = env!("CARGO_BIN_EXE_onecopy");
 
 /// An address of each kind of lock.
 fn addresses(scratch: &Scratch) -> Vec<String> {
     let path = |name: &str| scratch.path(name).display().to_string();
-    let key = unique("k").bytes().fold(17_u32, |hash, byte| hash.wrapping_mul(31) ^ u32::from(byte)) >> 2 | 1;
+    let key = key();
     vec![
         format!("flock:{}", path("flock")),
         format!("record:{}?start=5&len=1", path("record")),

@@ -1,6 +1,6 @@
 //! An address of each mechanism that moves data, which nothing else uses.
 
-use crate::support::{Cleanup, Scratch, program, skip, unique};
+use crate::support::{Cleanup, Scratch, key, program, skip, unique};
 
 /// An object to send over. What the test leaves of it goes with this.
 pub(crate) struct Object {
@@ -22,7 +22,7 @@ impl Object {
             "tcp" | "udp" | "sctp" => (format!("{mechanism}:127.0.0.1:0"), None),
             "tcp6" => ("tcp:[::1]:0".into(), None),
             "mq" | "shm" => (format!("{mechanism}:/{name}"), None),
-            "sysv-mq" | "sysv-shm" => (format!("{mechanism}:{:#x}", key(&name)), None),
+            "sysv-mq" | "sysv-shm" => (format!("{mechanism}:{:#x}", key()), None),
             other => panic!("no mechanism {other}"),
         };
         Self { _cleanup: Cleanup::new(&address), address, _scratch: scratch }
@@ -32,11 +32,6 @@ impl Object {
     pub(crate) fn has_port(&self) -> bool {
         self.address.ends_with(":0")
     }
-}
-
-/// A key of System V objects, from a name that nothing else uses: never 0, which is IPC_PRIVATE.
-fn key(name: &str) -> u32 {
-    name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)) | 1
 }
 
 /// Byte streams.

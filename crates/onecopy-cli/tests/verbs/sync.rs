@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use crate::support::{Cleanup, Running, Scratch, onecopy, signal_waiter, unique, watchdog};
+use crate::support::{Cleanup, Running, Scratch, key, onecopy, signal_waiter, unique, watchdog};
 
 /// What counts its posts.
 fn counters() -> Vec<String> {
-    let key = unique("c").bytes().fold(23_u32, |hash, byte| hash.wrapping_mul(31) ^ u32::from(byte)) >> 2 | 1;
+    let key = key();
     vec![
         format!("sem:/{}", unique("sync")),
         format!("sem:shm:/{}", unique("sync")),
