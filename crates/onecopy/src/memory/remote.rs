@@ -6,6 +6,8 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
@@ -18,6 +20,11 @@ use crate::{Error, Result};
 
 /// How many ranges one system call takes on either side; longer lists are split.
 pub const IOV_MAX: usize = 1024;
+
+/// How long a process may take to execute another program, or to exit, while its memory cannot be reached.
+const BETWEEN_PROGRAMS: Duration = Duration::from_secs(1);
+/// How often it is asked meanwhile.
+const ASKED_EVERY: Duration = Duration::from_micros(100);
 
 pub(crate) const READ: &str = "process_vm_readv";
 pub(crate) const WRITE: &str = "process_vm_writev";
@@ -77,7 +84,8 @@ impl Transfer {
 /// number is used again, within the microsecond between that question and the write cannot be told before the damage.
 ///
 /// A process that executes another program stays the same process with other memory: an old address may then be read
-/// without an error.
+/// without an error. One with several threads cannot be reached for a moment meanwhile; a transfer waits for the end of it, for
+/// at most a second.
 ///
 /// ```
 /// use onecopy::memory::remote::RemoteProcess;
@@ -96,6 +104,8 @@ pub struct RemoteProcess {
     handle: Arc<ProcessHandle>,
     /// Whether it is this process, or a thread of it.
     own: bool,
+    /// Whether its first thread was seen to have ended for good, while others run.
+    headless: AtomicBool,
 }
 
 impl RemoteProcess {
@@ -118,7 +128,7 @@ impl RemoteProcess {
         let pid = handle.pid();
         // The first for where /proc counts as another pid namespace does.
         let own = pid == std::process::id() || std::path::Path::new(&format!("/proc/self/task/{pid}")).exists();
-        Self { handle, own }
+        Self { handle, own, headless: AtomicBool::new(false) }
     }
 
     /// As [`RemoteProcess::open`], for a process that is known by its start time too ([`RemoteProcess::start_ticks`] on
@@ -303,12 +313,30 @@ impl RemoteProcess {
 
     /// One process_vm_readv(2), about which nothing is known afterwards but what it returned.
     pub(crate) fn readv(&self, local: &mut [IoSliceMut<'_>], remote: &[RemoteIoVec]) -> Result<usize, Errno> {
-        process_vm_readv(self.number(), local, remote).inspect(|&bytes| count_kernel(bytes))
+        self.between_programs(|| process_vm_readv(self.number(), local, remote)).inspect(|&bytes| count_kernel(bytes))
     }
 
     /// One process_vm_writev(2), about which nothing is known afterwards but what it returned.
     pub(crate) fn writev(&self, local: &[IoSlice<'_>], remote: &[RemoteIoVec]) -> Result<usize, Errno> {
-        process_vm_writev(self.number(), local, remote).inspect(|&bytes| count_kernel(bytes))
+        self.between_programs(|| process_vm_writev(self.number(), local, remote)).inspect(|&bytes| count_kernel(bytes))
+    }
+
+    /// Makes `call`, again and again while the process is there and yet has no memory: when a thread that is not the first one
+    /// executes another program, the first one ends before the other takes its number. (A first thread that ended for good
+    /// looks the same, so the wait has an end, and is not repeated.)
+    fn between_programs(&self, mut call: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {
+        let mut until = None;
+        loop {
+            let result = call();
+            if result != Err(Errno::ESRCH) || self.headless.load(Ordering::Relaxed) || self.has_exited() {
+                return result;
+            }
+            if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + BETWEEN_PROGRAMS) {
+                self.headless.store(true, Ordering::Relaxed);
+                return result;
+            }
+            std::thread::sleep(ASKED_EVERY);
+        }
     }
 
     fn number(&self) -> Pid {

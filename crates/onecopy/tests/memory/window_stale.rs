@@ -132,15 +132,17 @@ fn an_owner_that_executes_another_program_during_reads() {
     }
     let _watchdog = watchdog(LIMIT);
     let test = "window_stale::an_owner_that_executes_another_program_during_reads";
-    let (expected, other) = (content(BIG, 1), content(BIG, 2));
-    let mut buffer = vec![0; BIG];
     let mut peer = owner::start(test, "fixed addresses");
     let mut mapped_again = 0;
-    let mut old = expose(&mut peer, "read", BIG, 1);
     for round in 0..long_rounds() {
+        // Short reads come upon every moment of an execve(2), long ones last over it.
+        let len = if round % 2 == 0 { BIG } else { 100 };
+        let (expected, other) = (content(len, 1), content(len, 2));
+        let mut buffer = vec![0; len];
+        let old = expose(&mut peer, "read", len, 1);
         let window = RemoteWindow::open(&old).unwrap();
         // It exposes as much of other bytes, and at the same addresses where they are not random.
-        peer.say(&format!("exec {} read {BIG} 2", moment_us(round)));
+        peer.say(&format!("exec {} read {len} 2", moment_us(round)));
         read_until_gone(&window, &expected, &mut buffer);
         let new = owner::token(&mut peer);
         assert_eq!((new.pid(), new.len()), (old.pid(), old.len()));
@@ -154,8 +156,6 @@ fn an_owner_that_executes_another_program_during_reads() {
         assert_gone(RemoteWindow::open(&old), "executed another program");
         RemoteWindow::open(&new).unwrap().get(0, &mut buffer).unwrap();
         assert!(buffer == other);
-        peer.say(&format!("exec 0 read {BIG} 1"));
-        old = owner::token(&mut peer);
     }
     let personality = std::fs::read_to_string(format!("/proc/{}/personality", peer.pid())).unwrap_or_default();
     let fixed = u64::from_str_radix(personality.trim(), 16).is_ok_and(|bits| bits & 0x004_0000 != 0);
