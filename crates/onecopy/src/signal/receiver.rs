@@ -2,7 +2,9 @@
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::io::{Errno, ReadWriteFlags, preadv2, read};
@@ -199,20 +201,34 @@ fn check_threads(signals: &[SignalNumber], object: &str) -> Result<()> {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     for task in tasks {
         // A thread that ends meanwhile takes nothing.
-        let Ok(status) = std::fs::read_to_string(task.path().join("status")) else { continue };
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        let blocked = field("SigBlk:").and_then(|mask| u64::from_str_radix(mask, 16).ok());
-        if blocked.is_some_and(|blocked| blocked & wanted != wanted) {
+        let Some((name, blocked)) = settled_mask(&task.path().join("status")) else { continue };
+        if blocked & wanted != wanted {
             return Err(Error::Refused {
                 object: object.into(),
                 reason: format!(
-                    "thread {} ({}) does not block it, and would take it in its place: block the signals before the first \
+                    "thread {} ({name}) does not block it, and would take it in its place: block the signals before the first \
                      thread is started",
                     task.file_name().display(),
-                    field("Name:").unwrap_or("without a name")
                 ),
             });
         }
     }
     Ok(())
+}
+
+/// The name of a thread and the signals that it blocks. The C library blocks all while it starts a thread, the two of its own
+/// too, which nobody else may block; what the thread blocks is known a moment later.
+fn settled_mask(status: &Path) -> Option<(String, u64)> {
+    /// Signals 32 and 33, by which glibc and musl cancel threads and change their users.
+    const INTERNAL: u64 = 0b11 << 31;
+    let until = Instant::now() + Duration::from_millis(200);
+    loop {
+        let text = std::fs::read_to_string(status).ok()?;
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let blocked = field("SigBlk:").and_then(|mask| u64::from_str_radix(mask, 16).ok())?;
+        if blocked & INTERNAL != INTERNAL || Instant::now() >= until {
+            return Some((field("Name:").unwrap_or("without a name").into(), blocked));
+        }
+        std::thread::sleep(Duration::from_micros(100));
+    }
 }
