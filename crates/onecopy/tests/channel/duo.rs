@@ -82,7 +82,11 @@ pub(crate) fn content(number: u64, bytes: usize) -> &'static [u8] {
     // The long one begins like the short one, and takes a while.
     static SHORT: OnceLock<Vec<u8>> = OnceLock::new();
     static LONG: OnceLock<Vec<u8>> = OnceLock::new();
-    let make = |bytes: usize| (0..bytes as u64 / 8).flat_map(|index| hash(index).to_le_bytes()).collect();
+    let make = |bytes: usize| {
+        let mut all = vec![0; bytes];
+        (0..).zip(all.chunks_exact_mut(8)).for_each(|(index, word)| word.copy_from_slice(&hash(index).to_le_bytes()));
+        all
+    };
     let all = match bytes {
         0..=SHORT_BYTES => SHORT.get_or_init(|| make(PLACES + SHORT_BYTES)),
         _ => LONG.get_or_init(|| make(PLACES + 16 * MIB)),
