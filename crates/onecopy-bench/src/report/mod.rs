@@ -378,7 +378,7 @@ impl Row {
 fn copies(transport: Transport, path: Option<&str>) -> u32 {
     match path {
         Some("loan") => 0,
-        Some("single-copy" | "cooperative") => 1,
+        Some("single-copy" | "cooperative" | "registered") => 1,
         _ => transport.copies(),
     }
 }

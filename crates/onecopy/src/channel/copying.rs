@@ -5,11 +5,13 @@
 //! While a message is SHARED the peer writes into a buffer of this process, and so do the calls of this side. No reference to the
 //! buffer is formed meanwhile but to a chunk that this side has claimed, which the peer leaves alone by the protocol. A peer that
 //! breaks it, as it may attach to this process, could as well write any other memory of it. The buffer is lent out when the peer
-//! has said that it is done, and retired when it never said so.
+//! has said that it is done, and retired when it never said so. The same holds for registered memory, which the peer may have mapped;
+//! its owner gets other memory in place of what is retired.
 #![expect(unsafe_code, reason = "forms slices of single chunks of a buffer that a peer writes too")]
 
 use std::io::{IoSlice, IoSliceMut};
 use std::ops::Range;
+use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -20,6 +22,8 @@ use super::desk::{Desk, Offer, Phase, Turn};
 use super::link::Link;
 use super::liveness::PeerProcess;
 use super::parts::{self, ENTRY_BYTES, MOST_PARTS, Place, RANGES};
+use super::registered::{Mapped, RegisteredBuffer, Spot};
+use super::stats::Path;
 use crate::atomic::Ordering;
 use crate::memory::buffer::Buffer;
 use crate::memory::nonce::{NONCE_BYTES, Value};
@@ -38,6 +42,8 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) struct Source {
     place: Place,
+    /// In registered memory that this side has mapped: then nothing else says where.
+    mapped: Option<Mapped>,
     pub(super) bytes: usize,
     nonce_address: u64,
     nonce: Value,
@@ -68,6 +74,7 @@ impl Source {
         let address = desk.address.load(Ordering::Relaxed);
         let mut source = Self {
             place: Place::Whole(address),
+            mapped: None,
             bytes: offer.bytes,
             nonce_address: desk.nonce_address.load(Ordering::Relaxed),
             nonce: [desk.nonce[0].load(Ordering::Relaxed), desk.nonce[1].load(Ordering::Relaxed)],
@@ -80,6 +87,16 @@ impl Source {
             source.place = Place::of_list(&list, offer.bytes)?;
         }
         Ok(source)
+    }
+
+    /// A message in registered memory.
+    pub(super) fn registered(mapped: Mapped, bytes: usize) -> Self {
+        Self { place: Place::Whole(0), mapped: Some(mapped), bytes, nonce_address: 0, nonce: Default::default() }
+    }
+
+    /// The way of a message that is copied `otherwise` where its memory is not registered.
+    pub(super) fn path(&self, otherwise: Path) -> Path {
+        if self.mapped.is_some() { Path::Registered } else { otherwise }
     }
 
     /// Reads all of it into `target`, unless it is revoked meanwhile.
@@ -98,6 +115,9 @@ impl Source {
     /// Reads a piece, and behind it the sender's nonce: both come from one address space, so that a process that executed another
     /// program or has a recycled pid is told from the sender.
     fn read(&self, peer: &RemoteProcess, offset: usize, piece: &mut [u8]) -> Result<(), Errno> {
+        if let Some(mapped) = &self.mapped {
+            return mapped.read(offset, piece);
+        }
         let mut done = 0;
         while done < piece.len() {
             let mut remote = [range(0, 0); RANGES + 1];
@@ -123,19 +143,10 @@ impl Source {
     /// Copies it into a buffer together with the sender, which waits for that and gets `patience` for its last chunk.
     pub(super) fn share(&self, link: &Link, desk: &Desk, asked: Turn, patience: Duration) -> Result<Buffer, Failure> {
         let buffer = Buffer::warm(self.bytes).map_err(Failure::Here)?;
-        let chunk_bytes =
-            (self.bytes / 4).clamp(CHUNK_BYTES.start, CHUNK_BYTES.end).next_multiple_of(CHUNK_BYTES.start);
-        desk.target.store(buffer.base().as_ptr().expose_provenance() as u64, Ordering::Relaxed);
-        desk.chunk_bytes.store(chunk_bytes as u64, Ordering::Relaxed);
-        claims::open(desk);
-        // Publishes the words above.
-        if !asked.change(desk, Phase::Shared) {
-            return Err(Failure::Revoked);
-        }
-        link.wake_sender();
-        match self.copy_chunks(&link.peer, desk, &buffer, chunk_bytes, patience) {
+        // SAFETY: as many bytes of a buffer that is not referred to, and that is retired below when the sender may be writing.
+        match unsafe { self.share_at(buffer.base(), Spot::NOWHERE, link, desk, asked, patience) } {
             Ok(()) => Ok(buffer),
-            // The sender may be writing.
+            Err(Failure::Revoked) => Err(Failure::Revoked),
             Err(failure) => {
                 buffer.retire();
                 Err(failure)
@@ -143,11 +154,64 @@ impl Source {
         }
     }
 
-    fn copy_chunks(
+    /// As [`Source::share`], into registered memory, which is long enough. Where the sender may be writing in the end, that is
+    /// renewed.
+    pub(super) fn share_into(
+        &self,
+        buffer: &mut RegisteredBuffer,
+        link: &Link,
+        desk: &Desk,
+        asked: Turn,
+        patience: Duration,
+    ) -> Result<(), Failure> {
+        assert!(buffer.len() >= self.bytes, "a message of {} bytes", self.bytes);
+        // SAFETY: as many bytes of a buffer of which this borrow is the only one, and that is renewed below when the sender may be
+        // writing.
+        let shared = unsafe { self.share_at(buffer.base(), buffer.spot(link, 0), link, desk, asked, patience) };
+        if !matches!(shared, Ok(()) | Err(Failure::Revoked)) {
+            buffer.renew(link).map_err(Failure::Here)?;
+        }
+        shared
+    }
+
+    /// Copies it to `target` together with the sender. After [`Failure::Revoked`] that does not write there, after any other it may.
+    ///
+    /// # Safety
+    ///
+    /// `target` is the start of as many writable, initialised bytes as the message has, to which nobody refers meanwhile. They are
+    /// the library's, and go to nobody else after a failure that is not `Revoked`.
+    unsafe fn share_at(
+        &self,
+        target: NonNull<u8>,
+        spot: Spot,
+        link: &Link,
+        desk: &Desk,
+        asked: Turn,
+        patience: Duration,
+    ) -> Result<(), Failure> {
+        let chunk_bytes =
+            (self.bytes / 4).clamp(CHUNK_BYTES.start, CHUNK_BYTES.end).next_multiple_of(CHUNK_BYTES.start);
+        desk.target.store(target.as_ptr().expose_provenance() as u64, Ordering::Relaxed);
+        desk.target_spot.store(spot);
+        desk.chunk_bytes.store(chunk_bytes as u64, Ordering::Relaxed);
+        claims::open(desk);
+        // Publishes the words above.
+        if !asked.change(desk, Phase::Shared) {
+            return Err(Failure::Revoked);
+        }
+        link.wake_sender();
+        // SAFETY: by the caller's promise.
+        unsafe { self.copy_chunks(&link.peer, desk, target, chunk_bytes, patience) }
+    }
+
+    /// # Safety
+    ///
+    /// As [`Source::share_at`].
+    unsafe fn copy_chunks(
         &self,
         peer: &PeerProcess,
         desk: &Desk,
-        buffer: &Buffer,
+        target: NonNull<u8>,
         chunk_bytes: usize,
         patience: Duration,
     ) -> Result<(), Failure> {
@@ -155,9 +219,9 @@ impl Source {
         let read = |index: usize| -> Result<(), Failure> {
             let offset = index * chunk_bytes;
             let len = chunk_bytes.min(self.bytes - offset);
-            // SAFETY: `index < chunks`, so the chunk lies within the buffer.
-            let start = unsafe { buffer.base().add(offset) };
-            // SAFETY: `len` initialised bytes of a buffer that this side owns; the chunk was claimed by this side, or the sender
+            // SAFETY: `index < chunks`, so the chunk lies within the bytes of the caller's promise.
+            let start = unsafe { target.add(offset) };
+            // SAFETY: `len` initialised bytes that this side owns; the chunk was claimed by this side, or the sender
             // has said that it could not write it, so nobody else writes it while the slice lives.
             let chunk = unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len) };
             Ok(self.read(peer.process(), offset, chunk)?)
@@ -173,8 +237,15 @@ impl Source {
     }
 }
 
-/// Writes chunks of a message into the receiver's buffer until all are claimed; the errno when the kernel refused one.
-pub(super) fn help(peer: &RemoteProcess, desk: &Desk, message: &[IoSlice<'_>], bytes: usize) -> Result<(), Errno> {
+/// Writes chunks of a message into the receiver's buffer until all are claimed, by way of its registered memory where that is `mapped`;
+/// the errno when the kernel refused one.
+pub(super) fn help(
+    peer: &RemoteProcess,
+    desk: &Desk,
+    message: &[IoSlice<'_>],
+    bytes: usize,
+    mapped: Option<&Mapped>,
+) -> Result<(), Errno> {
     // Relaxed: the load of the turn, which is SHARED, ordered them.
     let target = desk.target.load(Ordering::Relaxed);
     let chunk_bytes = usize::try_from(desk.chunk_bytes.load(Ordering::Relaxed)).unwrap_or(0);
@@ -183,8 +254,25 @@ pub(super) fn help(peer: &RemoteProcess, desk: &Desk, message: &[IoSlice<'_>], b
     }
     claims::take_part(desk, bytes.div_ceil(chunk_bytes), |index| {
         let offset = index * chunk_bytes;
-        write(peer, target, message, offset..bytes.min(offset + chunk_bytes))
+        let wanted = offset..bytes.min(offset + chunk_bytes);
+        match mapped {
+            Some(mapped) => write_mapped(mapped, message, wanted),
+            None => write(peer, target, message, wanted),
+        }
     })
+}
+
+/// Copies what lies at `wanted` of a message there in the receiver's registered memory.
+fn write_mapped(mapped: &Mapped, message: &[IoSlice<'_>], mut wanted: Range<usize>) -> Result<(), Errno> {
+    while !wanted.is_empty() {
+        let mut local = [IoSlice::new(&[]); RANGES];
+        let count = parts::own(message, wanted.clone(), &mut local);
+        for part in &local[..count] {
+            mapped.write(wanted.start, part)?;
+            wanted.start += part.len();
+        }
+    }
+    Ok(())
 }
 
 /// Writes what lies at `wanted` of a message there in the receiver's buffer at `target`.
@@ -216,13 +304,13 @@ mod tests {
         let desk = Desk::default();
         for chunk_bytes in [0, 1, CHUNK_BYTES.start as u64 - 1] {
             desk.chunk_bytes.store(chunk_bytes, Ordering::Relaxed);
-            assert_eq!(help(&own, &desk, &[IoSlice::new(&[1; 100])], 100), Err(Errno::EINVAL));
+            assert_eq!(help(&own, &desk, &[IoSlice::new(&[1; 100])], 100, None), Err(Errno::EINVAL));
         }
         // At address 0 there is nothing.
         for chunk_bytes in [CHUNK_BYTES.start as u64, u64::MAX] {
             desk.chunk_bytes.store(chunk_bytes, Ordering::Relaxed);
             desk.claims.0.store(0, Ordering::Relaxed);
-            assert_eq!(help(&own, &desk, &[IoSlice::new(&[1; 100])], 100), Err(Errno::EFAULT));
+            assert_eq!(help(&own, &desk, &[IoSlice::new(&[1; 100])], 100, None), Err(Errno::EFAULT));
         }
     }
 }

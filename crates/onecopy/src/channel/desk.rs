@@ -34,6 +34,7 @@ use std::io::IoSlice;
 use std::mem::offset_of;
 
 use super::loan::GivenBack;
+use super::registered::{Spot, SpotWords};
 use crate::atomic::{AtomicU64, Ordering};
 #[cfg(not(loom))]
 use crate::memory::Region;
@@ -58,8 +59,12 @@ pub(super) struct Desk {
     /// Where the sender's nonce stands, and what it is.
     pub(super) nonce_address: AtomicU64,
     pub(super) nonce: [AtomicU64; 2],
+    /// Where in the sender's registered memory the message lies, if it does.
+    pub(super) source_spot: SpotWords,
     /// Where the message goes, in the receiver, while it is SHARED.
     pub(super) target: AtomicU64,
+    /// Where in the receiver's registered memory that is, if it is there.
+    pub(super) target_spot: SpotWords,
     pub(super) chunk_bytes: AtomicU64,
     pub(super) claims: Line,
     pub(super) finished: Line,
@@ -70,6 +75,9 @@ pub(super) struct Desk {
     pub(super) waiting: AtomicU64,
     /// The same, when the other side has seen that it waits in vain: it is sending too.
     pub(super) deadlock: AtomicU64,
+    /// How many packets with registered memory of the sender's side have been sent, and taken from the other side's socket.
+    pub(super) buffers_passed: AtomicU64,
+    pub(super) buffers_taken: AtomicU64,
     pub(super) sleepers: Sleepers,
     pub(super) loans: GivenBack,
 }
@@ -231,7 +239,7 @@ impl Desks {
 
 impl Desk {
     /// Says where a message lies. The caller publishes it by the turn.
-    pub(super) fn write_source(&self, message: &[IoSlice<'_>], nonce_address: u64, nonce: Value) {
+    pub(super) fn write_source(&self, message: &[IoSlice<'_>], spot: Spot, nonce_address: u64, nonce: Value) {
         let (address, parts) = match message {
             [whole] => (whole.as_ptr().expose_provenance(), 0),
             parts => (parts.as_ptr().expose_provenance(), parts.len()),
@@ -239,6 +247,7 @@ impl Desk {
         // Relaxed: the change of `turn` publishes them.
         self.address.store(address as u64, Ordering::Relaxed);
         self.parts.store(parts as u64, Ordering::Relaxed);
+        self.source_spot.store(spot);
         self.nonce_address.store(nonce_address, Ordering::Relaxed);
         for (word, value) in self.nonce.iter().zip(nonce) {
             word.store(value, Ordering::Relaxed);

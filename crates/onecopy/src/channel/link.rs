@@ -6,6 +6,7 @@ use super::Peer;
 use super::desk::{DESKS_BYTES, Desks};
 use super::liveness::PeerProcess;
 use super::polling::{Half, Polling};
+use super::registered::Slots;
 use super::seccomp::Seccomp;
 use super::stats::Counters;
 use crate::memory::Region;
@@ -28,6 +29,10 @@ pub(super) struct Link {
     /// Whether the other side is believed when it says that it has written into a buffer of this one: it is of the same user. From
     /// another one that lied the buffer would come with what it held before, perhaps a message of somebody else.
     pub(super) trusted: bool,
+    /// Whether the other side may write what this one registers: it is trusted, and the policies of both let each attach to the other.
+    pub(super) is_open: bool,
+    /// The places for what this side registers.
+    pub(super) buffers: Arc<Slots>,
     pub(super) object: String,
     pub(super) identity: Peer,
     /// Hangs up at the other side when this one is dropped.

@@ -25,7 +25,7 @@ use std::ops::{Deref, DerefMut, Range};
 
 pub(super) use lender::Lender;
 use lender::Room;
-pub(super) use slip::{PACKET, Slip, peek_memory};
+pub(super) use slip::Slip;
 
 use super::ChannelSender;
 use super::stats::Path;

@@ -9,6 +9,7 @@
 //! | up to [`DEFAULT_SINGLE_COPY_BYTES`] | through the ring in pieces, both sides at the same time | 2, in the cache |
 //! | longer | the receiver reads it from the sender's memory, by cross-memory attach | 1 |
 //! | from [`DEFAULT_COOPERATIVE_BYTES`] on, into a [`Message`] | both sides copy parts of it at the same time | 1, by two processors |
+//! | from one [`RegisteredBuffer`] into another | as before, in user space, since both sides map both | 1, by two processors |
 //! | made in a [`Loan`], received as a [`View`] | it stays where it was made, in memory that both map | 0 |
 //!
 //! Where the kernel refuses cross-memory attach, all messages go through the ring, and [`ChannelSender::stats`] says why.
@@ -28,10 +29,12 @@ mod message;
 mod model;
 mod name;
 mod parts;
+mod passing;
 mod peer;
 mod policy;
 mod polling;
 mod receiver;
+mod registered;
 pub mod rendezvous;
 mod seccomp;
 mod sender;
@@ -59,6 +62,7 @@ pub use peer::Peer;
 pub use policy::{Policy, Tracer};
 pub use polling::Arming;
 pub use receiver::{ChannelReceiver, DEFAULT_COOPERATIVE_BYTES};
+pub use registered::{BUFFERS, RegisteredBuffer};
 pub use sender::{ChannelSender, DEFAULT_SINGLE_COPY_BYTES, LINGER};
 pub use stats::{Count, Fallback, Path, Stats};
 pub use view::View;
@@ -137,6 +141,8 @@ impl Channel {
         let (incoming, outgoing) = if is_listener { (to_listener, to_connector) } else { (to_connector, to_listener) };
         let peer = PeerProcess::watch(identity.handle().ok_or_else(|| unseen(&object))?, &socket)?;
         let counters = Counters::default();
+        let trusted = identity.uid() == geteuid().as_raw();
+        let is_open = attach && trusted;
         let (attach, write) = match attach {
             true => may_attach(&identity, &counters),
             false => (Err("the policy of a side keeps their memory apart".into()), false),
@@ -148,7 +154,9 @@ impl Channel {
             nonce: Nonce::draw()?,
             attach,
             write,
-            trusted: identity.uid() == geteuid().as_raw(),
+            trusted,
+            is_open,
+            buffers: Arc::default(),
             object,
             identity,
             polling: Polling::new(socket),

@@ -58,6 +58,8 @@ fn link(desks: &Arc<[Desk; 2]>, outgoing: usize) -> Arc<Link> {
         attach: Ok(()),
         write: true,
         trusted: true,
+        is_open: true,
+        buffers: Arc::default(),
         object: "the channel of a model".into(),
         identity: Peer::nobody_visible(0, 0),
         polling: Polling::new(socket),

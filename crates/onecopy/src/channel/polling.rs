@@ -8,22 +8,25 @@
 //! Both halves of a side have one socket. What is for a half that waits is left there by the other one. So a poller may find the
 //! socket readable and nothing there; it never finds it silent when there is something.
 //!
-//! Once in each direction a packet of another kind comes, unasked: the memory for [`loans`](super::loan). Whoever drains the socket
-//! maps it, for the receiver to take. A receiver that needs it while the byte of the other half stands before it looks past that
-//! (SO_PEEK_OFF), since the byte has to stay.
+//! Packets of other kinds come unasked, with memory: once in each direction that for [`loans`](super::loan), and that of each buffer
+//! that the other side [registers](super::registered). Whoever drains the socket maps it, for the half that will need it. One that
+//! needs it while the byte of the other half stands before it looks past that (SO_PEEK_OFF), since the byte has to stay.
 //!
 //! A peer that writes more bytes than were asked for is told from an honest one by their number, after one call for each.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
-use super::loan::{PACKET, peek_memory};
+use super::passing::{Kind, Passed, peek};
+use super::registered::{BUFFERS, slot_of};
 use crate::io::socket::Socket;
 use crate::memory::Region;
+use crate::memory::anonymous::registered::{MOST_BYTES, Theirs};
 use crate::memory::bell::Bell;
 use crate::sys::socket_options::set_peek_offset;
 use crate::{Error, Result};
@@ -66,6 +69,8 @@ impl Half {
 pub(super) struct Polling {
     socket: Arc<Socket>,
     state: Mutex<State>,
+    /// How many packets with registered memory this side has taken from the socket.
+    taken: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -75,8 +80,43 @@ struct State {
     /// Which halves have armed, and not looked since.
     waiting: [bool; 2],
     lent: Lent,
-    /// Whether the packet that brought the memory for loans is still in the socket.
-    is_packet_left: bool,
+    /// What the other side has registered.
+    buffers: [Option<Arc<Theirs>>; BUFFERS],
+    /// Why the last of it that came could not be mapped.
+    useless: Option<String>,
+    /// How many packets with memory are still in the socket though this side has mapped that: the first ones.
+    seen: usize,
+    /// How many of the packets that this side has taken the other side does not know of. It sends no more than [`BUFFERS`] that are not taken.
+    untold: usize,
+}
+
+impl State {
+    /// Keeps what the other side has registered, in the place of what it had registered there before, and forgets what it has
+    /// given up. There is a limit to all of it together, since pages that the other side has never touched are taken by this one.
+    fn keep(&mut self, memory: Theirs) -> Result<(), String> {
+        self.buffers.iter_mut().for_each(|kept| *kept = kept.take().filter(|kept| kept.lasts()));
+        if memory.number() == 0 {
+            return Err("it was given up before it came".into());
+        }
+        let slot = slot_of(memory.number());
+        self.buffers[slot] = None;
+        let bytes = self.buffers.iter().flatten().map(|kept| kept.len()).sum::<usize>();
+        if bytes + memory.len() > MOST_BYTES {
+            return Err(format!(
+                "{} bytes beside {bytes} that are registered are more than the limit of {MOST_BYTES}",
+                memory.len()
+            ));
+        }
+        self.buffers[slot] = Some(Arc::new(memory));
+        Ok(())
+    }
+
+    /// What was registered with this number, if it was mapped and is not given up.
+    fn buffer(&mut self, number: u64) -> Option<Arc<Theirs>> {
+        let kept = &mut self.buffers[slot_of(number)];
+        *kept = kept.take().filter(|kept| kept.lasts());
+        kept.clone().filter(|kept| kept.number() == number)
+    }
 }
 
 /// The memory from which the other side lends.
@@ -98,7 +138,7 @@ enum Heard {
 
 impl Polling {
     pub(super) fn new(socket: Arc<Socket>) -> Self {
-        Self { socket, state: Mutex::default() }
+        Self { socket, state: Mutex::default(), taken: AtomicU64::new(0) }
     }
 
     /// What tells the other side's `half`.
@@ -129,14 +169,18 @@ impl Polling {
 
     fn hear(&self, state: &mut State, half: Half) -> Result<Heard> {
         loop {
-            if matches!(state.lent, Lent::NotYet) {
-                self.hear_of_memory(state)?;
-            }
-            if state.waiting[half.other() as usize] && self.receive(RecvFlags::PEEK) == Ok(Some(half.other().tone())) {
+            let first = self.receive(RecvFlags::PEEK).ok().flatten();
+            if state.waiting[half.other() as usize] && first == Some(half.other().tone()) {
                 return Ok(Heard::Nothing);
             }
+            if state.seen == 0 && first.and_then(Kind::of).is_some() {
+                self.look(state)?;
+            }
             match self.receive(RecvFlags::empty()) {
-                Ok(Some(PACKET)) if std::mem::take(&mut state.is_packet_left) => {}
+                Ok(Some(tone)) if let Some(kind) = Kind::of(tone).filter(|_| state.seen > 0) => {
+                    state.seen -= 1;
+                    self.count_taken(state, kind)?;
+                }
                 Ok(Some(_)) => state.expected = state.expected.checked_sub(1).ok_or_else(|| self.unasked())?,
                 Ok(None) if self.has_hung_up() => return Ok(Heard::HangUp),
                 Ok(None) => return Err(self.unasked()),
@@ -148,38 +192,76 @@ impl Polling {
         }
     }
 
-    /// Maps the memory for loans, if that comes next. The packet stays.
-    fn hear_of_memory(&self, state: &mut State) -> Result<()> {
-        let peeked = peek_memory(&self.socket);
-        if let Ok(None) | Err(Error::Os { .. }) = peeked {
-            return peeked.map(drop);
+    fn count_taken(&self, state: &mut State, kind: Kind) -> Result<()> {
+        if kind == Kind::Registered {
+            // Relaxed: under the lock; elsewhere it tells no more than that there is news.
+            self.taken.fetch_add(1, Ordering::Relaxed);
+            state.untold += 1;
         }
-        state.is_packet_left = true;
-        state.lent = Lent::Taken;
-        match peeked {
-            Ok(memory) => {
-                state.lent = memory.map_or(Lent::NotYet, Lent::Came);
-                Ok(())
+        if state.untold > BUFFERS { Err(self.unasked()) } else { Ok(()) }
+    }
+
+    /// Maps the memory that comes next, if some does. The packet stays.
+    fn look(&self, state: &mut State) -> Result<()> {
+        match peek(&self.socket) {
+            Some(Passed::Loans(memory)) if matches!(state.lent, Lent::NotYet) => {
+                if let Err(error @ Error::Os { .. }) = memory {
+                    return Err(error);
+                }
+                state.seen += 1;
+                state.lent = Lent::Taken;
+                let corrupt =
+                    |error: Error| Error::Corrupt { object: self.socket.object().into(), detail: error.to_string() };
+                state.lent = Lent::Came(memory.map_err(corrupt)?);
             }
-            Err(error) => Err(Error::Corrupt { object: self.socket.object().into(), detail: error.to_string() }),
+            Some(Passed::Registered(memory)) => {
+                state.seen += 1;
+                let kept = memory.map_err(|error| error.to_string()).and_then(|memory| state.keep(memory));
+                state.useless = kept.err().or(state.useless.take());
+            }
+            _ => {}
         }
+        Ok(())
+    }
+
+    /// Looks for memory behind what stays in the socket, until `is_there`.
+    fn look_past(&self, state: &mut State, is_there: impl Fn(&mut State) -> bool) -> Result<()> {
+        /// More bytes than two halves can have been told, and packets that were not taken.
+        const FARTHEST: usize = 8 + BUFFERS + 1;
+        let mut seen = state.seen;
+        for offset in 0..FARTHEST {
+            if is_there(state) {
+                break;
+            }
+            let first = self.at(offset, || self.receive(RecvFlags::PEEK))?;
+            match first.ok().flatten().map(Kind::of) {
+                Some(Some(_)) if seen > 0 => seen -= 1,
+                Some(Some(_)) => self.at(offset, || self.look(state))??,
+                Some(None) => {}
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Has `peek` look at what comes behind so many bytes.
+    fn at<T>(&self, offset: usize, peek: impl FnOnce() -> T) -> Result<T> {
+        let set = |offset: Option<usize>| {
+            set_peek_offset(self.socket.as_fd(), offset.map(|offset| offset as u16))
+                .map_err(|errno| self.socket.error("setsockopt(SO_PEEK_OFF)", errno))
+        };
+        set(Some(offset))?;
+        let peeked = peek();
+        set(None)?;
+        Ok(peeked)
     }
 
     /// The memory from which the other side lends, if it has passed that: before its first loan. Once.
     pub(super) fn take_lent(&self) -> Result<Option<Region>> {
-        /// More bytes than two halves can have been told.
-        const FARTHEST: u16 = 8;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(state.lent, Lent::NotYet) {
             self.hear(&mut state, Half::Receiver)?;
-        }
-        let mut offset = 1;
-        while matches!(state.lent, Lent::NotYet) && offset <= FARTHEST {
-            set_peek_offset(self.socket.as_fd(), Some(offset)).map_err(|errno| self.no_offset(errno))?;
-            let heard = self.hear_of_memory(&mut state);
-            set_peek_offset(self.socket.as_fd(), None).map_err(|errno| self.no_offset(errno))?;
-            heard?;
-            offset += 1;
+            self.look_past(&mut state, |state| !matches!(state.lent, Lent::NotYet))?;
         }
         match std::mem::replace(&mut state.lent, Lent::Taken) {
             Lent::Came(memory) => Ok(Some(memory)),
@@ -190,8 +272,35 @@ impl Polling {
         }
     }
 
-    fn no_offset(&self, errno: Errno) -> Error {
-        self.socket.error("setsockopt(SO_PEEK_OFF)", errno)
+    /// What the other side has registered with this number, for `half` of this one; or why there is no such thing.
+    pub(super) fn buffer(&self, half: Half, number: u64) -> Result<Result<Arc<Theirs>, String>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(memory) = state.buffer(number) {
+            return Ok(Ok(memory));
+        }
+        self.hear(&mut state, half)?;
+        self.look_past(&mut state, |state| state.buffer(number).is_some())?;
+        let why = |state: &mut State| state.useless.take().unwrap_or_else(|| "it was not passed".into());
+        Ok(state.buffer(number).ok_or_else(|| why(&mut state)))
+    }
+
+    /// Takes what comes for a half that has heard of news.
+    pub(super) fn take(&self, half: Half) -> Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.hear(&mut state, half).map(drop)
+    }
+
+    /// How many packets with registered memory this side has taken.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Has `tell` tell the other side the same, if it does not know that yet: one after the other, so that the number only grows.
+    pub(super) fn tell_taken(&self, tell: impl FnOnce(u64)) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut state.untold) > 0 {
+            tell(self.taken());
+        }
     }
 
     /// What passes packets.

@@ -12,6 +12,7 @@ use super::link::Link;
 use super::loan::Slip;
 use super::message::{Message, SHORT_BYTES};
 use super::polling::{Arming, Half};
+use super::registered::RegisteredBuffer;
 use super::seccomp::Seccomp;
 use super::stats::{Path, Stats};
 use crate::atomic::Ordering;
@@ -119,6 +120,7 @@ impl ChannelReceiver {
         self.link.check_owner()?;
         let Self { ring, link, .. } = self;
         let arming = link.polling.arm(Half::Receiver, || ring.arm(), || link.peer.alarm().set())?;
+        link.tell_taken();
         self.is_armed = arming == Arming::Armed;
         Ok(arming)
     }
@@ -226,17 +228,13 @@ impl ChannelReceiver {
             return Ok(None);
         }
         self.check_limit(desk, asked, offer.bytes)?;
-        if !link.may_attach(&mut self.seccomp) {
-            self.refuse(desk, asked, Answer::Errno(libc::EPERM));
-            return Ok(None);
-        }
-        let source = match Source::of(desk, offer, link.peer.process()) {
-            Ok(source) => source,
-            Err(failure) => return self.failed(desk, asked, failure, offer.bytes, deadline),
-        };
-        if link.trusted && offer.bytes >= self.cooperative_bytes {
+        let Some(source) = self.source(desk, asked, offer, deadline)? else { return Ok(None) };
+        if link.trusted && link.attach.is_ok() && offer.bytes >= self.cooperative_bytes {
             match source.share(&link, desk, asked, self.patience) {
-                Ok(buffer) => return Ok(self.settle(desk, asked.with(Phase::Shared), Path::Cooperative, buffer)),
+                Ok(buffer) => {
+                    let path = source.path(Path::Cooperative);
+                    return Ok(self.settle(desk, asked.with(Phase::Shared), path, buffer));
+                }
                 // The sender has been stopped in the middle: what it has is still there to be read.
                 Err(Failure::Errno(Errno::ETIMEDOUT)) => {
                     return self.pull(&source, desk, asked.with(Phase::Shared), deadline);
@@ -247,6 +245,23 @@ impl ChannelReceiver {
         self.pull(&source, desk, asked, deadline)
     }
 
+    /// From where the message of `offer` is to be copied; `None` when there is no way, which its sender is told.
+    fn source(&mut self, desk: &Desk, asked: Turn, offer: Offer, deadline: Deadline) -> Result<Option<Source>> {
+        let link = Arc::clone(&self.link);
+        link.look_for_buffers(Half::Receiver)?;
+        if let Some(mapped) = link.find(Half::Receiver, desk.source_spot.load(), offer.bytes)? {
+            return Ok(Some(Source::registered(mapped, offer.bytes)));
+        }
+        if !link.may_attach(&mut self.seccomp) {
+            self.refuse(desk, asked, Answer::Errno(libc::EPERM));
+            return Ok(None);
+        }
+        match Source::of(desk, offer, link.peer.process()) {
+            Ok(source) => Ok(Some(source)),
+            Err(failure) => self.failed(desk, asked, failure, offer.bytes, deadline),
+        }
+    }
+
     /// Copies a message alone, into a buffer.
     fn pull(&mut self, source: &Source, desk: &Desk, turn: Turn, deadline: Deadline) -> Result<Option<Message>> {
         let mut buffer = match Buffer::warm(source.bytes) {
@@ -254,7 +269,7 @@ impl ChannelReceiver {
             Err(error) => return self.failed(desk, turn, Failure::Here(error), source.bytes, deadline),
         };
         match source.pull(self.link.peer.process(), desk, turn, &mut buffer) {
-            Ok(()) => Ok(self.settle(desk, turn, Path::SingleCopy, buffer)),
+            Ok(()) => Ok(self.settle(desk, turn, source.path(Path::SingleCopy), buffer)),
             Err(failure) => self.failed(desk, turn, failure, source.bytes, deadline),
         }
     }
@@ -354,27 +369,7 @@ impl Receiver for ChannelReceiver {
             self.link.counters.count_received(Path::Line, len);
             return Ok(Some(len));
         }
-        let mut passed = 0;
-        loop {
-            let offer = match self.ring.arrival(deadline)? {
-                None => return Ok(None),
-                Some(Arrival::Message(_)) => {
-                    let received = self.ring.recv_into_by(buffer, deadline)?;
-                    received.into_iter().for_each(|bytes| self.count_ring(bytes));
-                    return Ok(received);
-                }
-                Some(Arrival::Offer(words, len)) => {
-                    if let Some(slip) = Slip::from_bytes(&words[..len]) {
-                        return self.take_loan_into(slip, buffer).map(Some);
-                    }
-                    self.offer(&words[..len])?
-                }
-            };
-            if let Some(bytes) = self.take_offered_into(offer, buffer, deadline)? {
-                return Ok(Some(bytes));
-            }
-            self.check_time(&mut passed, deadline)?;
-        }
+        self.receive_into(&mut Target::Plain(buffer), deadline)
     }
 
     fn object(&self) -> &str {
@@ -383,8 +378,49 @@ impl Receiver for ChannelReceiver {
 }
 
 impl ChannelReceiver {
+    /// As [`Receiver::recv_into_by`], where both sides may copy.
+    pub(super) fn receive_registered(
+        &mut self,
+        buffer: &mut RegisteredBuffer,
+        deadline: Deadline,
+    ) -> Result<Option<usize>> {
+        self.link.check_owner()?;
+        self.disarm();
+        self.receive_into(&mut Target::Registered(buffer), deadline)
+    }
+
+    /// Receives a message that did not come at once, or is long.
+    fn receive_into(&mut self, target: &mut Target<'_>, deadline: Deadline) -> Result<Option<usize>> {
+        let mut passed = 0;
+        loop {
+            let offer = match self.ring.arrival(deadline)? {
+                None => return Ok(None),
+                Some(Arrival::Message(_)) => {
+                    let received = self.ring.recv_into_by(target.bytes(), deadline)?;
+                    received.into_iter().for_each(|bytes| self.count_ring(bytes));
+                    return Ok(received);
+                }
+                Some(Arrival::Offer(words, len)) => {
+                    if let Some(slip) = Slip::from_bytes(&words[..len]) {
+                        return self.take_loan_into(slip, target.bytes()).map(Some);
+                    }
+                    self.offer(&words[..len])?
+                }
+            };
+            if let Some(bytes) = self.take_offered_into(offer, target, deadline)? {
+                return Ok(Some(bytes));
+            }
+            self.check_time(&mut passed, deadline)?;
+        }
+    }
+
     /// As [`ChannelReceiver::take_offered`], into the caller's memory.
-    fn take_offered_into(&mut self, offer: Offer, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
+    fn take_offered_into(
+        &mut self,
+        offer: Offer,
+        target: &mut Target<'_>,
+        deadline: Deadline,
+    ) -> Result<Option<usize>> {
         let link = Arc::clone(&self.link);
         let desk = link.desks.incoming();
         let asked = Turn::new(offer.number, Phase::Asked);
@@ -392,30 +428,57 @@ impl ChannelReceiver {
             self.ring.take_offer();
             return Ok(None);
         }
-        let buffer_bytes = buffer.len();
-        let target = match buffer.get_mut(..offer.bytes) {
-            Some(target) => target,
-            None if offer.bytes > self.limit_bytes => &mut [],
-            None => {
-                let (object, message_bytes) = (link.object.clone(), offer.bytes);
-                return Err(Error::BufferTooSmall { object, message_bytes, buffer_bytes });
-            }
-        };
+        let buffer_bytes = target.bytes().len();
+        if buffer_bytes < offer.bytes && offer.bytes <= self.limit_bytes {
+            let (object, message_bytes) = (link.object.clone(), offer.bytes);
+            return Err(Error::BufferTooSmall { object, message_bytes, buffer_bytes });
+        }
         self.ring.take_offer();
         self.check_limit(desk, asked, offer.bytes)?;
-        if !link.may_attach(&mut self.seccomp) {
-            self.refuse(desk, asked, Answer::Errno(libc::EPERM));
-            return Ok(None);
-        }
-        let pulled = Source::of(desk, offer, link.peer.process())
-            .and_then(|source| source.pull(link.peer.process(), desk, asked, target));
-        match pulled {
-            Ok(()) if self.answer(desk, asked, Phase::Done) => {
-                link.counters.count_received(Path::SingleCopy, offer.bytes);
-                Ok(Some(offer.bytes))
+        let Some(source) = self.source(desk, asked, offer, deadline)? else { return Ok(None) };
+        let mut turn = asked;
+        if let Target::Registered(buffer) = target
+            && self.may_share(buffer, offer.bytes)
+        {
+            turn = asked.with(Phase::Shared);
+            match source.share_into(buffer, &link, desk, asked, self.patience) {
+                Ok(()) => return Ok(self.settle_into(desk, turn, source.path(Path::Cooperative), offer.bytes)),
+                // The sender has been stopped in the middle: what it has is still there to be read.
+                Err(Failure::Errno(Errno::ETIMEDOUT)) => {}
+                Err(failure) => return self.failed(desk, turn, failure, offer.bytes, deadline),
             }
-            Ok(()) => Ok(None),
-            Err(failure) => self.failed(desk, asked, failure, offer.bytes, deadline),
+        }
+        match source.pull(link.peer.process(), desk, turn, &mut target.bytes()[..offer.bytes]) {
+            Ok(()) => Ok(self.settle_into(desk, turn, source.path(Path::SingleCopy), offer.bytes)),
+            Err(failure) => self.failed(desk, turn, failure, offer.bytes, deadline),
+        }
+    }
+
+    /// Whether the sender is to copy into `buffer` too. Another one than that of this channel could not be renewed.
+    fn may_share(&self, buffer: &RegisteredBuffer, bytes: usize) -> bool {
+        self.link.is_open && bytes >= self.cooperative_bytes && buffer.spot(&self.link, 0).is_somewhere()
+    }
+
+    fn settle_into(&self, desk: &Desk, turn: Turn, path: Path, bytes: usize) -> Option<usize> {
+        let is_settled = self.answer(desk, turn, Phase::Done);
+        is_settled.then(|| {
+            self.link.counters.count_received(path, bytes);
+            bytes
+        })
+    }
+}
+
+/// Memory of the caller's to receive into.
+enum Target<'a> {
+    Plain(&'a mut [u8]),
+    Registered(&'a mut RegisteredBuffer),
+}
+
+impl Target<'_> {
+    fn bytes(&mut self) -> &mut [u8] {
+        match self {
+            Self::Plain(buffer) => buffer,
+            Self::Registered(buffer) => buffer,
         }
     }
 }

@@ -13,6 +13,7 @@ use super::loan::Lender;
 use super::message::SHORT_BYTES;
 use super::parts::{self, MOST_PARTS};
 use super::polling::{Arming, Half};
+use super::registered::{Mapped, Spot};
 use super::seccomp::Seccomp;
 use super::stats::{Path, Stats};
 use crate::atomic::{AtomicU32, Ordering};
@@ -42,6 +43,8 @@ pub struct ChannelSender {
     single_copy_bytes: usize,
     /// Why the receiver could not read this process's memory: it will not try again.
     refused: Option<String>,
+    /// Whether the receiver could copy a message neither out of registered memory nor otherwise.
+    cannot_map: bool,
     /// Whether this side could not write the receiver's memory.
     cannot_help: bool,
     /// Whether the receiving half is in other hands, which may receive while this one waits.
@@ -81,6 +84,7 @@ impl ChannelSender {
             number: 0,
             single_copy_bytes: DEFAULT_SINGLE_COPY_BYTES,
             refused: None,
+            cannot_map: false,
             cannot_help,
             is_split: false,
             owned: None,
@@ -136,6 +140,7 @@ impl ChannelSender {
             }
         };
         let arming = link.polling.arm(Half::Sender, arm_ring, || link.peer.alarm().set())?;
+        link.tell_taken();
         self.is_armed = arming == Arming::Armed;
         Ok(arming)
     }
@@ -261,17 +266,28 @@ impl ChannelSender {
         bytes: usize,
         deadline: Deadline,
     ) -> Result<Offered<'a>> {
-        let asked = self.offer(message, bytes, deadline)?;
+        self.offer_at(message, Spot::NOWHERE, bytes, deadline)
+    }
+
+    /// As [`ChannelSender::offer_for_now`], for what may lie in registered memory.
+    fn offer_at<'a>(
+        &'a mut self,
+        message: &'a [IoSlice<'a>],
+        spot: Spot,
+        bytes: usize,
+        deadline: Deadline,
+    ) -> Result<Offered<'a>> {
+        let asked = self.offer(message, spot, bytes, deadline)?;
         Ok(Offered { sender: self, asked, message, bytes, is_settled: false })
     }
 
     /// Tells the receiver where `message` lies. It stays there until [`ChannelSender::settle`].
-    fn offer(&mut self, message: &[IoSlice<'_>], bytes: usize, deadline: Deadline) -> Result<Turn> {
+    fn offer(&mut self, message: &[IoSlice<'_>], spot: Spot, bytes: usize, deadline: Deadline) -> Result<Turn> {
         let link = Arc::clone(&self.link);
         let desk = link.desks.outgoing();
         self.number = self.number.wrapping_add(1) & (u64::MAX >> 3);
         let asked = Turn::new(self.number, Phase::Asked);
-        desk.write_source(message, link.nonce.address(), link.nonce.value());
+        desk.write_source(message, spot, link.nonce.address(), link.nonce.value());
         asked.store(desk);
         let offer = Offer { number: self.number, bytes };
         match self.ring.send_offer(&offer.to_bytes(), deadline) {
@@ -326,26 +342,46 @@ impl ChannelSender {
         let strategy = self.strategy;
         let event = wait(&mut Waiting { sender: self, desk, asked, bytes, shared: false }, strategy, deadline)?;
         if event == Event::Shared {
-            self.cannot_help = self.cannot_help || !self.link.may_attach(&mut self.seccomp);
-            if !self.cannot_help
-                && let Err(errno) = help(self.link.peer.process(), desk, message, bytes)
-                // A receiver that could not wait any longer has taken its buffer away: that is no refusal.
-                && Turn::load(desk) == asked.with(Phase::Shared)
-            {
-                self.cannot_help = true;
-                let error = std::io::Error::from(errno);
-                let why = format!("this process could not write the receiver's memory: {error}");
-                self.link.counters.note_fallback(&why, 1);
-            }
+            let path = self.take_part(desk, asked, message, bytes);
             wait(&mut Waiting { sender: self, desk, asked, bytes, shared: true }, strategy, deadline)?;
-            return Ok(Path::Cooperative);
+            return Ok(path);
         }
         Ok(Path::SingleCopy)
+    }
+
+    /// Copies what it can of a message into the receiver's buffer.
+    fn take_part(&mut self, desk: &Desk, asked: Turn, message: &[IoSlice<'_>], bytes: usize) -> Path {
+        // What is wrong with it is for the receiving half to tell.
+        let mapped = self.link.find(Half::Sender, desk.target_spot.load(), bytes).ok().flatten();
+        let mapped = mapped.filter(Mapped::is_writable);
+        let path = if mapped.is_some() { Path::Registered } else { Path::Cooperative };
+        if mapped.is_none() {
+            self.cannot_help = self.cannot_help || !self.link.may_attach(&mut self.seccomp);
+            if self.cannot_help {
+                return path;
+            }
+        }
+        if let Err(errno) = help(self.link.peer.process(), desk, message, bytes, mapped.as_ref())
+            // A receiver that could not wait any longer has taken its buffer away: that is no refusal.
+            && Turn::load(desk) == asked.with(Phase::Shared)
+        {
+            self.cannot_help = true;
+            let error = std::io::Error::from(errno);
+            let why = format!("this process could not write the receiver's memory: {error}");
+            self.link.counters.note_fallback(&why, 1);
+        }
+        path
     }
 
     /// Whether a message goes from here, and not through the ring.
     pub(super) fn goes_from_here(&self, bytes: usize) -> bool {
         bytes >= self.single_copy_bytes.max(SHORT_BYTES + 1) && self.link.attach.is_ok() && self.refused.is_none()
+    }
+
+    /// Whether a message at `spot` is copied from there: its receiver may have that mapped, and need no permission.
+    fn goes_from(&self, spot: Spot, bytes: usize) -> bool {
+        let is_mapped = spot.is_somewhere() && !self.cannot_map && bytes >= self.single_copy_bytes;
+        is_mapped || self.goes_from_here(bytes)
     }
 
     /// Sends the parts one after the other as one message, waiting for as long as it takes.
@@ -427,7 +463,7 @@ impl ChannelSender {
             return self.send_through_ring(&message, deadline);
         }
         // The bytes of a vector stay where they are when it is moved.
-        let asked = self.offer(&[IoSlice::new(&message)], message.len(), deadline)?;
+        let asked = self.offer(&[IoSlice::new(&message)], Spot::NOWHERE, message.len(), deadline)?;
         self.owned = Some(Owned { asked, message });
         Ok(())
     }
@@ -457,6 +493,30 @@ impl ChannelSender {
         }
     }
 
+    /// Sends a message that may lie in registered memory, at `spot`.
+    #[inline]
+    pub(super) fn send_at(&mut self, message: &[u8], spot: Spot, deadline: Deadline) -> Result<()> {
+        self.link.check_owner()?;
+        self.disarm();
+        self.check_receiver()?;
+        self.finish_owned(deadline)?;
+        if message.len() <= SHORT_BYTES {
+            self.ring.send_by(message, deadline)?;
+            self.link.counters.count_sent(Path::Line, message.len());
+            return Ok(());
+        }
+        // Without waiting nobody can copy it from here.
+        let may = self.goes_from(spot, message.len()) && deadline != Deadline::Now;
+        let parts = [IoSlice::new(message)];
+        if may {
+            self.link.look_for_buffers(Half::Sender)?;
+        }
+        if may && self.offer_at(&parts, spot, message.len(), deadline)?.finish(deadline)? {
+            return Ok(());
+        }
+        self.send_through_ring(message, deadline)
+    }
+
     fn refused(&mut self, desk: &Desk, message_bytes: usize) -> Result<bool> {
         match Answer::from_bits(desk.answer.load(Ordering::Relaxed)) {
             Answer::TooLong(limit_bytes) => Err(Error::TooLong {
@@ -467,6 +527,7 @@ impl ChannelSender {
             }),
             Answer::Errno(errno) => {
                 let error = std::io::Error::from_raw_os_error(errno);
+                self.cannot_map |= desk.source_spot.load().is_somewhere();
                 self.refused = Some(format!("the receiver could not read this process's memory: {error}"));
                 Ok(false)
             }
@@ -484,21 +545,7 @@ impl Sender for ChannelSender {
     /// the other side has closed or exited; what was sent before was received or is lost. [`Error::WouldBlock`] and
     /// [`Error::TimedOut`], and then nothing was sent.
     fn send_by(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
-        self.link.check_owner()?;
-        self.disarm();
-        self.check_receiver()?;
-        self.finish_owned(deadline)?;
-        if message.len() <= SHORT_BYTES {
-            self.ring.send_by(message, deadline)?;
-            self.link.counters.count_sent(Path::Line, message.len());
-            return Ok(());
-        }
-        // Without waiting nobody can copy it from here.
-        let may = self.goes_from_here(message.len()) && deadline != Deadline::Now;
-        if may && self.send_from_here(&[IoSlice::new(message)], message.len(), deadline)? {
-            return Ok(());
-        }
-        self.send_through_ring(message, deadline)
+        self.send_at(message, Spot::NOWHERE, deadline)
     }
 
     fn flush_by(&mut self, deadline: Deadline) -> Result<()> {

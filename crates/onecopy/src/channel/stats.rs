@@ -15,13 +15,17 @@ pub enum Path {
     SingleCopy,
     /// Both copy parts of it from the sender's memory into the receiver's: one copy, made by two processors.
     Cooperative,
+    /// As the two before, but out of or into [registered](super::RegisteredBuffer) memory that this side has mapped, without system
+    /// calls of its own for the bytes. A sender whose receiver copies alone counts it as [`SingleCopy`](Self::SingleCopy).
+    Registered,
     /// Made in memory that both sides share, and read there: no copy, unless the receiver takes it as a message.
     Loan,
 }
 
 impl Path {
     /// All ways.
-    pub const ALL: [Self; 5] = [Self::Line, Self::Ring, Self::SingleCopy, Self::Cooperative, Self::Loan];
+    pub const ALL: [Self; 6] =
+        [Self::Line, Self::Ring, Self::SingleCopy, Self::Cooperative, Self::Registered, Self::Loan];
 
     /// The name in reports.
     #[must_use]
@@ -31,6 +35,7 @@ impl Path {
             Self::Ring => "ring",
             Self::SingleCopy => "single-copy",
             Self::Cooperative => "cooperative",
+            Self::Registered => "registered",
             Self::Loan => "loan",
         }
     }

@@ -331,18 +331,20 @@ fn the_memory_for_loans_is_found_behind_what_a_waiting_half_was_told() {
     assert_eq!(other.receiver.arm().unwrap(), Arming::Armed);
 }
 
+/// Sends the packet of this kind without memory.
+fn say(channel: &Channel, kind: passing::Kind) {
+    let mut control = rustix::net::SendAncillaryBuffer::new(&mut []);
+    let socket = channel.sender.link.polling.socket();
+    socket.send_by(&[IoSlice::new(&[kind.tone()])], &mut control, Deadline::Now).unwrap();
+}
+
 #[test]
 fn a_second_memory_for_loans_is_what_nobody_asked_for() {
-    use std::io::IoSlice;
     let (mut one, mut other) = pair();
     one.loan(1).unwrap().send().unwrap();
     assert_eq!(other.recv().unwrap().unwrap().len(), 1);
     assert_eq!(other.receiver.arm().unwrap(), Arming::Armed);
-    let mut control = rustix::net::SendAncillaryBuffer::new(&mut []);
-    for _ in 0..3 {
-        let socket = one.sender.link.polling.socket();
-        socket.send_by(&[IoSlice::new(&[loan::PACKET])], &mut control, Deadline::Now).unwrap();
-    }
+    (0..3).for_each(|_| say(&one, passing::Kind::Loans));
     let error = (0..3).find_map(|_| other.receiver.arm().err()).expect("one arming asks for one byte");
     assert!(matches!(error, Error::Corrupt { .. }), "{error}");
 }
@@ -429,4 +431,191 @@ fn a_list_of_parts_that_cannot_be_is_refused_and_the_next_message_arrives() {
         one.send(b"next").unwrap();
         assert_eq!(other.recv().unwrap().as_deref(), Some(&b"next"[..]));
     }
+}
+
+/// Sends a message that the sender says is at `spot`, and returns how it was received.
+fn received_from(one: &mut Channel, other: &mut Channel, spot: registered::Spot, message: &[u8]) -> Path {
+    let before = other.stats();
+    std::thread::scope(|scope| {
+        scope.spawn(|| one.sender.send_at(message, spot, Deadline::Never).unwrap());
+        assert!(other.recv().unwrap().unwrap()[..] == *message);
+    });
+    let after = other.stats();
+    Path::ALL.into_iter().find(|path| after.received(*path) != before.received(*path)).unwrap()
+}
+
+#[test]
+fn places_in_registered_memory_that_cannot_be_are_not_read_and_the_message_arrives_from_its_address() {
+    use super::registered::Spot;
+    let (mut one, mut other) = pair();
+    let mut buffer = one.register(1 << 20).unwrap();
+    buffer.fill(7);
+    let good = buffer.spot(&one.sender.link, 0);
+    let message = vec![7; 300_000];
+    assert_eq!(received_from(&mut one, &mut other, good, &message), Path::Registered);
+    let end = 1 << 20;
+    let offsets = [end - 299_999, end, end + 4096, u64::MAX - 299_999, u64::MAX];
+    let numbers = [1, good.number + 16, good.number + 1, u64::MAX];
+    let spots = offsets.map(|offset| Spot { offset, ..good }).into_iter();
+    for spot in spots.chain(numbers.map(|number| Spot { number, ..good })).chain([Spot { number: 0, offset: 1 }]) {
+        assert_eq!(received_from(&mut one, &mut other, spot, &message), Path::Cooperative, "{spot:?}");
+        assert!(other.sender.link.find(polling::Half::Sender, spot, 300_000).unwrap().is_none(), "{spot:?}");
+    }
+    let why: Vec<_> = other.stats().fallbacks().iter().map(|one| one.reason.clone()).collect();
+    assert!(why.iter().any(|why| why.contains("reaches beyond")) && why.iter().any(|why| why.contains("not passed")));
+    // In the last place there is room for the last byte.
+    let last = Spot { offset: end - 300_000, ..good };
+    assert_eq!(received_from(&mut one, &mut other, last, &message), Path::Registered);
+    // What is over is not used any more, whatever is said of it.
+    drop(buffer);
+    assert_eq!(received_from(&mut one, &mut other, good, &message), Path::Cooperative);
+}
+
+#[test]
+fn what_is_passed_as_registered_memory_and_is_none_is_of_no_use_and_does_no_harm() {
+    use std::os::fd::OwnedFd;
+
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+
+    use super::registered::Spot;
+    let (mut one, mut other) = pair();
+    let memfd = |bytes: u64, seals: SealFlags| {
+        let fd = memfd_create("hostile", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        ftruncate(&fd, bytes).unwrap();
+        fcntl_add_seals(&fd, seals).unwrap();
+        fd
+    };
+    let page = rustix::param::page_size() as u64;
+    let most = crate::memory::anonymous::registered::MOST_BYTES as u64;
+    let bad: [OwnedFd; 7] = [
+        std::fs::File::open("/dev/null").unwrap().into(),
+        memfd(100 * page, SealFlags::empty()),
+        memfd(0, SealFlags::SHRINK),
+        memfd(page, SealFlags::SHRINK),
+        memfd(100 * page + 1, SealFlags::SHRINK),
+        memfd(most + page, SealFlags::SHRINK),
+        memfd(1 << 50, SealFlags::SHRINK),
+    ];
+    let message = vec![7; 300_000];
+    for (number, fd) in (0..).zip(&bad) {
+        passing::pass(&one.sender.link, passing::Kind::Registered, fd).unwrap();
+        let spot = Spot { number: 16 + number, offset: 0 };
+        assert_eq!(received_from(&mut one, &mut other, spot, &message), Path::Cooperative, "{number}");
+    }
+    say(&one, passing::Kind::Registered);
+    assert_eq!(received_from(&mut one, &mut other, Spot { number: 17, offset: 0 }, &message), Path::Cooperative);
+    let why: Vec<_> = other.stats().fallbacks().iter().map(|one| one.reason.clone()).collect();
+    for what in ["/dev/null", "F_SEAL_SHRINK", "length 0", "in whole pages", "without a descriptor"] {
+        assert!(why.iter().any(|why| why.contains(what)), "{what}: {why:?}");
+    }
+    // One that says it is over, and more than the limit together with what is there.
+    passing::pass(&one.sender.link, passing::Kind::Registered, &memfd(100 * page, SealFlags::SHRINK)).unwrap();
+    let link = Arc::clone(&one.sender.link);
+    let numbered = |number: u64, bytes: u64| {
+        let fd = memfd(bytes, SealFlags::SHRINK);
+        rustix::io::pwrite(&fd, &number.to_ne_bytes(), bytes - page).unwrap();
+        passing::pass(&link, passing::Kind::Registered, &fd).unwrap();
+    };
+    numbered(32 + 3, most);
+    numbered(32 + 4, most);
+    assert_eq!(
+        received_from(&mut one, &mut other, Spot { number: 35, offset: 0 }, &vec![0; 300_000]),
+        Path::Registered
+    );
+    assert_eq!(received_from(&mut one, &mut other, Spot { number: 36, offset: 0 }, &message), Path::Cooperative);
+    assert!(other.stats().fallbacks().iter().any(|one| one.reason.contains("more than the limit")));
+    numbered(48 + 3, 100 * page);
+    let buffer = one.register(1 << 20).unwrap();
+    let spot = buffer.spot(&one.sender.link, 0);
+    assert_eq!(received_from(&mut one, &mut other, spot, &vec![0; 300_000]), Path::Registered);
+}
+
+#[test]
+fn more_registered_memory_than_there_are_places_is_what_nobody_asked_for() {
+    let (one, mut other) = pair();
+    assert_eq!(other.receiver.arm().unwrap(), Arming::Armed);
+    (0..2 * BUFFERS).for_each(|_| say(&one, passing::Kind::Registered));
+    let error = other.receiver.arm().unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+}
+
+#[test]
+fn registered_memory_is_found_behind_what_a_waiting_half_was_told() {
+    let (mut one, mut other) = pair();
+    while one.sender.send_by(b"until there is no room", Deadline::Now).is_ok() {}
+    assert_eq!(one.sender.arm().unwrap(), Arming::Armed);
+    while other.receiver.recv_by(Deadline::Now).is_ok() {}
+    // The byte for the sender of `one` is in its socket, and now memory of both kinds comes behind it.
+    let mut buffer = other.register(1 << 20).unwrap();
+    buffer.fill(7);
+    other.loan(100).unwrap().send().unwrap();
+    let last = other.register(1 << 20).unwrap();
+    assert!(one.recv_view().unwrap().unwrap().is_lent());
+    for (buffer, content) in [(&last, 0), (&buffer, 7), (&last, 0)] {
+        let spot = buffer.spot(&other.sender.link, 5);
+        assert_eq!(received_from(&mut other, &mut one, spot, &vec![content; 300_000]), Path::Registered);
+    }
+    assert_eq!(one.sender.arm().unwrap(), Arming::Ready);
+    assert_eq!(one.receiver.arm().unwrap(), Arming::Armed);
+    let spot = last.spot(&other.sender.link, 0);
+    assert_eq!(received_from(&mut other, &mut one, spot, &[0; 300_000]), Path::Registered);
+}
+
+#[test]
+fn a_buffer_that_is_dropped_while_the_other_side_has_it_mapped_harms_nobody() {
+    let (one, other) = pair();
+    for open in [true, false] {
+        let (one, other) = if open { (&one, &other) } else { (&other, &one) };
+        let mut buffer = one.register(3 << 20).unwrap();
+        buffer.fill(7);
+        let spot = buffer.spot(&one.sender.link, 0);
+        let mapped = other.sender.link.find(polling::Half::Sender, spot, 3 << 20).unwrap().unwrap();
+        drop(buffer);
+        // A late write goes to memory that is nobody's any more.
+        mapped.write(1 << 20, &[9; 5000]).unwrap();
+        let mut found = vec![1; 2 << 20];
+        mapped.read(0, &mut found).unwrap();
+        assert!(found[..1 << 20].iter().all(|&byte| byte == 0), "its pages are given back");
+        let mut next = one.register(3 << 20).unwrap();
+        assert!(next.iter().all(|&byte| byte == 0));
+        next.fill(5);
+        mapped.write(0, &vec![9; 3 << 20]).unwrap();
+        assert!(next.iter().all(|&byte| byte == 5));
+        assert!(mapped.write(3 << 20, &[1]).is_err() && mapped.read(usize::MAX, &mut [0; 2]).is_err());
+        assert!(other.sender.link.find(polling::Half::Sender, spot, 1).unwrap().is_none());
+    }
+}
+
+#[test]
+fn what_a_separate_channel_registers_is_read_and_never_written() {
+    let (one, other) = pair_with(&Policy::same_user().separate());
+    let mut buffer = one.register(1 << 20).unwrap();
+    let spot = buffer.spot(&one.sender.link, 0);
+    let mapped = other.sender.link.find(polling::Half::Sender, spot, 1 << 20).unwrap().unwrap();
+    buffer.fill(7);
+    let mut found = [0; 100];
+    mapped.read(5000, &mut found).unwrap();
+    assert_eq!(found, [7; 100]);
+    assert!(!mapped.is_writable() && mapped.write(5000, &[9]).is_err());
+    assert!(buffer.iter().all(|&byte| byte == 7));
+}
+
+#[test]
+fn memory_that_was_renewed_is_other_memory_at_another_place() {
+    let (mut one, mut other) = pair();
+    let mut buffer = other.register(1 << 20).unwrap();
+    let (old, place) = (buffer.spot(&other.sender.link, 0), buffer.base());
+    let mapped = one.sender.link.find(polling::Half::Sender, old, 1 << 20).unwrap().unwrap();
+    buffer.renew(&other.sender.link).unwrap();
+    assert!(buffer.is_registered() && buffer.base() != place && buffer.len() == 1 << 20);
+    mapped.write(0, &vec![9; 1 << 20]).unwrap();
+    assert!(buffer.iter().all(|&byte| byte == 0));
+    // By its address it is nowhere either.
+    let own = crate::memory::remote::RemoteProcess::open(std::process::id()).unwrap();
+    assert!(own.write_all(place.as_ptr().addr() as u64, &[1]).is_err());
+    std::thread::scope(|scope| {
+        scope.spawn(|| one.send(&pattern(1 << 20, 3)).unwrap());
+        assert_eq!(other.recv_registered(&mut buffer).unwrap(), Some(1 << 20));
+    });
+    assert!(buffer[..] == pattern(1 << 20, 3));
 }

@@ -28,6 +28,7 @@
 #![expect(unsafe_code, reason = "forms the slice of a mapping that is sealed against writing")]
 
 pub(crate) mod exclusive;
+pub(crate) mod registered;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 

@@ -24,7 +24,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use pages::{Pages, capacity_for};
+pub(crate) use pages::Pages;
+use pages::capacity_for;
 
 use crate::Result;
 

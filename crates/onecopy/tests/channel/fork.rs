@@ -152,6 +152,48 @@ fn a_child_has_neither_its_parents_loans_nor_its_views() {
     peer.succeed();
 }
 
+/// The second process: forks with a registered buffer that it uses before and afterwards.
+fn fork_with_a_registered_buffer() {
+    let mut channel = adopt();
+    let mut buffer = channel.register(MIB).unwrap();
+    buffer.copy_from_slice(content(1, MIB));
+    in_child(|| {
+        // It is expected.
+        std::panic::set_hook(Box::new(|_| {}));
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| buffer[0])).is_err()
+            && is_forked(channel.send_registered(&buffer, 0..MIB))
+            && is_forked(channel.recv_registered(&mut buffer).map(drop))
+            && is_forked(channel.register(5000).map(drop))
+    });
+    let mut slot = Some(buffer);
+    in_child(|| {
+        // Something else may lie there by now, which the drop leaves alone.
+        drop(slot.take());
+        true
+    });
+    let mut buffer = slot.unwrap();
+    assert!(buffer[..] == *content(1, MIB));
+    channel.send_registered(&buffer, 0..MIB).unwrap();
+    assert_eq!(channel.recv_registered(&mut buffer).unwrap(), Some(MIB));
+    assert!(buffer[..] == *content(2, MIB));
+}
+
+#[test]
+fn a_child_does_not_have_its_parents_registered_buffers() {
+    let test = "fork::a_child_does_not_have_its_parents_registered_buffers";
+    if role().is_some() {
+        return fork_with_a_registered_buffer();
+    }
+    let _watchdog = watchdog(SECONDS);
+    let (mut channel, peer) = start(test, "forks", &[]);
+    let mut buffer = channel.register(MIB).unwrap();
+    assert_eq!(channel.recv_registered(&mut buffer).unwrap(), Some(MIB));
+    assert!(buffer[..] == *content(1, MIB));
+    buffer.copy_from_slice(content(2, MIB));
+    channel.send_registered(&buffer, 0..MIB).unwrap();
+    peer.succeed();
+}
+
 #[test]
 fn a_child_that_lives_on_does_not_hide_the_end_of_its_parent() {
     let test = "fork::a_child_that_lives_on_does_not_hide_the_end_of_its_parent";

@@ -19,6 +19,7 @@ mod pages;
 mod pair;
 mod polling;
 mod refusal;
+mod registered;
 mod rendezvous;
 mod transfer;
 mod vectored;

@@ -3,10 +3,11 @@
 use std::ops::Range;
 
 use super::extents::Extents;
-use super::slip::{Slip, send_memory};
+use super::slip::Slip;
 use super::{DEFAULT_LOAN_LIMIT_BYTES, GivenBack, LOANS};
 use crate::atomic::AtomicU32;
 use crate::channel::link::Link;
+use crate::channel::passing::{Kind, pass};
 use crate::memory::anonymous::exclusive::Exclusive;
 use crate::memory::ring::RingSender;
 use crate::memory::wait::{Alarm, Wait};
@@ -152,7 +153,7 @@ impl Memory {
         // So that a loan as long as the limit has room. A limit that is too long for that is refused there.
         let len = limit_bytes.checked_next_multiple_of(rustix::param::page_size()).unwrap_or(limit_bytes);
         let (bytes, fd) = Exclusive::create(MEMORY_NAME, len)?;
-        send_memory(link, &fd)?;
+        pass(link, Kind::Loans, &fd)?;
         let free = Extents::new(bytes.len());
         let out = [const { 0..0 }; LOANS];
         Ok(Self { bytes, warm_bytes: 0, free, out, sent: 0, sent_bytes: 0, held: None })

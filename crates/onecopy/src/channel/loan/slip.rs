@@ -1,18 +1,4 @@
-//! What stands in the ring for a loan, and the packet by which its memory comes.
-
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, OwnedFd};
-
-use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage};
-
-use crate::channel::link::Link;
-use crate::io::socket::Socket;
-use crate::memory::Region;
-use crate::memory::anonymous::exclusive::map_to_read;
-use crate::sys::recvmsg::{Received, control_words, recvmsg};
-use crate::{Deadline, Error, Result};
+//! What stands in the ring for a loan.
 
 /// Which part of the sender's memory is a message, and by which ticket it goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,53 +29,6 @@ impl Slip {
             offset: usize::try_from(number(offset)).ok()?,
             bytes: usize::try_from(number(bytes)).ok()?,
         })
-    }
-}
-
-/// The packet that brings the memory for loans: this byte and a descriptor. No half of a side has it for its tone.
-pub(in crate::channel) const PACKET: u8 = b'l';
-
-/// Passes the memory for loans to the other side.
-pub(super) fn send_memory(link: &Link, memory: &OwnedFd) -> Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = [memory.as_fd()];
-    let fits = control.push(SendAncillaryMessage::ScmRights(&fds));
-    debug_assert!(fits, "the space is for one");
-    let sent = link.polling.socket().send_by(&[IoSlice::new(&[PACKET])], &mut control, Deadline::Now);
-    sent.map(drop).map_err(|error| if error.is_peer_gone() { link.gone("it has closed") } else { error })
-}
-
-/// Maps the memory that the first packet of `socket` brings, and leaves the packet there; `None` is another packet, or none.
-///
-/// # Errors
-///
-/// [`Error::Os`], and then it may be had later: EMFILE when there are too many descriptors, ENOMEM. [`Error::Invalid`] for what
-/// is no memory for loans.
-pub(in crate::channel) fn peek_memory(socket: &Socket) -> Result<Option<Region>> {
-    let mut byte = [0];
-    let mut control = [0; control_words(size_of::<i32>())];
-    let mut received = Received::default();
-    let peeked = recvmsg(
-        socket.as_fd(),
-        &mut [IoSliceMut::new(&mut byte)],
-        &mut control,
-        false,
-        libc::MSG_PEEK | libc::MSG_DONTWAIT,
-        &mut received,
-    );
-    if peeked != Ok(1) || byte != [PACKET] {
-        // The end and errors are for whoever takes packets.
-        return Ok(None);
-    }
-    match (received.fds.pop(), received.flags & libc::MSG_CTRUNC) {
-        (Some(fd), 0) => map_to_read(&fd, socket.object()).map(Some),
-        // The kernel had no number left for it.
-        (None, libc::MSG_CTRUNC) => Err(socket.error("recvmsg", Errno::MFILE)),
-        _ => {
-            let reason = "memory for loans came without a descriptor, or with several".into();
-            Err(Error::Invalid { object: socket.object().into(), reason })
-        }
     }
 }
 

@@ -6,11 +6,12 @@
 //! written by a peer, or cannot be any more.
 #![expect(unsafe_code, reason = "puts pages into reserved addresses, and takes them out")]
 
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::PoisonError;
 
 use rustix::io::Errno;
-use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap_anonymous, mprotect};
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect};
 
 use super::addresses::{self, Addresses};
 use crate::{Error, Result};
@@ -29,7 +30,8 @@ pub(super) fn capacity_for(len: usize) -> Option<usize> {
 }
 
 /// Readable and writable pages.
-pub(super) struct Pages {
+#[derive(Debug)]
+pub(crate) struct Pages {
     base: NonNull<u8>,
     bytes: usize,
 }
@@ -45,18 +47,30 @@ impl Pages {
         let failed = |errno: Errno| Error::os("mmap", format!("a buffer of {len} bytes"), errno);
         let bytes = capacity_for(len).ok_or_else(|| failed(Errno::NOMEM))?;
         let pages = Self::put_in(bytes).map_err(failed)?;
-        pages.warm_up();
+        // A refusal costs speed only.
+        let _ = pages.warm_up();
         Ok(pages)
     }
 
     /// The first byte.
-    pub(super) fn base(&self) -> NonNull<u8> {
+    pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
     }
 
     /// How many there are.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The first `bytes` of a memfd, which others may map as well.
+    pub(in crate::memory) fn share(fd: BorrowedFd<'_>, bytes: usize) -> Result<Self, Errno> {
+        let range = range_for(bytes).ok_or(Errno::NOMEM)?;
+        let base = addresses_for(bytes, |addresses| addresses.take(range))?;
+        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED);
+        // SAFETY: addresses that were reserved, and are this caller's alone since `take`; what is there now, nobody can access.
+        // After a refusal they may be anybody's, and are not given back.
+        unsafe { mmap(base.as_ptr().cast(), bytes, protection, flags, fd, 0) }?;
+        Ok(Self { base, bytes })
     }
 
     fn put_in(bytes: usize) -> Result<Self, Errno> {
@@ -74,18 +88,24 @@ impl Pages {
         }
     }
 
-    /// Has the kernel provide all pages, huge ones where it can. A refusal costs speed only.
-    fn warm_up(&self) {
+    /// Has the kernel provide all pages, huge ones where it can; fails where there is no memory for them.
+    pub(in crate::memory) fn warm_up(&self) -> Result<(), Errno> {
         let advise = |advice| {
             // SAFETY: the mapping that `self` owns and nobody uses yet; none of these changes what it contains.
-            let _ = unsafe { madvise(self.base.as_ptr().cast(), self.bytes, advice) };
+            unsafe { madvise(self.base.as_ptr().cast(), self.bytes, advice) }
         };
         if self.bytes >= HUGE_BYTES {
-            advise(Advice::LinuxHugepage);
+            let _ = advise(Advice::LinuxHugepage);
         }
-        advise(Advice::LinuxPopulateWrite);
+        let populated = advise(Advice::LinuxPopulateWrite);
         if self.bytes >= HUGE_BYTES {
             self.collapse();
+        }
+        match populated {
+            // Before Linux 5.14 the first use takes them.
+            Ok(()) | Err(Errno::INVAL) => Ok(()),
+            Err(Errno::FAULT) => Err(Errno::NOMEM),
+            Err(errno) => Err(errno),
         }
     }
 
@@ -96,7 +116,7 @@ impl Pages {
     }
 
     /// Gives the pages back and the addresses never, so that nothing else is ever mapped there.
-    pub(super) fn retire(self) {
+    pub(crate) fn retire(self) {
         take_out(self.base, self.range());
         if let Some((base, bytes)) = addresses_for(self.bytes, |addresses| addresses.retire(self.base, self.range())) {
             take_out(base, bytes);

@@ -1,0 +1,90 @@
+//! Memory that goes over the socket of a channel, as a packet of one byte and a descriptor.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage};
+
+use super::link::Link;
+use crate::io::socket::Socket;
+use crate::memory::Region;
+use crate::memory::anonymous::exclusive::map_to_read;
+use crate::memory::anonymous::registered::Theirs;
+use crate::sys::recvmsg::{Received, control_words, recvmsg};
+use crate::{Deadline, Error, Result};
+
+/// What the memory is for. No half of a side has one of these bytes for its tone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// All [`loans`](super::loan) of a direction.
+    Loans = b'l' as isize,
+    /// One [`RegisteredBuffer`](super::RegisteredBuffer).
+    Registered = b'b' as isize,
+}
+
+impl Kind {
+    /// The first byte of the packet.
+    pub(super) fn tone(self) -> u8 {
+        self as u8
+    }
+
+    pub(super) fn of(tone: u8) -> Option<Self> {
+        [Self::Loans, Self::Registered].into_iter().find(|kind| kind.tone() == tone)
+    }
+}
+
+/// What a packet brought.
+#[derive(Debug)]
+pub(super) enum Passed {
+    /// [`Error::Os`], and then it may be had later: EMFILE when there are too many descriptors, ENOMEM. [`Error::Invalid`] for what
+    /// is no such memory.
+    Loans(Result<Region>),
+    Registered(Result<Theirs>),
+}
+
+/// Passes memory to the other side.
+pub(super) fn pass(link: &Link, kind: Kind, memory: &OwnedFd) -> Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [memory.as_fd()];
+    let fits = control.push(SendAncillaryMessage::ScmRights(&fds));
+    debug_assert!(fits, "the space is for one");
+    let sent = link.polling.socket().send_by(&[IoSlice::new(&[kind.tone()])], &mut control, Deadline::Now);
+    sent.map(drop).map_err(|error| if error.is_peer_gone() { link.gone("it has closed") } else { error })
+}
+
+/// Maps the memory that the first packet of `socket` brings, and leaves the packet there; `None` is another packet, or none.
+pub(super) fn peek(socket: &Socket) -> Option<Passed> {
+    let mut byte = [0];
+    let mut control = [0; control_words(size_of::<i32>())];
+    let mut received = Received::default();
+    let peeked = recvmsg(
+        socket.as_fd(),
+        &mut [IoSliceMut::new(&mut byte)],
+        &mut control,
+        false,
+        libc::MSG_PEEK | libc::MSG_DONTWAIT,
+        &mut received,
+    );
+    // The end and errors are for whoever takes packets.
+    let kind = peeked.is_ok_and(|bytes| bytes == 1).then(|| Kind::of(byte[0]))??;
+    let memory = descriptor(received, socket);
+    Some(match kind {
+        Kind::Loans => Passed::Loans(memory.and_then(|fd| map_to_read(&fd, socket.object()))),
+        Kind::Registered => Passed::Registered(memory.and_then(|fd| Theirs::map(&fd, socket.object()))),
+    })
+}
+
+fn descriptor(mut received: Received, socket: &Socket) -> Result<OwnedFd> {
+    match (received.fds.pop(), received.flags & libc::MSG_CTRUNC) {
+        (Some(fd), 0) => Ok(fd),
+        // The kernel had no number left for it.
+        (None, libc::MSG_CTRUNC) => Err(socket.error("recvmsg", Errno::MFILE)),
+        _ => {
+            let reason = "memory came without a descriptor, or with several".into();
+            Err(Error::Invalid { object: socket.object().into(), reason })
+        }
+    }
+}
