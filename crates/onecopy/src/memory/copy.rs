@@ -17,6 +17,9 @@
 //! arrives and nothing else. Bytes that memcpy reads twice (the overlap of its last two loads) may arrive as any mixture of
 //! old and new, which is true of any copy without a lock.
 //!
+//! A copy past the caches is a loop of non-temporal stores in a block of the same kind. Such stores are ordered with nothing that
+//! follows but by a fence, which ends the block: after it they are as ordinary ones to any atomic.
+//!
 //! One byte of the destination can be old and its neighbour new. What must be consistent is ordered by an atomic beside the
 //! bytes: Release after the last copy out, Acquire before the first copy in.
 //!
@@ -50,6 +53,82 @@ pub(crate) unsafe fn copy_out(shared: *mut u8, private: &[u8]) {
     tally::count_user(private.len());
     // SAFETY: `private` is readable for its length, `shared` writable by the caller's promise; they do not overlap.
     unsafe { memcpy_unseen(shared, private.as_ptr(), private.len()) }
+}
+
+/// As [`copy_out`], past the caches where the machine can: what another core will read is not taken away from it line by line, and
+/// does not push out what this one uses. Visible to others before anything that is stored after it.
+///
+/// # Safety
+///
+/// As [`copy_out`].
+#[cfg(target_arch = "x86_64")]
+pub(crate) unsafe fn copy_out_past_caches(shared: *mut u8, private: &[u8]) {
+    let whole = match shared.addr().is_multiple_of(STREAMED_BYTES) {
+        true => private.len() / STREAMED_BYTES * STREAMED_BYTES,
+        false => 0,
+    };
+    let (lines, rest) = private.split_at(whole);
+    tally::count_user(whole);
+    if whole > 0 {
+        // SAFETY: as in `copy_out`; a whole number of lines, and at least one; aligned, checked above.
+        unsafe { stream_unseen(shared, lines.as_ptr(), whole) };
+    }
+    // SAFETY: `whole` is at most the length, for which it is writable.
+    let behind = unsafe { shared.add(whole) };
+    // SAFETY: by the caller's promise.
+    unsafe { copy_out(behind, rest) }
+}
+
+/// As [`copy_out`].
+///
+/// # Safety
+///
+/// As [`copy_out`].
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) unsafe fn copy_out_past_caches(shared: *mut u8, private: &[u8]) {
+    // SAFETY: by the caller's promise.
+    unsafe { copy_out(shared, private) }
+}
+
+/// How much is streamed at a time.
+#[cfg(target_arch = "x86_64")]
+const STREAMED_BYTES: usize = 64;
+
+/// A copy by non-temporal stores, hidden from the compiler as memcpy is, with the fence that such stores need.
+///
+/// # Safety
+///
+/// As [`copy_in`]; `len` is a multiple of [`STREAMED_BYTES`] and not 0, and `to` is aligned to it.
+#[cfg(target_arch = "x86_64")]
+unsafe fn stream_unseen(to: *mut u8, from: *const u8, len: usize) {
+    // SAFETY: reads and writes `len` bytes from where the operands point, and changes no other memory; SSE2 is part of x86-64;
+    // the stores are aligned; the string flag is not used, the arithmetic flags and four registers are declared changed.
+    unsafe {
+        std::arch::asm!(
+            "2:",
+            "movdqu {a}, [{from}]",
+            "movdqu {b}, [{from} + 16]",
+            "movdqu {c}, [{from} + 32]",
+            "movdqu {d}, [{from} + 48]",
+            "movntdq [{to}], {a}",
+            "movntdq [{to} + 16], {b}",
+            "movntdq [{to} + 32], {c}",
+            "movntdq [{to} + 48], {d}",
+            "add {from}, 64",
+            "add {to}, 64",
+            "sub {len}, 64",
+            "jnz 2b",
+            "sfence",
+            from = inout(reg) from => _,
+            to = inout(reg) to => _,
+            len = inout(reg) len => _,
+            a = out(xmm_reg) _,
+            b = out(xmm_reg) _,
+            c = out(xmm_reg) _,
+            d = out(xmm_reg) _,
+            options(nostack),
+        );
+    }
 }
 
 /// memcpy(3), hidden from the compiler.
@@ -137,6 +216,25 @@ mod tests {
                 unsafe { copy_out(shared, &source[start..start + len]) };
                 assert_eq!(target[start..start + len], source[start..start + len]);
                 assert!(target[..start].iter().chain(&target[start + len..]).all(|&byte| byte == 0xee));
+            }
+        }
+    }
+
+    #[test]
+    fn past_the_caches_every_length_and_alignment_copies_exactly_and_is_counted_once() {
+        #[repr(align(64))]
+        struct Lines([u8; 512]);
+        let source: Vec<u8> = (0..512).map(|n| (n * 7 / 4) as u8).collect();
+        for len in (0..=200).chain([256, 320, 383]) {
+            for start in [0, 1, 16, 63, 64, 128] {
+                let mut target = Lines([0xee; 512]);
+                let shared = &raw mut target.0[start];
+                let before = tally::Tally::now();
+                // SAFETY: `start + len <= 511`, inside of `target`.
+                unsafe { copy_out_past_caches(shared, &source[3..3 + len]) };
+                assert_eq!(tally::Tally::now().since(before).user_bytes, len as u64);
+                assert_eq!(target.0[start..start + len], source[3..3 + len], "{len} bytes at {start}");
+                assert!(target.0[..start].iter().chain(&target.0[start + len..]).all(|&byte| byte == 0xee));
             }
         }
     }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::memory::Region;
 #[cfg(not(loom))]
-use crate::memory::copy::{copy_in, copy_out};
+use crate::memory::copy::{copy_in, copy_out, copy_out_past_caches};
 use crate::memory::role::Roles;
 use crate::memory::wait::Sleepers;
 use crate::{Error, Result, tally};
@@ -301,6 +301,14 @@ impl Ring {
         let shared = self.bulk(position, bytes.len());
         // SAFETY: `bulk` has checked the range; the region is writable and stays mapped; `bytes` is private.
         unsafe { copy_out(shared, bytes) };
+    }
+
+    /// As [`Ring::put_bulk`], past the caches.
+    #[inline]
+    pub(super) fn put_bulk_past_caches(&self, position: u64, bytes: &[u8]) {
+        let shared = self.bulk(position, bytes.len());
+        // SAFETY: `bulk` has checked the range; the region is writable and stays mapped; `bytes` is private.
+        unsafe { copy_out_past_caches(shared, bytes) };
     }
 
     /// Copies from the bulk at `position`. The range does not cross its end.

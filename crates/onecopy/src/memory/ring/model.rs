@@ -83,6 +83,10 @@ impl Ring {
         }
     }
 
+    pub(super) fn put_bulk_past_caches(&self, position: u64, bytes: &[u8]) {
+        self.put_bulk(position, bytes);
+    }
+
     pub(super) fn take_bulk(&self, position: u64, bytes: &mut [u8]) {
         for (line, part) in self.lines(position, bytes.len()).iter().zip(bytes.chunks_mut(LINE_BYTES)) {
             let len = part.len();

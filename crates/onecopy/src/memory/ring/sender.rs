@@ -1,8 +1,11 @@
 //! The sending side.
 
+mod stores;
 mod vectored;
 
 use std::sync::Arc;
+
+use stores::Stores;
 
 use super::layout::{
     BULK, FIRST, Header, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, OFFER, Record, Ring, SLOTS,
@@ -41,6 +44,7 @@ pub struct RingSender {
     absent: u64,
     /// The rest of an accepted message.
     rest: Option<Rest>,
+    stores: Stores,
     /// Tells of the end of the receiver's process, where somebody watches it.
     alarm: Option<Arc<Alarm>>,
     /// Tells a receiver that waits for a descriptor.
@@ -89,6 +93,7 @@ impl RingSender {
             bulk_taken: 0,
             absent,
             rest: None,
+            stores: Stores::default(),
             alarm: None,
             bell: None,
         };
@@ -265,7 +270,7 @@ impl RingSender {
 
     /// Sends the piece of a message of `total` bytes that begins with `rest`, and returns its length.
     fn send_piece(&mut self, rest: &[u8], first: bool, total: u64, deadline: Deadline) -> Result<usize> {
-        let put = |ring: &Ring, position, bytes| ring.put_bulk(position, &rest[..bytes]);
+        let put = |ring: &Ring, stores: &mut Stores, position, bytes| stores.put(ring, position, &rest[..bytes]);
         self.send_piece_by(put, rest.len(), first, total, deadline)
     }
 
@@ -273,7 +278,7 @@ impl RingSender {
     #[inline]
     fn send_piece_by(
         &mut self,
-        put: impl FnOnce(&Ring, u64, usize),
+        put: impl FnOnce(&Ring, &mut Stores, u64, usize),
         rest_bytes: usize,
         first: bool,
         total: u64,
@@ -282,7 +287,7 @@ impl RingSender {
         let piece_bytes = self.ring.sizes.piece_bytes;
         let bytes = rest_bytes.min(piece_bytes - (self.bulk % piece_bytes as u64) as usize);
         self.wait_for_room(1, whole_lines(bytes), deadline)?;
-        put(&self.ring, self.bulk, bytes);
+        put(&self.ring, &mut self.stores, self.bulk, bytes);
         let slot = self.ring.slot(self.slots);
         slot.words[0].store(total, Ordering::Relaxed);
         slot.words[1].store(self.bulk, Ordering::Relaxed);

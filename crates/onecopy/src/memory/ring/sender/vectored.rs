@@ -2,7 +2,7 @@
 
 use std::io::IoSlice;
 
-use super::{Rest, RingSender};
+use super::{Rest, RingSender, Stores};
 use crate::memory::ring::layout::{INLINE_MESSAGE_BYTES, Ring};
 use crate::{Deadline, Result, Sender as _, tally};
 
@@ -21,9 +21,9 @@ impl RingSender {
         self.flush_by(deadline)?;
         let mut sent = 0;
         while sent < total {
-            let put = |ring: &Ring, mut position: u64, bytes: usize| {
+            let put = |ring: &Ring, stores: &mut Stores, mut position: u64, bytes: usize| {
                 left.take(bytes, |part| {
-                    ring.put_bulk(position, part);
+                    stores.put(ring, position, part);
                     position += part.len() as u64;
                 });
             };
