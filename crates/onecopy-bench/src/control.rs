@@ -136,6 +136,8 @@ pub(crate) enum Motion {
     OneWay,
     /// The same, made and read in place; or neither, if it is not touched.
     InPlace { is_touched: bool },
+    /// From the guest to the host, out of and into registered memory.
+    Registered,
 }
 
 /// What the receiver looks at.

@@ -61,6 +61,7 @@ impl<'s, 'a> Measurement<'s, 'a> {
         let motion = match case.workload {
             workload if workload.is_ping_pong() => Motion::RoundTrip,
             workload if workload.is_in_place() => Motion::InPlace { is_touched: workload == Workload::Loan },
+            Workload::Registered => Motion::Registered,
             _ => Motion::OneWay,
         };
         let run = Run {

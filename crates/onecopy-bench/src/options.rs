@@ -23,7 +23,7 @@ pub struct Options {
     pub only: Vec<Subject>,
     /// The sizes of messages in bytes; empty means the usual ones of each workload.
     pub sizes_bytes: Vec<usize>,
-    /// The workloads; empty means rtt, stream, fresh, cpu, copies, the two of loans, and without `quick` many.
+    /// The workloads; empty means rtt, stream, fresh, cpu, copies, the two of loans, registered, and without `quick` many.
     pub workloads: Vec<Workload>,
     /// A file whose bytes are streamed instead of the pattern.
     pub input: Option<PathBuf>,
@@ -51,6 +51,8 @@ pub enum Workload {
     Loan,
     /// The same without filling and summing up: what a loan costs by itself.
     LoanUntouched,
+    /// One way, back to back, from one registered buffer into another: bytes a second.
+    Registered,
     /// Ping-pong on one of many channels of a process that waits for all of them: what the others add to the cost of a message.
     Many,
     /// What locks, taken by a process that is alone.
@@ -133,6 +135,7 @@ impl Workload {
         Self::Copies,
         Self::Loan,
         Self::LoanUntouched,
+        Self::Registered,
         Self::Many,
         Self::Uncontended,
         Self::Contended,
@@ -165,6 +168,7 @@ impl Workload {
             Self::Copies => "copies",
             Self::Loan => "loan",
             Self::LoanUntouched => "loan-untouched",
+            Self::Registered => "registered",
             Self::Many => "many",
             Self::Uncontended => "uncontended",
             Self::Contended => "contended",

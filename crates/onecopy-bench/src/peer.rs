@@ -8,7 +8,7 @@ use crate::control::{Control, Join, Meeting, Motion, Order, Reply, Run, Sample, 
 use crate::endpoints::{self, Accept, Ends, primitives};
 use crate::payload::{Arena, Content};
 use crate::primitive::{Primitive, Use};
-use crate::workloads::{Outcome, lines, loan, lock, lossy, memcpy, rtt, stream, wake};
+use crate::workloads::{Outcome, lines, loan, lock, lossy, memcpy, registered, rtt, stream, wake};
 use crate::{affinity, interrupt, janitor};
 
 /// Names the process that started this one as a worker.
@@ -180,6 +180,8 @@ impl Worker {
             (Motion::InPlace { is_touched }, Side::Host, _) => {
                 loan::receive(&mut ends.intake, arena, run, is_touched, &mut go)
             }
+            (Motion::Registered, Side::Guest, _) => registered::send(&mut ends.sender, arena, run, corrupt, &mut go),
+            (Motion::Registered, Side::Host, _) => registered::receive(&mut ends.intake, arena, run, &mut go),
             (Motion::OneWay, Side::Guest, false) => stream::send(ends.sender.any_mut(), arena, run, corrupt, &mut go),
             (Motion::OneWay, Side::Host, false) => stream::receive(&mut ends.intake, arena, run, &mut go),
             (Motion::OneWay, Side::Guest, true) => lossy::send(ends, arena, run, corrupt, &mut go),

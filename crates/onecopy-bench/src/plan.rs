@@ -61,7 +61,7 @@ fn is_measured_by(workload: Workload, wait: Wait, waits: &[Wait]) -> bool {
         Workload::Loan | Workload::LoanUntouched => {
             wait == if waits.contains(&Wait::Spin) { Wait::Spin } else { waits[0] }
         }
-        Workload::Stream | Workload::Cpu | Workload::Layer => wait == waits[0],
+        Workload::Stream | Workload::Cpu | Workload::Layer | Workload::Registered => wait == waits[0],
         Workload::Uncontended | Workload::Contended => false,
     }
 }
@@ -72,12 +72,16 @@ fn is_wanted(workload: Workload, transport: Transport, options: &Options) -> boo
     if workload.is_in_place() || transport == Transport::ChannelLoan {
         return workload.is_in_place() && transport == Transport::ChannelLoan;
     }
+    if workload == Workload::Registered || transport == Transport::ChannelRegistered {
+        return workload == Workload::Registered && transport == Transport::ChannelRegistered;
+    }
     match workload {
         Workload::Copies => !options.only.is_empty() || WAYS_OF_COPYING.contains(&transport),
         Workload::Fresh => !options.workloads.is_empty() || WAYS_OF_LONG_MESSAGES.contains(&transport),
         Workload::Layer => !transport.is_channel(),
         Workload::Many => transport == Transport::Channel,
-        Workload::Rtt | Workload::Stream | Workload::Cpu | Workload::Loan | Workload::LoanUntouched => true,
+        Workload::Rtt | Workload::Stream | Workload::Cpu => true,
+        Workload::Loan | Workload::LoanUntouched | Workload::Registered => true,
         Workload::Uncontended | Workload::Contended => false,
     }
 }
@@ -143,6 +147,8 @@ fn sizes(workload: Workload, quick: bool) -> &'static [usize] {
         (Workload::Loan, true) => &[MIB],
         (Workload::Loan, false) => &[4 * KIB, 64 * KIB, MIB, 16 * MIB],
         (Workload::LoanUntouched, _) => &[4 * KIB],
+        (Workload::Registered, true) => &[MIB],
+        (Workload::Registered, false) => &[MIB, 4 * MIB, 16 * MIB],
         (Workload::Many, _) => &[64],
         (Workload::Uncontended | Workload::Contended, _) => &[],
     }
@@ -158,6 +164,7 @@ fn temperatures(workload: Workload, quick: bool) -> &'static [bool] {
             | Workload::Layer
             | Workload::Loan
             | Workload::LoanUntouched
+            | Workload::Registered
             | Workload::Many
             | Workload::Uncontended
             | Workload::Contended,
@@ -192,7 +199,12 @@ mod tests {
         for transport in Transport::ALL {
             let in_place = [Workload::Loan, Workload::LoanUntouched];
             let moving = [Workload::Rtt, Workload::Stream, Workload::Cpu];
-            for workload in if *transport == Transport::ChannelLoan { &in_place[..] } else { &moving } {
+            let workloads = match transport {
+                Transport::ChannelLoan => &in_place[..],
+                Transport::ChannelRegistered => &[Workload::Registered],
+                _ => &moving,
+            };
+            for workload in workloads {
                 assert!(cases.iter().any(|case| case.transport == *transport && case.workload == *workload));
             }
         }
@@ -214,7 +226,10 @@ mod tests {
     fn copies_of_every_transport_are_counted_when_it_is_chosen() {
         let workloads = vec![Workload::Copies];
         let cases = cases(&Options { only: Subject::all().collect(), workloads, ..Options::default() }, true);
-        let copying = Transport::ALL.iter().copied().filter(|transport| *transport != Transport::ChannelLoan);
+        let copying = Transport::ALL
+            .iter()
+            .copied()
+            .filter(|transport| !matches!(transport, Transport::ChannelLoan | Transport::ChannelRegistered));
         assert!(cases.iter().map(|case| case.transport).eq(copying));
     }
 }

@@ -305,7 +305,7 @@ impl Health {
 
 impl Workload {
     fn needs_memcpy(self) -> bool {
-        matches!(self, Self::Stream | Self::Fresh | Self::Cpu)
+        matches!(self, Self::Stream | Self::Fresh | Self::Cpu | Self::Registered)
     }
 }
 

@@ -52,6 +52,8 @@ pub enum Transport {
     ChannelNoCma,
     /// The channel with messages that are made and read in place.
     ChannelLoan,
+    /// The channel, out of and into registered memory.
+    ChannelRegistered,
 }
 
 impl Transport {
@@ -77,6 +79,7 @@ impl Transport {
         Self::Channel,
         Self::ChannelNoCma,
         Self::ChannelLoan,
+        Self::ChannelRegistered,
     ];
 
     /// The mechanism behind it; the channel is none of them, and uses several.
@@ -100,7 +103,7 @@ impl Transport {
             Self::AnonymousMapping => Mechanism::AnonymousMapping,
             Self::CmaRead => Mechanism::CmaRead,
             Self::CmaWrite => Mechanism::CmaWrite,
-            Self::Channel | Self::ChannelNoCma | Self::ChannelLoan => return None,
+            Self::Channel | Self::ChannelNoCma | Self::ChannelLoan | Self::ChannelRegistered => return None,
         })
     }
 
@@ -110,6 +113,7 @@ impl Transport {
         match self {
             Self::ChannelNoCma => "channel-no-cma",
             Self::ChannelLoan => "channel-loan",
+            Self::ChannelRegistered => "channel-registered",
             _ => self.mechanism().map_or("channel", Mechanism::name),
         }
     }
@@ -128,7 +132,7 @@ impl Transport {
 
     /// Whether it is the channel, in whichever form.
     pub(crate) fn is_channel(self) -> bool {
-        matches!(self, Self::Channel | Self::ChannelNoCma | Self::ChannelLoan)
+        matches!(self, Self::Channel | Self::ChannelNoCma | Self::ChannelLoan | Self::ChannelRegistered)
     }
 
     /// Whether messages can be lost on the way, so that the receiver has to count them.
@@ -158,7 +162,8 @@ impl Transport {
             | Self::CmaWrite
             | Self::Channel
             | Self::ChannelNoCma
-            | Self::ChannelLoan => &[Wait::Adaptive, Wait::Spin, Wait::Block],
+            | Self::ChannelLoan
+            | Self::ChannelRegistered => &[Wait::Adaptive, Wait::Spin, Wait::Block],
             _ => &[Wait::Block],
         }
     }

@@ -276,6 +276,18 @@ fn loans_are_measured_where_they_are_made() {
     }
 }
 
+#[test]
+fn registered_memory_is_copied_in_user_space() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let report = json(&bench(&["--json", "--quick", "--workload", "registered", "--size", "64K,1M"]).end());
+    assert_eq!(rows(&report).len(), 2, "{report}");
+    for row in rows(&report) {
+        assert_eq!((&row["verified"], &row["path"]), (&true.into(), &"registered".into()), "{row}");
+        assert_eq!((&row["copies"], &row["cold"]), (&1.into(), &false.into()), "{row}");
+        assert!(row["ratio_to_memcpy"].as_f64().unwrap() > 0.0, "{row}");
+    }
+}
+
 /// What one side copied for each byte of payload: in user space, and by the kernel.
 fn copied(row: &Value, side: &str) -> [f64; 2] {
     let bytes = |field: &str| row[side][field].as_u64().unwrap_or_else(|| panic!("no {field} in {row}")) as f64;
@@ -335,14 +347,14 @@ fn one_byte_that_is_corrupted_on_the_way_fails_every_row() {
             command.env("ONECOPY_BENCH_CORRUPT", "1");
         })
     };
-    let only = "pipe,unix-dgram,udp,sysv-mq,channel,channel-loan";
+    let only = "pipe,unix-dgram,udp,sysv-mq,channel,channel-loan,channel-registered";
     let ended = corrupt(&["--json", "--quick", "--only", only, "--size", "4K"]).end();
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     let report = json(&ended);
     assert_eq!(
         rows(&report).len(),
-        25,
-        "four of each, of the channel also fresh and two more ways to wait, and two of loans"
+        26,
+        "four of each, of the channel also fresh and two more ways to wait, two of loans, one of registered memory"
     );
     for row in rows(&report) {
         assert_eq!(row["verified"], false, "{row}");
@@ -476,7 +488,7 @@ fn wrong_usage_is_one_line_and_measures_nothing() {
             &["--workload", "juggle"],
             &[
                 "`juggle` is no workload",
-                "rtt, stream, fresh, cpu, layer, copies, loan, loan-untouched, many, uncontended, contended",
+                "rtt, stream, fresh, cpu, layer, copies, loan, loan-untouched, registered, many, uncontended, contended",
             ],
         ),
         (&["--only", "mutex", "--workload", "stream"], &["none of these mechanisms"]),

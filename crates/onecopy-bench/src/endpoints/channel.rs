@@ -56,8 +56,8 @@ fn ends(mut channel: Channel, others: Vec<Channel>, transport: Transport, join: 
         channel.receiver().set_cooperative_bytes(both);
     }
     let (sender, receiver) = channel.split();
-    if transport == Transport::ChannelLoan {
-        return Ok(Ends { sender: Outlet::Loans(Box::new(sender)), intake: Intake::Loans(receiver) });
+    if matches!(transport, Transport::ChannelLoan | Transport::ChannelRegistered) {
+        return Ok(Ends { sender: Outlet::Half(Box::new(sender)), intake: Intake::Half(receiver) });
     }
     let waits_for_all = join.channels.is_some() && join.side == Side::Host;
     let (crowd, idle) = match waits_for_all {
@@ -109,12 +109,23 @@ impl Inbox {
     }
 
     fn received(&self) -> Received {
-        let stats = self.receiver.stats();
-        Received(Path::ALL.map(|path| stats.received(path).messages))
+        Received::by(&self.receiver)
     }
 
     pub(super) fn way_since(&self, before: &Received) -> Option<String> {
-        let now = self.received();
+        self.received().way_since(before)
+    }
+}
+
+impl Received {
+    pub(super) fn by(receiver: &ChannelReceiver) -> Self {
+        let stats = receiver.stats();
+        Self(Path::ALL.map(|path| stats.received(path).messages))
+    }
+
+    /// The way that most messages came since `before`.
+    pub(super) fn way_since(&self, before: &Self) -> Option<String> {
+        let now = self;
         let came = |path: &Path| now.0[*path as usize] - before.0[*path as usize];
         let most = Path::ALL.into_iter().max_by_key(came)?;
         (came(&most) > 0).then(|| most.name().to_owned())

@@ -21,7 +21,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::rc::Rc;
 
-use onecopy::channel::{ChannelReceiver, ChannelSender, Path};
+use onecopy::channel::{ChannelReceiver, ChannelSender};
 use onecopy::memory::attach::{self, PushReceiver};
 use onecopy::memory::ring::RING_BYTES;
 use onecopy::message::fragment::{FragmentReceiver, FragmentSender};
@@ -43,22 +43,22 @@ pub(crate) struct Ends {
 /// How messages go out.
 pub(crate) enum Outlet {
     Any(Box<dyn Sender>),
-    /// Made in place.
-    Loans(Box<ChannelSender>),
+    /// A channel's, for loans and registered memory.
+    Half(Box<ChannelSender>),
 }
 
 impl Outlet {
     pub(crate) fn any(&self) -> &dyn Sender {
         match self {
             Self::Any(sender) => &**sender,
-            Self::Loans(sender) => &**sender,
+            Self::Half(sender) => &**sender,
         }
     }
 
     pub(crate) fn any_mut(&mut self) -> &mut dyn Sender {
         match self {
             Self::Any(sender) => &mut **sender,
-            Self::Loans(sender) => &mut **sender,
+            Self::Half(sender) => &mut **sender,
         }
     }
 }
@@ -71,8 +71,8 @@ pub(crate) enum Intake {
     Window(PushReceiver),
     /// Into memory of the library's, a part of it for each.
     Channel(channel::Inbox),
-    /// Read in place.
-    Loans(ChannelReceiver),
+    /// A channel's, for loans and registered memory.
+    Half(ChannelReceiver),
 }
 
 impl Intake {
@@ -84,7 +84,7 @@ impl Intake {
             }
             Self::Window(receiver) => receiver.recv_borrowed_by(deadline),
             Self::Channel(inbox) => inbox.receive(deadline),
-            Self::Loans(receiver) => {
+            Self::Half(receiver) => {
                 receiver.recv_into_by(buffer, deadline).map(|received| received.map(|len| &buffer[..len]))
             }
         }
@@ -101,11 +101,11 @@ impl Ends {
         let intake = match self.intake {
             Intake::Buffer(receiver) => Intake::Buffer(Box::new(FragmentReceiver::new(receiver))),
             // Neither has a longest message.
-            intake @ (Intake::Window(_) | Intake::Channel(_) | Intake::Loans(_)) => intake,
+            intake @ (Intake::Window(_) | Intake::Channel(_) | Intake::Half(_)) => intake,
         };
         let sender = match self.sender {
             Outlet::Any(sender) => Outlet::Any(Box::new(FragmentSender::new(sender))),
-            sender @ Outlet::Loans(_) => sender,
+            sender @ Outlet::Half(_) => sender,
         };
         Self { sender, intake }
     }
@@ -114,7 +114,8 @@ impl Ends {
     pub(crate) fn begin(&mut self, run: &Run) -> channel::Received {
         match &mut self.intake {
             Intake::Channel(inbox) => inbox.begin(run),
-            Intake::Buffer(_) | Intake::Window(_) | Intake::Loans(_) => channel::Received::default(),
+            Intake::Half(receiver) => channel::Received::by(receiver),
+            Intake::Buffer(_) | Intake::Window(_) => channel::Received::default(),
         }
     }
 
@@ -122,7 +123,7 @@ impl Ends {
     pub(crate) fn way_since(&self, before: &channel::Received) -> Option<String> {
         match &self.intake {
             Intake::Channel(inbox) => inbox.way_since(before),
-            Intake::Loans(_) => Some(Path::Loan.name().to_owned()),
+            Intake::Half(receiver) => channel::Received::by(receiver).way_since(before),
             Intake::Buffer(_) | Intake::Window(_) => None,
         }
     }
@@ -152,7 +153,8 @@ pub(crate) fn prepare(transport: Transport, link: &mut Link, janitor: &Rc<Janito
         | Transport::Sctp
         | Transport::Channel
         | Transport::ChannelNoCma
-        | Transport::ChannelLoan => Ok(Prepared::default()),
+        | Transport::ChannelLoan
+        | Transport::ChannelRegistered => Ok(Prepared::default()),
     }
 }
 
@@ -167,7 +169,9 @@ pub(crate) fn host(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Resu
         Transport::UnixSeqpacket => messages::host_seqpacket(&join.link, layer),
         Transport::Udp => messages::host_udp(layer),
         Transport::Sctp => messages::host_sctp(layer),
-        Transport::Channel | Transport::ChannelNoCma | Transport::ChannelLoan => channel::host(transport, join),
+        Transport::Channel | Transport::ChannelNoCma | Transport::ChannelLoan | Transport::ChannelRegistered => {
+            channel::host(transport, join)
+        }
         _ => {
             let join = join.clone();
             Ok((String::new(), Box::new(move || open(transport, &join, fds))))
@@ -186,7 +190,9 @@ pub(crate) fn guest(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Res
         Transport::UnixSeqpacket => messages::guest_seqpacket(&join.link, layer),
         Transport::Udp => messages::guest_udp(announced, layer),
         Transport::Sctp => messages::guest_sctp(announced, layer),
-        Transport::Channel | Transport::ChannelNoCma | Transport::ChannelLoan => channel::guest(transport, join),
+        Transport::Channel | Transport::ChannelNoCma | Transport::ChannelLoan | Transport::ChannelRegistered => {
+            channel::guest(transport, join)
+        }
         _ => open(transport, join, fds),
     }
 }
@@ -212,7 +218,8 @@ fn open(transport: Transport, join: &Join, fds: Vec<OwnedFd>) -> Result<Ends> {
         | Transport::Sctp
         | Transport::Channel
         | Transport::ChannelNoCma
-        | Transport::ChannelLoan => Err(missing("anything to open")),
+        | Transport::ChannelLoan
+        | Transport::ChannelRegistered => Err(missing("anything to open")),
     }
 }
 

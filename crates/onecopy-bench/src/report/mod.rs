@@ -103,7 +103,7 @@ pub struct Row {
     /// How the sides wait: `block`, `spin` or `adaptive`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<String>,
-    /// Which way a channel's messages took: `line`, `ring`, `single-copy`, `cooperative` or `loan`.
+    /// Which way a channel's messages took: `line`, `ring`, `single-copy`, `cooperative`, `registered` or `loan`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// Messages in all timed runs.

@@ -17,6 +17,7 @@ impl Report {
         sections.extend([true, false].into_iter().filter_map(|cold| self.streams(cold)));
         sections.extend(self.fresh());
         sections.extend(self.loans());
+        sections.extend(self.registered());
         sections.extend(self.many());
         sections.extend(self.crossings());
         sections.extend(self.processor());
@@ -134,6 +135,24 @@ impl Report {
             ]);
         }
         table.under("loan: filled, sent and summed up in place; untouched: sent alone", &rows)
+    }
+
+    fn registered(&self) -> Option<String> {
+        let rows = self.rows_of(Workload::Registered, |_| true, |row| -row.bytes_per_s.unwrap_or_default());
+        let mut table = Columns::new(&["size", "path", "a second", "x memcpy", "copies", "CPU/GiB", "spread", "ok"]);
+        for row in &rows {
+            table.add([
+                size(row),
+                row.path.clone().unwrap_or_else(|| "-".into()),
+                rate(row.bytes_per_s.unwrap_or_default()),
+                ratio(row.ratio_to_memcpy),
+                number(row.copies),
+                cpu_per_gib(row),
+                percent(row.spread),
+                verified(row),
+            ]);
+        }
+        table.under("registered: one way, hot, from one registered buffer into another", &rows)
     }
 
     fn many(&self) -> Option<String> {

@@ -25,7 +25,7 @@ pub(crate) fn send(
     corrupt: bool,
     go: Go<'_>,
 ) -> Outcome {
-    let Outlet::Loans(sender) = sender else { return Err("this transport does not lend".into()) };
+    let Outlet::Half(sender) = sender else { return Err("this transport does not lend".into()) };
     let mut outgoing = arena.outgoing(run.slots(), run.check)?;
     go()?;
     let watch = Stopwatch::start();
@@ -53,7 +53,7 @@ fn make(outgoing: &mut Outgoing<'_>, sequence: u64, loan: &mut [u8]) -> Result<(
 /// The receiver. In a timed run it compares the sum with that of what was sent, every so often: to make that costs as much again.
 pub(crate) fn receive(intake: &mut Intake, arena: &mut Arena, run: &Run, is_touched: bool, go: Go<'_>) -> Outcome {
     const COMPARED: u64 = 64;
-    let Intake::Loans(receiver) = intake else { return Err("this transport does not lend".into()) };
+    let Intake::Half(receiver) = intake else { return Err("this transport does not lend".into()) };
     let (mut room, checker) = arena.incoming(run.slots(), run.check)?;
     let mut mismatch = None;
     let mut sums = Vec::with_capacity((run.messages / COMPARED) as usize + 1);

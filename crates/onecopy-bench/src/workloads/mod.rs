@@ -5,6 +5,7 @@ pub(crate) mod loan;
 pub(crate) mod lock;
 pub(crate) mod lossy;
 pub(crate) mod memcpy;
+pub(crate) mod registered;
 pub(crate) mod rtt;
 pub(crate) mod stream;
 pub(crate) mod wake;

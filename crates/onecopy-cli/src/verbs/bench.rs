@@ -32,8 +32,8 @@ pub(crate) struct Arguments {
     /// The sizes of messages, as 64, 4K or 1M, with commas between them
     #[arg(long, value_name = "BYTES,…", value_delimiter = ',', value_parser = units::size)]
     size: Vec<u64>,
-    /// The workloads, with commas between them: rtt, stream, fresh, cpu, layer, copies, loan, loan-untouched, many, uncontended,
-    /// contended; all but layer (and with --quick, many) unless said
+    /// The workloads, with commas between them: rtt, stream, fresh, cpu, layer, copies, loan, loan-untouched,
+    /// registered, many, uncontended, contended; all but layer (and with --quick, many) unless said
     #[arg(long, value_name = "W,…", value_delimiter = ',')]
     workload: Vec<Workload>,
     /// Stream the bytes of this file instead of a pattern
