@@ -193,14 +193,7 @@ impl Running {
 
     /// Waits until it sleeps in the kernel: it has got as far as it gets alone.
     pub(crate) fn wait_until_asleep(&self) {
-        let path = format!("/proc/{}/stat", self.pid());
-        let mut asleep = 0;
-        eventually("the command sleeps", || {
-            let stat = std::fs::read_to_string(&path).unwrap_or_default();
-            let sleeps = stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S'));
-            asleep = if sleeps { asleep + 1 } else { 0 };
-            asleep > 20
-        });
+        library::wait_until_asleep(self.pid());
     }
 
     /// Waits for its end.
@@ -231,19 +224,22 @@ impl Drop for Running {
     }
 }
 
-/// A shell command that writes its number to `mark` and stays.
+/// A shell command that writes its number to `mark` and stays. It starts no other process, which would hold for a moment longer
+/// what this one has inherited.
 pub(crate) fn stay(mark: &Path) -> String {
-    let mark = mark.display();
-    format!("echo $$ > '{mark}.new' && mv '{mark}.new' '{mark}' && exec sleep 1000")
+    format!("echo $$ > '{}' && exec sleep 1000", mark.display())
 }
 
 /// Starts what holds something while its command, which is [`stay`], runs, and waits until that does.
 pub(crate) fn hold(holder: Run, mark: &Path) -> (Running, Sleeper) {
     let holder = holder.start();
-    eventually("it is held", || mark.exists());
-    let pid = std::fs::read_to_string(mark).unwrap().trim().to_owned();
+    let mut pid = String::new();
+    eventually("it is held", || {
+        pid = std::fs::read_to_string(mark).unwrap_or_default();
+        pid.ends_with('\n')
+    });
     std::fs::remove_file(mark).unwrap();
-    (holder, Sleeper(pid))
+    (holder, Sleeper(pid.trim().to_owned()))
 }
 
 /// A command that stays. Dropping this kills it.

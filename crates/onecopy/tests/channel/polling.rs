@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, epoll, poll};
 use rustix::net::{SendFlags, send};
 
 use crate::duo::{KIB, adopt, apart, content, hash, is_attachable, receive, rounds, soon, start};
-use crate::support::{Peer, argument, role, unique, watchdog};
+use crate::support::{Peer, argument, role, unique, wait_until_asleep, watchdog};
 
 const SECONDS: Duration = Duration::from_secs(240);
 
@@ -360,7 +360,7 @@ fn a_process_whose_channels_are_all_armed_uses_no_processor_time() {
     let mut peer = Peer::start(test, "idle", &[("NAME", &name)]);
     let mut channels: Vec<_> = (0..CHANNELS).map(|_| listener.accept_by(soon()).unwrap()).collect();
     peer.line("@armed");
-    std::thread::sleep(Duration::from_millis(200));
+    wait_until_asleep(peer.pid());
     let before = ticks(peer.pid());
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(ticks(peer.pid()), before, "used while idle");

@@ -7,7 +7,7 @@ use onecopy::message::unix_dgram::{MAX_DESCRIPTORS, UnixDatagram};
 use onecopy::stream::unix::UnixListener;
 use onecopy::{Deadline, Error, Receiver, Sender};
 
-use crate::support::{self, Scratch, eventually, pattern, role, watchdog};
+use crate::support::{self, Scratch, eventually, pattern, role, wait_until_asleep, watchdog};
 use crate::unix_names::{
     FOREVER, LIMIT, abstract_name, both_kinds, given_name, kill_soon, limit_descriptors, numbered_pipes, numbers_in,
     path_in, start,
@@ -240,8 +240,8 @@ fn a_sender_that_is_killed_leaves_whole_messages_and_a_receiver_that_works() {
     let mut receiver = UnixDatagram::bind(&name).unwrap();
     let mut peer = start("unix_dgram::a_sender_that_is_killed_leaves_whole_messages_and_a_receiver_that_works", &name);
     receiver.wait_for_first();
-    // By now it waits for room.
-    std::thread::sleep(Duration::from_millis(100));
+    // By then it waits for room.
+    wait_until_asleep(peer.pid());
     peer.kill();
     let mut received = 0;
     let error = loop {

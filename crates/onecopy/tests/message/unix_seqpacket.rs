@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use onecopy::message::unix_seqpacket::{MAX_DESCRIPTORS, UnixSeqpacket, UnixSeqpacketListener};
 use onecopy::{Deadline, Error, Receiver, Sender, UnixName};
 
-use crate::support::{Peer, Scratch, pattern, role, watchdog};
+use crate::support::{Peer, Scratch, pattern, role, wait_until_asleep, watchdog};
 use crate::unix_names::{
     FOREVER, LIMIT, abstract_name, both_kinds, given_name, kill_soon, limit_descriptors, numbered_pipes, numbers_in,
     path_in, start,
@@ -217,7 +217,8 @@ fn a_sender_that_is_killed_while_it_waits_for_room_leaves_whole_messages_and_the
     let test = "a_sender_that_is_killed_while_it_waits_for_room_leaves_whole_messages_and_the_end";
     let (mut socket, mut peer) = with_one_peer(test);
     assert_eq!(socket.recv().unwrap().unwrap(), pattern(50_000, 0));
-    std::thread::sleep(Duration::from_millis(100));
+    // By then it waits for room.
+    wait_until_asleep(peer.pid());
     peer.kill();
     let mut received = 1;
     while let Some(message) = socket.recv().unwrap() {

@@ -249,6 +249,22 @@ pub fn pattern(len: usize, seed: u64) -> Vec<u8> {
         .collect()
 }
 
+/// Waits until every thread of process `pid` has slept in the kernel for some time: it has got as far as it gets alone.
+pub fn wait_until_asleep(pid: u32) {
+    let sleeps = |stat: std::io::Result<String>| {
+        stat.is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S')))
+    };
+    let mut asleep = 0;
+    eventually("the process sleeps", || {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map(|tasks| tasks.flatten().collect::<Vec<_>>());
+        let all = threads.is_ok_and(|threads| {
+            threads.iter().all(|thread| sleeps(std::fs::read_to_string(thread.path().join("stat"))))
+        });
+        asleep = if all { asleep + 1 } else { 0 };
+        asleep > 20
+    });
+}
+
 /// Waits until `condition` holds, for at most ten seconds.
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(10);

@@ -3,13 +3,14 @@
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use onecopy::sync::file_lock::FileLock;
 use onecopy::sync::{Lock as _, Mode};
 use onecopy::{Deadline, Error};
 
-use crate::support::{Peer, Scratch, argument, role, watchdog};
+use crate::support::{Peer, Scratch, argument, eventually, role, watchdog};
 
 const MOMENT: Duration = Duration::from_millis(30);
 
@@ -105,7 +106,8 @@ fn a_child_that_inherits_the_descriptor_holds_the_lock_too() {
     if role().is_some() {
         let mut lock = FileLock::from_fd(std::io::stdin().as_fd().try_clone_to_owned().unwrap(), "fd:0");
         println!("\nhere");
-        std::thread::sleep(Duration::from_millis(100));
+        let told = argument("TOLD");
+        eventually("the other process has looked", || Path::new(&told).exists());
         // It is held by the description already, so this does not wait; the release is one for all.
         let _ = lock.acquire_by(Mode::Exclusive, Deadline::Now).unwrap();
         lock.release().unwrap();
@@ -121,12 +123,14 @@ fn a_child_that_inherits_the_descriptor_holds_the_lock_too() {
     let _ = ours.acquire_by(Mode::Exclusive, Deadline::Now).unwrap();
     let descriptor = ours.as_fd().try_clone_to_owned().unwrap();
     let test = "file_lock::a_child_that_inherits_the_descriptor_holds_the_lock_too";
-    let mut peer = Peer::configure(test, "child", &[], |command| {
+    let told = scratch.path("told");
+    let mut peer = Peer::configure(test, "child", &[("TOLD", told.to_str().unwrap())], |command| {
         command.stdin(descriptor);
     });
     peer.line("here");
     drop(ours);
     assert!(is_taken(&mut other, Mode::Shared), "the child keeps it");
+    fs::write(told, "").unwrap();
     let _ = other.acquire_by(Mode::Exclusive, Deadline::Never).unwrap();
     peer.line("released");
     peer.kill();

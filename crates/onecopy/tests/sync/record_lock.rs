@@ -13,7 +13,7 @@ use onecopy::sync::record_lock::{OfdLock, RecordLock};
 use onecopy::sync::{Lock as _, Mode};
 use onecopy::{Address, Deadline, Error};
 
-use crate::support::{Peer, Scratch, argument, role, watchdog};
+use crate::support::{Peer, Scratch, argument, eventually, role, watchdog};
 
 const MOMENT: Duration = Duration::from_millis(30);
 const KINDS: [&str; 2] = ["record", "ofd"];
@@ -66,6 +66,13 @@ fn hold_what_is_said() {
         }
         held.push(lock);
     }
+}
+
+/// Whether process `pid` waits for a lock of the traditional kind (proc_locks(5)).
+fn waits_in_the_kernel(pid: u32) -> bool {
+    let is_it =
+        |line: &str| line.contains("-> POSIX") && line.split_ascii_whitespace().any(|word| word == pid.to_string());
+    fs::read_to_string("/proc/locks").unwrap().lines().any(is_it)
 }
 
 fn holder(test: &str) -> Peer {
@@ -288,7 +295,7 @@ fn a_cycle_of_waits_is_edeadlk_with_the_traditional_kind() {
     let mut peer = holder("a_cycle_of_waits_is_edeadlk_with_the_traditional_kind");
     holds(&mut peer, &format!("record:{}?start=1&len=1 exclusive", path.display()));
     peer.say(&format!("record:{}?len=1 exclusive wait", path.display()));
-    std::thread::sleep(MOMENT * 5);
+    eventually("the other process waits", || waits_in_the_kernel(peer.pid()));
     let error = second.acquire_by(Mode::Exclusive, Deadline::Never).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EDEADLK), "{error}");
     assert!(error.to_string().contains("release"), "{error}");

@@ -287,12 +287,12 @@ fn many_that_create_it_at_once_get_the_same_with_its_values() {
         return set.operate_by(&[Operation::new(1, -1)], Deadline::Now).unwrap();
     }
     let _watchdog = watchdog(Duration::from_secs(60));
-    let key = 0x2200_0000 + std::process::id();
+    let key = unique_key(3);
     let test = "sysv_semaphore::many_that_create_it_at_once_get_the_same_with_its_values";
     let argument = key.to_string();
     let peers: Vec<_> = (0..8).map(|_| Peer::start(test, "creator", &[("KEY", &argument)])).collect();
     peers.into_iter().for_each(Peer::succeed);
-    let set = Set(SysvSemaphore::open(&SysvName::key(key.cast_signed()).unwrap()).unwrap());
+    let set = Set(SysvSemaphore::open(&by_key(key)).unwrap());
     assert_eq!(set.0.values().unwrap(), [0, 92]);
 }
 
