@@ -217,16 +217,21 @@ fn check_threads(signals: &[SignalNumber], object: &str) -> Result<()> {
 }
 
 /// The name of a thread and the signals that it blocks. The C library blocks all while it starts a thread, the two of its own
-/// too, which nobody else may block; what the thread blocks is known a moment later.
+/// too, which nobody else may block; what the thread blocks is known when it has run for a moment.
 fn settled_mask(status: &Path) -> Option<(String, u64)> {
     /// Signals 32 and 33, by which glibc and musl cancel threads and change their users.
     const INTERNAL: u64 = 0b11 << 31;
-    let until = Instant::now() + Duration::from_millis(200);
+    /// One that sleeps blocks them for good.
+    const ASLEEP: Duration = Duration::from_millis(200);
+    /// One that is being started waits for a processor, on a busy machine for long.
+    const AWAKE: Duration = Duration::from_secs(10);
+    let begin = Instant::now();
     loop {
         let text = std::fs::read_to_string(status).ok()?;
         let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         let blocked = field("SigBlk:").and_then(|mask| u64::from_str_radix(mask, 16).ok())?;
-        if blocked & INTERNAL != INTERNAL || Instant::now() >= until {
+        let patience = if field("State:").is_some_and(|state| state.starts_with('S')) { ASLEEP } else { AWAKE };
+        if blocked & INTERNAL != INTERNAL || begin.elapsed() >= patience {
             return Some((field("Name:").unwrap_or("without a name").into(), blocked));
         }
         std::thread::sleep(Duration::from_micros(100));

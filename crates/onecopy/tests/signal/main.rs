@@ -202,6 +202,35 @@ fn a_thread_that_would_take_the_signal_is_named() {
 }
 
 #[test]
+fn a_thread_that_is_being_started_is_waited_for() {
+    if role().is_some() {
+        let (begun, begins) = std::sync::mpsc::channel();
+        std::thread::Builder::new()
+            .name("late".into())
+            .spawn(move || {
+                // As the C library has it until the thread gets a processor, which it waits for here.
+                mask::set_whole(u64::MAX);
+                begun.send(()).unwrap();
+                let end = Instant::now() + Duration::from_millis(500);
+                while Instant::now() < end {
+                    std::hint::spin_loop();
+                }
+                mask::set_whole(0);
+                std::thread::park();
+            })
+            .unwrap();
+        begins.recv().unwrap();
+        println!("\nerror {}", SignalReceiver::open(&[number("USR1")]).unwrap_err());
+        return;
+    }
+    let _watchdog = watchdog(LIMIT);
+    let mut peer = Peer::configure("a_thread_that_is_being_started_is_waited_for", "late", &[], mask::block_all);
+    let error = peer.line("error ");
+    assert!(error.contains("(late) does not block it"), "{error}");
+    peer.succeed();
+}
+
+#[test]
 fn a_child_that_is_unblocked_begins_with_an_empty_mask() {
     if role().is_some() {
         signal::block(&[number("USR1"), number("RTMIN")]).unwrap();

@@ -1,9 +1,13 @@
-//! A second process whose threads all block all signals, the test harness's too.
+//! A second process whose threads all block all signals, the test harness's too, and a thread as it is while it is started.
 //!
 //! # Safety
 //!
-//! What runs between fork and exec makes two calls that signal-safety(7) allows there, on a set on its own stack.
-#![expect(unsafe_code, reason = "the mask that a child begins with is set between fork and exec")]
+//! What runs between fork and exec makes two calls that signal-safety(7) allows there, on a set on its own stack. A thread that
+//! [`set_whole`] has block the signals of the C library is not cancelled by it meanwhile, nor does the process change its user.
+#![expect(
+    unsafe_code,
+    reason = "the mask that a child begins with is set between fork and exec, and one past the C library"
+)]
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -26,4 +30,12 @@ fn set() -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Has the calling thread block the signals of `mask`, those of the C library too.
+pub(crate) fn set_whole(mask: u64) {
+    let none = ptr::null_mut::<u64>();
+    // SAFETY: the kernel reads the eight bytes of `mask`, and writes no old mask.
+    let result = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, none, 8_usize) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
 }
