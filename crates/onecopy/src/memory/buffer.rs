@@ -24,8 +24,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-pub(crate) use pages::Pages;
 use pages::capacity_for;
+pub(crate) use pages::{HUGE_BYTES, Pages};
 
 use crate::Result;
 
@@ -214,7 +214,7 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
-    use super::pages::{HUGE_BYTES, PAGE_BYTES};
+    use super::pages::PAGE_BYTES;
     use super::*;
 
     #[test]

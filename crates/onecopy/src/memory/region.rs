@@ -179,6 +179,39 @@ impl Region {
         }
     }
 
+    /// Moves the mapping, of whole pages that nobody can shorten, to a multiple of `alignment`, a power of two: where a huge page can
+    /// begin. It stays where it is when there is no room.
+    ///
+    /// # Panics
+    ///
+    /// When it ends within a page, or somebody can shorten it.
+    pub(super) fn aligned_to(mut self, alignment: usize) -> Self {
+        assert!(self.len.is_multiple_of(rustix::param::page_size()) && matches!(self.backing, Backing::Fixed));
+        let total = self.len + alignment;
+        // SAFETY: a null hint lets the kernel choose an address range that nothing else uses.
+        let reserved = unsafe { mmap_anonymous(ptr::null_mut(), total, ProtFlags::empty(), MapFlags::PRIVATE) };
+        let Ok(reserved) = reserved else { return self };
+        let head = reserved.cast::<u8>().align_offset(alignment);
+        let target = reserved.wrapping_byte_add(head);
+        let unmap = |from: *mut c_void, bytes: usize| {
+            if bytes > 0 {
+                // SAFETY: whole pages of the reservation that nobody uses. A refusal costs addresses only.
+                let _ = unsafe { munmap(from, bytes) };
+            }
+        };
+        // SAFETY: `self` owns the old range, and nothing borrows from it; the new one lies in the reservation, which nobody uses, since
+        // an alignment is reached within `alignment` bytes.
+        let moved =
+            unsafe { mremap_fixed(self.base.as_ptr().cast(), self.len, self.len, MremapFlags::MAYMOVE, target) };
+        // After a refusal a part of the reservation may be somebody else's already, so it is left as it is.
+        if let Ok(base) = moved {
+            self.base = non_null(base);
+            unmap(reserved, head);
+            unmap(target.wrapping_byte_add(self.len), total - head - self.len);
+        }
+        self
+    }
+
     /// Maps `len` bytes in place of what was mapped, perhaps at another address. Nothing borrows from the region meanwhile.
     pub(super) fn remap(&mut self, len: usize) -> Result<()> {
         // SAFETY: `self` owns the old range, and the unique borrow says that nobody uses an address in it.

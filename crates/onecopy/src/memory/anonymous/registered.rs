@@ -22,7 +22,7 @@ use rustix::mm::{Advice, madvise};
 
 use super::{add_seals, length, new_memfd, no_new_writers, shrink_sealed};
 use crate::memory::allocate::{check_len, check_limit, check_memory};
-use crate::memory::buffer::Pages;
+use crate::memory::buffer::{HUGE_BYTES, Pages};
 use crate::memory::nonce::Nonce;
 use crate::memory::region::{Access, Region};
 use crate::{Error, Result};
@@ -191,7 +191,10 @@ impl Theirs {
         let flags = fcntl_getfl(fd).map_err(|errno| Error::os("fcntl(F_GETFL)", object, errno))?;
         let writable = flags & OFlags::RWMODE == OFlags::RDWR && !seals.intersects(no_new_writers());
         let access = if writable { Access::ReadWrite } else { Access::ReadOnly };
-        let region = Region::map(fd.as_fd(), len, access, object.to_owned())?;
+        let mut region = Region::map(fd.as_fd(), len, access, object.to_owned())?;
+        if bytes >= HUGE_BYTES {
+            region = region.aligned_to(HUGE_BYTES);
+        }
         let mut theirs = Self { region, bytes, number: 0 };
         theirs.number = theirs.number_now();
         Ok(theirs)
@@ -244,5 +247,32 @@ fn explain_old(error: Error) -> Error {
             Error::Unsupported { object: object.clone(), reason }
         }
         _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_mappings_begin_where_a_huge_page_can_and_are_the_same_memory() {
+        for len in [1, HUGE_BYTES - 1, HUGE_BYTES, 3 * HUGE_BYTES + 5] {
+            let (mut own, fd) = Own::create(len, Rights::ReadWrite).unwrap();
+            own.set_number(7);
+            let theirs = Theirs::map(&fd, "theirs").unwrap();
+            let alignment = if len < HUGE_BYTES { 4096 } else { HUGE_BYTES };
+            for base in [own.base(), theirs.region().base()] {
+                assert!(base.as_ptr().addr().is_multiple_of(alignment), "{len}");
+            }
+            assert!(theirs.len() >= len && theirs.number() == 7 && theirs.lasts());
+            own.slice_mut(0..len).fill(9);
+            let mut found = vec![0; len];
+            theirs.region().read_at(0, &mut found).unwrap();
+            assert!(found.iter().all(|&byte| byte == 9));
+            theirs.region().write_at(len - 1, &[5]).unwrap();
+            assert_eq!(own.slice(len - 1..len), [5]);
+            drop(own);
+            assert!(!theirs.lasts());
+        }
     }
 }

@@ -18,7 +18,7 @@ use crate::{Error, Result};
 
 pub(super) const PAGE_BYTES: usize = 4096;
 /// A huge page of x86-64, and of aarch64 with small pages of 4 KiB.
-pub(super) const HUGE_BYTES: usize = 2 << 20;
+pub(crate) const HUGE_BYTES: usize = 2 << 20;
 /// From `asm-generic/mman-common.h` of Linux 6.1.
 const MADV_COLLAPSE: libc::c_int = 25;
 
