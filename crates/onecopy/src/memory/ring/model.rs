@@ -159,6 +159,12 @@ fn loom_messages_in_pieces_arrive_whole_and_no_piece_is_written_while_it_is_read
 }
 
 #[test]
+fn loom_messages_of_one_piece_lie_where_one_was_that_the_receiver_has_taken() {
+    // The second and the third begin the bulk anew where the receiver is done with those before.
+    check(2, || transfer(&[PIECE_BYTES, PIECE_BYTES, 2 * LINE_BYTES - 1]));
+}
+
+#[test]
 fn loom_an_end_is_told_after_what_was_sent() {
     check(3, || {
         let (mut sender, mut receiver) = pair();

@@ -1,10 +1,12 @@
 //! The sending side.
 
+mod near;
 mod stores;
 mod vectored;
 
 use std::sync::Arc;
 
+use near::Gap;
 use stores::Stores;
 
 use super::layout::{
@@ -40,6 +42,10 @@ pub struct RingSender {
     slots_taken: u64,
     /// The same for the bulk.
     bulk_taken: u64,
+    /// What was jumped over last, see `near`.
+    gap: Option<Gap>,
+    /// What the receiver has left of the bulk begins here, wherever it says that it is before it.
+    floor: u64,
     /// The generation of a receiver that was gone before this side attached: to wait for its successor is right.
     absent: u64,
     /// The rest of an accepted message.
@@ -91,6 +97,8 @@ impl RingSender {
             bulk: 0,
             slots_taken: 0,
             bulk_taken: 0,
+            gap: None,
+            floor: 0,
             absent,
             rest: None,
             stores: Stores::default(),
@@ -130,7 +138,7 @@ impl RingSender {
     fn has_news(&self) -> bool {
         let Header { received, roles, .. } = self.ring.header();
         let slots = self.slots.wrapping_sub(received.slots.load(Ordering::SeqCst));
-        let bulk = self.bulk.wrapping_sub(received.bulk.load(Ordering::SeqCst));
+        let bulk = self.bulk_in_use(received.bulk.load(Ordering::SeqCst));
         let ended = self.alarm.as_ref().is_some_and(|alarm| alarm.is_set());
         self.ring.sizes.is_much_room(slots, bulk) || Status::load(&roles.receiver).is_closed() || ended
     }
@@ -138,12 +146,9 @@ impl RingSender {
     /// Whether a message of `bytes` would go at once, with nothing of it left here.
     #[inline]
     pub(crate) fn fits(&mut self, bytes: usize) -> bool {
-        // The first piece ends where another begins in the ring, and so may be a short one, and all end at whole lines.
-        let pieces = bytes as u64 / self.ring.sizes.piece_bytes as u64 + 2;
-        let bulk_bytes = (bytes as u64).saturating_add(pieces * whole_lines(1));
+        let (records, bulk_bytes) = self.needs(bytes);
         self.rest.is_none()
-            && (self.has_room(pieces, bulk_bytes)
-                || (self.look_at_receiver().is_ok() && self.has_room(pieces, bulk_bytes)))
+            && (self.has_room(records, bulk_bytes) || self.finds_room(records, bulk_bytes).is_ok_and(|room| room))
     }
 
     /// Whether the receiver has closed.
@@ -186,7 +191,8 @@ impl RingSender {
         let slots = received.slots.load(Ordering::Acquire);
         let bulk = received.bulk.load(Ordering::Acquire);
         let (slots_used, bulk_used) = (self.slots.wrapping_sub(slots), self.bulk.wrapping_sub(bulk));
-        if slots_used > SLOTS || bulk_used > self.ring.sizes.bulk_bytes || !bulk.is_multiple_of(whole_lines(1)) {
+        // Two rounds: see `near`.
+        if slots_used > SLOTS || bulk_used > 2 * self.ring.sizes.bulk_bytes || !bulk.is_multiple_of(whole_lines(1)) {
             return Err(Error::Corrupt {
                 object: self.ring.object().into(),
                 detail: format!(
@@ -195,7 +201,7 @@ impl RingSender {
                 ),
             });
         }
-        (self.slots_taken, self.bulk_taken) = (slots, bulk);
+        (self.slots_taken, self.bulk_taken) = (slots, self.above_floor(bulk));
         Ok(())
     }
 
@@ -284,9 +290,11 @@ impl RingSender {
         total: u64,
         deadline: Deadline,
     ) -> Result<usize> {
-        let piece_bytes = self.ring.sizes.piece_bytes;
-        let bytes = rest_bytes.min(piece_bytes - (self.bulk % piece_bytes as u64) as usize);
+        self.stay_near(rest_bytes, total)?;
+        let bytes = self.piece_bytes(rest_bytes, total);
         self.wait_for_room(1, whole_lines(bytes), deadline)?;
+        // The wait may have ended at another position.
+        let bytes = bytes.min(self.piece_bytes(rest_bytes, total));
         put(&self.ring, &mut self.stores, self.bulk, bytes);
         let slot = self.ring.slot(self.slots);
         slot.words[0].store(total, Ordering::Relaxed);
@@ -373,8 +381,7 @@ impl Wait for Room<'_> {
     type Event = ();
 
     fn poll(&mut self) -> Result<Option<()>> {
-        self.sender.look_at_receiver()?;
-        if self.sender.has_room(self.slots, self.bulk_bytes) {
+        if self.sender.finds_room(self.slots, self.bulk_bytes)? {
             return Ok(Some(()));
         }
         let receiver = Status::load(&self.sender.ring.header().roles.receiver);
