@@ -79,6 +79,7 @@ fn pair() -> (Side, Side) {
         let mut sender = ChannelSender::new(sender, Arc::clone(&link));
         let mut receiver = ChannelReceiver::new(receiver, link);
         sender.set_wait_strategy(WaitStrategy::Block);
+        sender.set_single_copy_bytes(LONG);
         receiver.set_wait_strategy(WaitStrategy::Block);
         receiver.patience = Duration::from_secs(3600);
         (sender, receiver)

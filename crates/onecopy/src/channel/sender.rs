@@ -21,11 +21,14 @@ use crate::memory::ring::RingSender;
 use crate::memory::wait::{Alarm, Wait, arm, wait};
 use crate::{Deadline, Error, Result, Sender, WaitStrategy};
 
-/// From how many bytes on a message is copied once, unless the user sets it. Measured by `examples/channel_figures.rs`: from 64 KiB
-/// on both sides together are faster than the ring one message at a time, and back to back when hot: of memcpy at 64 KiB 0.26 and
-/// 0.15 where a cache-line round trip takes 100 ns, 0.17 and 0.04 where it takes 490. Back to back and cold neither is always the
-/// faster: 0.76 and 0.71, 0.47 and 0.33 at 64 KiB, but between 0.47 and 0.69 against 0.56 to 1.00 at 128 KiB and 100 ns.
-pub const DEFAULT_SINGLE_COPY_BYTES: usize = 64 << 10;
+/// From how many bytes on a message is copied once, unless the user sets it. Measured by two pinned processes, the ring and both
+/// sides together, of memcpy where a cache-line round trip takes 510 ns: back to back and cold 0.97 and 0.39 at 64 KiB, 0.87 and 0.46
+/// at 256, 1.06 and 0.59 at 512 KiB, 1.07 and 0.71 at 1 MiB; hot 0.24 and 0.17, 0.27 and 0.21, 0.31 and 0.31, 0.36 and 0.38; one
+/// message at a time, in times of memcpy, 5.6 and 6.1, 4.2 and 4.5, 3.0 and 3.2, 2.3 and 2.6. At 110 ns both sides together are ahead
+/// from 1 MiB on: 0.25 and 0.47 hot, 1.36 and 1.61 cold.
+pub const DEFAULT_SINGLE_COPY_BYTES: usize = 512 << 10;
+/// The same for a message in registered memory, which no system call copies.
+const DEFAULT_REGISTERED_COPY_BYTES: usize = 64 << 10;
 
 /// How long a side waits for room in the ring before it tells the other one so.
 const SLICE: Duration = Duration::from_millis(50);
@@ -41,6 +44,7 @@ pub struct ChannelSender {
     /// The number of the last message that was not sent through the ring.
     number: u64,
     single_copy_bytes: usize,
+    registered_copy_bytes: usize,
     /// Why the receiver could not read this process's memory: it will not try again.
     refused: Option<String>,
     /// Whether the receiver could copy a message neither out of registered memory nor otherwise.
@@ -83,6 +87,7 @@ impl ChannelSender {
             strategy: WaitStrategy::default(),
             number: 0,
             single_copy_bytes: DEFAULT_SINGLE_COPY_BYTES,
+            registered_copy_bytes: DEFAULT_REGISTERED_COPY_BYTES,
             refused: None,
             cannot_map: false,
             cannot_help,
@@ -103,7 +108,7 @@ impl ChannelSender {
     /// Sets from how many bytes on a message is copied once, from this process's memory into the receiver's, while
     /// [`send_by`](Sender::send_by) waits for that; shorter ones go through the ring. `usize::MAX` is never.
     pub fn set_single_copy_bytes(&mut self, bytes: usize) {
-        self.single_copy_bytes = bytes;
+        (self.single_copy_bytes, self.registered_copy_bytes) = (bytes, bytes);
     }
 
     /// What went which way until now.
@@ -380,7 +385,7 @@ impl ChannelSender {
 
     /// Whether a message at `spot` is copied from there: its receiver may have that mapped, and need no permission.
     fn goes_from(&self, spot: Spot, bytes: usize) -> bool {
-        let is_mapped = spot.is_somewhere() && !self.cannot_map && bytes >= self.single_copy_bytes;
+        let is_mapped = spot.is_somewhere() && !self.cannot_map && bytes >= self.registered_copy_bytes;
         is_mapped || self.goes_from_here(bytes)
     }
 

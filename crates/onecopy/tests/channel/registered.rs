@@ -284,6 +284,7 @@ fn what_cannot_be_registered_is_as_good_as_other_memory() {
     }
     let _watchdog = watchdog(SECONDS);
     let (mut one, mut other) = pair();
+    one.sender().set_single_copy_bytes(64 * KIB);
     let told = |channel: &Channel, why: &str| channel.stats().fallbacks().iter().any(|one| one.reason.contains(why));
     let mut buffers: Vec<_> = (0..BUFFERS).map(|_| one.register(100_000).unwrap()).collect();
     assert!(buffers.iter().all(RegisteredBuffer::is_registered));
@@ -303,6 +304,7 @@ fn what_cannot_be_registered_is_as_good_as_other_memory() {
     assert_eq!(way(&mut one, &seen, &mut other), Path::Registered);
     // Another channel does not know it, and its own receiver has it as a target as it has any other memory.
     let (mut third, mut fourth) = pair();
+    third.sender().set_single_copy_bytes(64 * KIB);
     assert_eq!(way(&mut third, &seen, &mut fourth), Path::Cooperative);
     let mut target = seen;
     std::thread::scope(|scope| {
