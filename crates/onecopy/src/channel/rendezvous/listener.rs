@@ -210,7 +210,10 @@ impl Turn<'_> {
                 return Ok(Some(connection));
             }
         }
-        while self.has_room() {
+        while self.may_begin_another() {
+            if let Some(connection) = self.make_room()? {
+                return Ok(Some(connection));
+            }
             let fd = match self.listener.socket.accept_by(Deadline::Now) {
                 Err(error) if error.is_out_of_time() => break,
                 other => other?,
@@ -255,16 +258,25 @@ impl Turn<'_> {
     }
 
     /// Whether another handshake may begin. Where all places are taken, the oldest one gives way after a moment.
-    fn has_room(&mut self) -> bool {
+    fn may_begin_another(&self) -> bool {
+        self.pending.len() < MOST_PENDING || self.pending[0].since.elapsed() >= GRACE
+    }
+
+    /// Has the oldest handshake give way where all places are taken. What it has said by now counts: after the last word its
+    /// process takes itself for connected.
+    fn make_room(&mut self) -> Result<Option<Connection>> {
+        let mut oldest = 0;
         if self.pending.len() < MOST_PENDING {
-            return true;
+            return Ok(None);
         }
-        if self.pending[0].since.elapsed() < GRACE {
-            return false;
+        if let Some(connection) = self.step(&mut oldest)? {
+            return Ok(Some(connection));
         }
-        self.pending.remove(0);
-        self.turn_away(format!("{}: it said nothing, and others wait", self.listener.socket.object()));
-        true
+        if oldest > 0 {
+            self.pending.remove(0);
+            self.turn_away(format!("{}: it said nothing, and others wait", self.listener.socket.object()));
+        }
+        Ok(None)
     }
 
     fn turn_away(&self, why: String) {
