@@ -23,22 +23,26 @@ pub(super) const SHORT_BYTES: usize = INLINE_MESSAGE_BYTES;
 pub struct Message(Content);
 
 enum Content {
-    Short { bytes: [u8; SHORT_BYTES], len: u8 },
+    Short { bytes: Words, len: u8 },
     Long(Buffer),
 }
+
+/// At whole words, so that each word of a slot is stored by one instruction, and loaded by as much later.
+#[repr(align(8))]
+struct Words([u8; SHORT_BYTES]);
 
 impl Message {
     /// A short message that `fill` writes.
     pub(super) fn short<E>(len: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<Self, E> {
         let mut bytes = [0; SHORT_BYTES];
         fill(&mut bytes[..len])?;
-        Ok(Self(Content::Short { bytes, len: len as u8 }))
+        Ok(Self(Content::Short { bytes: Words(bytes), len: len as u8 }))
     }
 
     /// The first `len` bytes of what stood in slots of the ring.
     #[inline]
     pub(super) fn of_slots(bytes: [u8; SHORT_BYTES], len: usize) -> Self {
-        Self(Content::Short { bytes, len: len as u8 })
+        Self(Content::Short { bytes: Words(bytes), len: len as u8 })
     }
 
     /// A message in a buffer.
@@ -59,7 +63,7 @@ impl Deref for Message {
     #[inline]
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Content::Short { bytes, len } => &bytes[..usize::from(*len)],
+            Content::Short { bytes, len } => &bytes.0[..usize::from(*len)],
             Content::Long(buffer) => buffer,
         }
     }

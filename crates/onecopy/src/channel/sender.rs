@@ -153,7 +153,8 @@ impl ChannelSender {
     /// Does not wait for the descriptor any more, since it is called.
     #[inline]
     pub(super) fn disarm(&mut self) {
-        if std::mem::take(&mut self.is_armed) {
+        if self.is_armed {
+            self.is_armed = false;
             self.link.polling.disarm(Half::Sender);
         }
     }

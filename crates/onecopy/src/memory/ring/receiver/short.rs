@@ -25,7 +25,7 @@ pub(super) fn eager_looks(strategy: WaitStrategy) -> u32 {
 impl RingReceiver {
     /// Takes the next message into `target` and returns its length, if it stands in slots alone and comes at once: where this side
     /// looks before it sleeps, within [`EAGER_LOOKS`]. Whatever else comes, and whatever is wrong with it, is for the other calls.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take_short(&mut self, target: &mut [u8; INLINE_MESSAGE_BYTES], deadline: Deadline) -> Option<usize> {
         let short = self.find_short(deadline)?;
         // All of the slots, since that needs no loops whose length is not known before.
