@@ -27,9 +27,22 @@ pub(crate) fn onecopy<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -
 
 /// Another program.
 pub(crate) fn program<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIterator<Item = S>) -> Run {
-    let mut command = Command::new(program);
+    let mut command = interruptible(program.as_ref());
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Run { command, bytes: None, scratch: None }
+}
+
+/// A program that SIGINT ends, though a script that ran the tests in the background has them ignore it.
+fn interruptible(program: &OsStr) -> Command {
+    const SIGINT: u64 = 1 << 1;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    if ignored.unwrap_or(0) & SIGINT == 0 {
+        return Command::new(program);
+    }
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT,QUIT").arg(program);
+    command
 }
 
 /// A program before it runs.
