@@ -69,6 +69,7 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use libc::pthread_mutex_t;
 use rustix::io::Errno;
@@ -78,6 +79,10 @@ use super::shared::{Kind, Place, Slot, Spec, Wish, settled};
 use super::{Acquired, Lock, Mode, no_shared_mode, not_held};
 use crate::sys::pthread;
 use crate::{Deadline, Error, Result};
+
+/// How long a waiter sleeps at most. A waiter that is killed when it has just been woken takes the wake-up along; the next
+/// owner then knows of no waiters, and wakes none until somebody contends again.
+const CONTEND_AGAIN: Duration = Duration::from_millis(20);
 
 /// What can lie in shared memory beside its lock: every bit pattern is a value, none of its bytes is padding, and nothing in
 /// it is a pointer. Types of one's own derive zerocopy's traits.
@@ -183,9 +188,19 @@ impl<T: Plain> Mutex<T> {
     #[inline]
     pub fn lock(&self) -> Result<MutexGuard<'_, T>, LockError<'_, T>> {
         // SAFETY: the slot keeps it, see above.
-        match unsafe { pthread::mutex_lock(self.raw.as_ptr()) } {
+        match unsafe { pthread::mutex_lock_at_once(self.raw.as_ptr()) } {
             0 => Ok(self.guard()),
-            code => Err(self.refusal("pthread_mutex_lock", Errno::from_raw_os_error(code), Deadline::Never)),
+            code => self.lock_after(Errno::from_raw_os_error(code)),
+        }
+    }
+
+    /// Goes on after what a first attempt said.
+    #[cold]
+    fn lock_after(&self, errno: Errno) -> Result<MutexGuard<'_, T>, LockError<'_, T>> {
+        match errno {
+            // Somebody holds it, or the C library knows the wall clock alone.
+            Errno::TIMEDOUT | Errno::INVAL => self.lock_by(Deadline::Never),
+            _ => Err(self.refusal("pthread_mutex_clocklock", errno, Deadline::Never)),
         }
     }
 
@@ -204,10 +219,13 @@ impl<T: Plain> Mutex<T> {
     ///
     /// [`Error::TimedOut`] in [`LockError::Failed`] when somebody held it all the time; otherwise as [`Mutex::try_lock`].
     pub fn lock_by(&self, deadline: Deadline) -> Result<MutexGuard<'_, T>, LockError<'_, T>> {
-        // SAFETY: the slot keeps it, see above.
-        match unsafe { pthread::mutex_lock_by(self.raw.as_ptr(), deadline) } {
-            Ok(()) => Ok(self.guard()),
-            Err(errno) => Err(self.refusal("pthread_mutex_clocklock", errno, deadline)),
+        loop {
+            // SAFETY: the slot keeps it, see above.
+            match unsafe { pthread::mutex_lock_by(self.raw.as_ptr(), deadline.at_most(CONTEND_AGAIN)) } {
+                Ok(()) => return Ok(self.guard()),
+                Err(Errno::TIMEDOUT) if !deadline.has_passed() => {}
+                Err(errno) => return Err(self.refusal("pthread_mutex_clocklock", errno, deadline)),
+            }
         }
     }
 

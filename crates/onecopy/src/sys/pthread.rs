@@ -156,15 +156,17 @@ pub(crate) unsafe fn mutex_init(mutex: *mut pthread_mutex_t, inherit: bool) -> D
 }
 
 #[inline]
-pub(crate) unsafe fn mutex_lock(mutex: *mut pthread_mutex_t) -> c_int {
-    // SAFETY: as the caller's.
-    unsafe { libc::pthread_mutex_lock(mutex) }
-}
-
-#[inline]
 pub(crate) unsafe fn mutex_unlock(mutex: *mut pthread_mutex_t) -> c_int {
     // SAFETY: as the caller's.
     unsafe { libc::pthread_mutex_unlock(mutex) }
+}
+
+/// Locks it if it is free, without a look at the clock; otherwise ETIMEDOUT, or EINVAL where only the wall clock is known.
+#[inline]
+pub(crate) unsafe fn mutex_lock_at_once(mutex: *mut pthread_mutex_t) -> c_int {
+    static PAST: timespec = timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: as the caller's; `PAST` is a time.
+    unsafe { clocked::pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &raw const PAST) }
 }
 
 /// ETIMEDOUT when the deadline passed, [`Deadline::Now`] too. That is no pthread_mutex_trylock: glibc's (2.36) locks a mutex
