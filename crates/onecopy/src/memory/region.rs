@@ -12,7 +12,7 @@ use std::ffi::c_void;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
-use rustix::fs::fstat;
+use rustix::fs::{fstat, fstatfs};
 use rustix::io::Errno;
 use rustix::mm::{
     MapFlags, MremapFlags, MsyncFlags, ProtFlags, mmap, mmap_anonymous, mremap, mremap_fixed, msync, munmap,
@@ -27,6 +27,9 @@ use crate::{Error, Result};
 
 /// How often a copy is tried that failed though the file is long enough: it may have been shorter for a moment.
 const ATTEMPTS: usize = 8;
+
+/// `TMPFS_MAGIC` of linux/magic.h.
+const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 /// What this process may do with a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,6 +230,11 @@ impl Region {
             Backing::File { fd, .. } => Some(fd.as_fd()),
             Backing::Fixed | Backing::Guarded | Backing::Attached => None,
         }
+    }
+
+    /// Whether the bytes lie in the page cache of a disk, as far as the kernel tells.
+    pub(super) fn is_on_disk(&self) -> bool {
+        self.file().and_then(|fd| fstatfs(fd).ok()).is_some_and(|fs| fs.f_type != TMPFS_MAGIC)
     }
 
     /// Makes every copy a plain one, at the speed of memcpy, and trusts all who may write the object that they never shorten

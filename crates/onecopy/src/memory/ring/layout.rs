@@ -278,6 +278,10 @@ impl Ring {
         self.region.object()
     }
 
+    pub(super) fn is_on_disk(&self) -> bool {
+        self.region.is_on_disk()
+    }
+
     #[inline]
     pub(super) fn header(&self) -> &Header {
         // SAFETY: the region is writable and longer than the header, checked in `new`; a mapping begins at a page, so it

@@ -68,6 +68,10 @@ impl Ring {
         "the ring of a model"
     }
 
+    pub(super) fn is_on_disk(&self) -> bool {
+        false
+    }
+
     pub(super) fn header(&self) -> &Header {
         &self.memory.header
     }

@@ -42,6 +42,8 @@ pub struct RingSender {
     slots_taken: u64,
     /// The same for the bulk.
     bulk_taken: u64,
+    /// The longest message that stays near, see `near`.
+    near_message_bytes: u64,
     /// What was jumped over last, see `near`.
     gap: Option<Gap>,
     /// What the receiver has left of the bulk begins here, wherever it says that it is before it.
@@ -88,6 +90,7 @@ impl RingSender {
         let receiver = Status::load(&roles.receiver);
         let gone = receiver.is_closed() || role::gone_owner(&roles.receiver, &mut watch).is_some();
         let absent = if gone { receiver.generation() } else { 0 };
+        let near_message_bytes = near::message_bytes(&ring);
         let mut sender = Self {
             ring,
             watch,
@@ -97,6 +100,7 @@ impl RingSender {
             bulk: 0,
             slots_taken: 0,
             bulk_taken: 0,
+            near_message_bytes,
             gap: None,
             floor: 0,
             absent,
