@@ -315,6 +315,10 @@ fn add_seals(fd: BorrowedFd<'_>, seals: SealFlags, object: &str) -> Result<()> {
         let error = Error::os("fcntl(F_ADD_SEALS)", object, errno);
         match (errno, fcntl_get_seals(fd)) {
             (Errno::PERM, Ok(found)) => error.with_remedy(format!("its seals are {}", list(found))),
+            (Errno::INVAL, _) if seals.contains(SealFlags::FUTURE_WRITE) => Error::Unsupported {
+                object: object.into(),
+                reason: "memory that only one side may write needs F_SEAL_FUTURE_WRITE, which Linux 5.1 has".into(),
+            },
             _ => error,
         }
     })

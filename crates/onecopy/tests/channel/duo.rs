@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use onecopy::channel::{ChannelReceiver, ChannelSender};
@@ -49,6 +50,14 @@ pub(crate) fn apart(test: &str, role: &str, limit: Duration) {
         command.stderr(Stdio::inherit());
     });
     peer.succeed_within(limit);
+}
+
+/// Kills `peer` after `pause`, while this thread does something else.
+pub(crate) fn kill_after(pause: Duration, mut peer: Peer) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        std::thread::sleep(pause);
+        peer.kill();
+    })
 }
 
 /// Long enough for what takes no time.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use onecopy::channel::{ChannelName, ChannelSender, DEFAULT_LOAN_LIMIT_BYTES, LOANS, Path, Policy, Unsent, View};
 use onecopy::{Channel, Deadline, Error, Listener, Sender as _};
 
-use crate::duo::{KIB, MIB, adopt, content, hash, rounds, soon, start};
+use crate::duo::{KIB, MIB, adopt, content, hash, kill_after, rounds, soon, start};
 use crate::support::{Peer, Scratch, argument, eventually, role, unique, watchdog};
 use crate::{OTHER, as_other, is_root, open_descriptors};
 
@@ -193,7 +193,7 @@ fn a_peer_that_keeps_loans_stops_at_the_limits_and_its_end_is_an_error() {
         return keep(adopt());
     }
     let _watchdog = watchdog(SECONDS);
-    let (mut channel, mut peer) = start(test, "child", &[]);
+    let (mut channel, peer) = start(test, "child", &[]);
     let too_many = |error: Error, expected: [usize; 4]| match &error {
         Error::LoansOut { loans, limit_loans: LOANS, loaned_bytes, limit_bytes, free_bytes, .. } => {
             assert!(error.is_out_of_time());
@@ -222,10 +222,7 @@ fn a_peer_that_keeps_loans_stops_at_the_limits_and_its_end_is_an_error() {
     lend(&mut channel, limit / 2).unwrap();
     assert!(channel.sender().set_loan_limit_bytes(limit).is_err(), "loans have begun");
     // One that waits is woken by the end of the other process.
-    let killer = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(50));
-        peer.kill();
-    });
+    let killer = kill_after(Duration::from_millis(50), peer);
     let error = channel.loan(limit).unwrap_err();
     assert!(error.is_peer_gone(), "{error}");
     killer.join().unwrap();
@@ -345,11 +342,8 @@ fn either_side_may_be_killed_with_loans_in_flight() {
         let length = LENGTHS[round as usize % LENGTHS.len()];
         let receives = (round / LENGTHS.len() as u64).is_multiple_of(2);
         let role = if receives { "lender" } else { "viewer" };
-        let (mut channel, mut peer) = start(test, role, &[("LENGTH", &length.to_string())]);
-        let killer = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_micros(hash(round) % 20_000));
-            peer.kill();
-        });
+        let (mut channel, peer) = start(test, role, &[("LENGTH", &length.to_string())]);
+        let killer = kill_after(Duration::from_micros(hash(round) % 20_000), peer);
         let error = until_the_end(&mut channel, length, receives);
         assert!(error.is_peer_gone(), "round {round}, {role} of {length} bytes: {error}");
         killer.join().unwrap();

@@ -7,7 +7,9 @@ use onecopy::{Channel, Deadline, Error, Listener};
 use rustix::process::Signal;
 
 use crate::death::{CANARY, canaries, signal};
-use crate::duo::{KIB, MIB, adopt, apart, content, hash, is_attachable, receive, resident_bytes, rounds, soon, start};
+use crate::duo::{
+    KIB, MIB, adopt, apart, content, hash, is_attachable, kill_after, receive, resident_bytes, rounds, soon, start,
+};
 use crate::filter::{self, READ, WRITE};
 use crate::support::{argument, eventually, pattern, role, unique, watchdog};
 
@@ -369,11 +371,8 @@ fn survive(test: &str) {
         let receives = (round / 3).is_multiple_of(2);
         let role = ["sender", "plain sender"][(round / 6) as usize % 2];
         let role = if receives { role } else { "receiver" };
-        let (mut channel, mut peer) = start(test, role, &[("LENGTH", &length.to_string())]);
-        let killer = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_micros(hash(round) % 20_000));
-            peer.kill();
-        });
+        let (mut channel, peer) = start(test, role, &[("LENGTH", &length.to_string())]);
+        let killer = kill_after(Duration::from_micros(hash(round) % 20_000), peer);
         let error = until_the_end(&mut channel, length, receives);
         assert!(error.is_peer_gone(), "round {round}, {role} of {length} bytes: {error}");
         killer.join().unwrap();

@@ -58,7 +58,7 @@ impl Exclusive {
         let region = Region::map(fd.as_fd(), len, Access::ReadWrite, object)?;
         keep_from_children(&region)?;
         let mapping = Self { region: ManuallyDrop::new(region), sentinel };
-        add_seals(fd.as_fd(), SealFlags::FUTURE_WRITE | SealFlags::SEAL, mapping.object()).map_err(explain_old)?;
+        add_seals(fd.as_fd(), SealFlags::FUTURE_WRITE | SealFlags::SEAL, mapping.object())?;
         Ok((mapping, fd))
     }
 
@@ -149,16 +149,6 @@ fn keep_from_children(region: &Region) -> Result<()> {
     // SAFETY: the whole of a mapping that was just made and nobody uses yet; no byte changes.
     unsafe { madvise(region.base().as_ptr().cast(), region.len(), Advice::LinuxDontFork) }
         .map_err(|errno| Error::os("madvise(MADV_DONTFORK)", region.object(), errno))
-}
-
-fn explain_old(error: Error) -> Error {
-    match (error.raw_os_error(), &error) {
-        (Some(libc::EINVAL), Error::Os { object, .. }) => {
-            let reason = "loans need F_SEAL_FUTURE_WRITE, which Linux 5.1 has".to_owned();
-            Error::Unsupported { object: object.clone(), reason }
-        }
-        _ => error,
-    }
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ impl Own {
             Rights::Read => SealFlags::FUTURE_WRITE | SealFlags::SEAL,
             Rights::ReadWrite => SealFlags::SEAL,
         };
-        add_seals(fd.as_fd(), seals, &object).map_err(explain_old)?;
+        add_seals(fd.as_fd(), seals, &object)?;
         Ok((own, fd))
     }
 
@@ -238,16 +238,6 @@ unsafe fn number_at<'a>(base: NonNull<u8>, bytes: usize) -> &'a AtomicU64 {
     let word = unsafe { base.add(bytes) };
     // SAFETY: a page of the mapping begins there: aligned, and longer; an atomic tolerates what others write.
     unsafe { word.cast::<AtomicU64>().as_ref() }
-}
-
-fn explain_old(error: Error) -> Error {
-    match (error.raw_os_error(), &error) {
-        (Some(libc::EINVAL), Error::Os { object, .. }) => {
-            let reason = "memory that a peer may only read needs F_SEAL_FUTURE_WRITE, which Linux 5.1 has".to_owned();
-            Error::Unsupported { object: object.clone(), reason }
-        }
-        _ => error,
-    }
 }
 
 #[cfg(test)]
