@@ -174,11 +174,8 @@ impl Region {
                 (self.base, self.backing) = (non_null(base), Backing::Guarded);
                 Ok(self)
             }
-            Err(errno) => {
-                // SAFETY: the reservation, which nobody uses.
-                let _ = unsafe { munmap(reserved, bytes) };
-                Err(Error::os("mremap", &self.object, errno))
-            }
+            // A part of the reservation may be somebody else's already, so it is left as it is: addresses, and no memory.
+            Err(errno) => Err(Error::os("mremap", &self.object, errno)),
         }
     }
 
