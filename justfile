@@ -1,6 +1,6 @@
 # The steps of .ci/run, one recipe each; `just` alone runs them all.
 
-default: fmt clippy doc dependencies examples test hostile loom test-as-user leftovers
+default: fmt clippy other-targets doc dependencies examples test hostile loom test-as-user leftovers
 
 # Formatting
 fmt:
@@ -9,6 +9,10 @@ fmt:
 # Lints, warnings as errors
 clippy:
     cargo clippy --workspace --all-targets -- -D warnings
+
+# The same for musl and for aarch64
+other-targets:
+    ci/other-targets
 
 # Documentation, warnings as errors
 doc:

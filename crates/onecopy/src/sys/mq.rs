@@ -123,6 +123,7 @@ pub(crate) fn notify(fd: BorrowedFd<'_>, signal: Option<i32>) -> Result<(), Errn
     event.sigev_notify = libc::SIGEV_SIGNAL;
     event.sigev_signo = signal.unwrap_or(0);
     let event = if signal.is_some() { &raw const event } else { ptr::null() };
+    // The system call itself: libc has no declaration of musl's function, and for a signal this is all that it does.
     // SAFETY: `event` is null or points to an initialised value on this stack; the kernel copies it.
-    if unsafe { libc::mq_notify(fd.as_raw_fd(), event) } < 0 { Err(last_errno()) } else { Ok(()) }
+    if unsafe { libc::syscall(libc::SYS_mq_notify, fd.as_raw_fd(), event) } < 0 { Err(last_errno()) } else { Ok(()) }
 }

@@ -96,8 +96,7 @@ mod clocked {
 
     pub(super) unsafe fn sem_clockwait(semaphore: *mut sem_t, clock: clockid_t, until: *const timespec) -> c_int {
         if clock != libc::CLOCK_REALTIME {
-            // SAFETY: the address of this thread's errno.
-            unsafe { *libc::__errno_location() = NOT_THIS_CLOCK };
+            nix::errno::Errno::from_raw(NOT_THIS_CLOCK).set();
             return -1;
         }
         // SAFETY: as the caller's.

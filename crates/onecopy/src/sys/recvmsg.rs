@@ -70,7 +70,7 @@ impl RawName {
     /// The name: nothing for a socket without one, a leading NUL for an abstract one, a path otherwise.
     pub(crate) fn to_bytes(self) -> Vec<u8> {
         let len = self.len.saturating_sub(size_of::<libc::sa_family_t>());
-        let bytes: Vec<u8> = self.address.sun_path.iter().take(len).map(|byte| byte.cast_unsigned()).collect();
+        let bytes: Vec<u8> = self.address.sun_path.iter().take(len).flat_map(|char| char.to_ne_bytes()).collect();
         match bytes.first() {
             None | Some(0) => bytes,
             Some(_) => bytes.into_iter().take_while(|&byte| byte != 0).collect(),

@@ -9,6 +9,8 @@
 use std::ffi::c_int;
 use std::io;
 use std::mem::MaybeUninit;
+#[cfg(target_env = "gnu")]
+use std::mem::offset_of;
 use std::ptr;
 
 use rustix::event::Timespec;
@@ -37,11 +39,35 @@ pub(crate) fn limits() -> Limits {
     Limits { in_set: next(32_000), in_all: next(1_024_000_000), operations: next(500), sets: next(32_000) }
 }
 
+/// The kernel's `struct semid64_ds`, which libc declares for glibc alone.
+#[repr(C)]
+pub(crate) struct Status {
+    pub(crate) permissions: libc::ipc_perm,
+    /// When a process operated on it last, in seconds since 1970.
+    pub(crate) operation_time: i64,
+    #[cfg(target_arch = "x86_64")]
+    unused_1: u64,
+    /// When it was created or changed.
+    pub(crate) change_time: i64,
+    #[cfg(target_arch = "x86_64")]
+    unused_2: u64,
+    /// How many semaphores it has.
+    pub(crate) count: u64,
+    unused: [u64; 2],
+}
+
+#[cfg(target_env = "gnu")]
+const _: () = {
+    assert!(size_of::<Status>() == size_of::<libc::semid_ds>());
+    assert!(offset_of!(Status, change_time) == offset_of!(libc::semid_ds, sem_ctime));
+    assert!(offset_of!(Status, count) == offset_of!(libc::semid_ds, sem_nsems));
+};
+
 /// The last argument of semctl(2), which the caller has to define.
 #[repr(C)]
 union Argument {
     value: c_int,
-    status: *mut libc::semid_ds,
+    status: *mut Status,
     values: *mut u16,
 }
 
@@ -113,7 +139,7 @@ pub(crate) fn set_values(id: i32, mut all: Values) -> io::Result<()> {
 }
 
 /// What the kernel knows of a set (IPC_STAT).
-pub(crate) fn stat(id: i32) -> io::Result<libc::semid_ds> {
+pub(crate) fn stat(id: i32) -> io::Result<Status> {
     let mut info = MaybeUninit::uninit();
     // SAFETY: `info` is writable and as large as the answer.
     answer(unsafe { libc::semctl(id, 0, libc::IPC_STAT, Argument { status: info.as_mut_ptr() }) })?;
@@ -125,7 +151,7 @@ pub(crate) fn stat(id: i32) -> io::Result<libc::semid_ds> {
 #[allow(clippy::useless_conversion, reason = "the field has 16 bits on x86-64 and 32 on aarch64")]
 pub(crate) fn set_mode(id: i32, mode: u16) -> io::Result<()> {
     let mut info = stat(id)?;
-    info.sem_perm.mode = mode.into();
+    info.permissions.mode = mode.into();
     // SAFETY: `info` is an initialised structure, from which the kernel takes the owner and the mode.
     answer(unsafe { libc::semctl(id, 0, libc::IPC_SET, Argument { status: &raw mut info }) }).map(drop)
 }

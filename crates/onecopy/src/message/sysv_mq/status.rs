@@ -26,6 +26,7 @@ pub struct QueueStatus {
 }
 
 impl QueueStatus {
+    #[allow(clippy::useless_conversion, reason = "the mode has 16 bits with glibc on x86-64 and 32 elsewhere")]
     pub(super) fn of(found: &libc::msqid_ds) -> Self {
         let process = |pid: i32| u32::try_from(pid).ok().filter(|&pid| pid != 0);
         Self {

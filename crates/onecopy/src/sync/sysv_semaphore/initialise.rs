@@ -50,9 +50,9 @@ pub(super) fn wait(id: i32, object: &str) -> Result<Found> {
             }
             Err(error) => return Err(missing(object, id, error)),
         };
-        let count = usize::try_from(status.sem_nsems).unwrap_or(usize::MAX);
+        let count = usize::try_from(status.count).unwrap_or(usize::MAX);
         let found = |has_values| Ok(Found { count: Some(count), has_values });
-        if status.sem_otime != 0 {
+        if status.operation_time != 0 {
             return found(true);
         }
         let any = sysv_sem::values(id).is_ok_and(|values| values.into_first(count).iter().any(|value| *value != 0));
@@ -60,7 +60,7 @@ pub(super) fn wait(id: i32, object: &str) -> Result<Found> {
         if any && count == 1 {
             return found(true);
         }
-        let age = clock_gettime(ClockId::Realtime).tv_sec - status.sem_ctime;
+        let age = clock_gettime(ClockId::Realtime).tv_sec - status.change_time;
         // The times are in whole seconds.
         if age > PATIENCE.as_secs().cast_signed() || backoff.pause(deadline, "open", object).is_err() {
             return found(any);

@@ -1,5 +1,7 @@
 //! What the kernel knows of a set.
 
+use crate::sys::sysv_sem::Status;
+
 /// What semctl(2) says of a set. Others may have changed all of it meanwhile, but for the count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -19,14 +21,15 @@ pub struct SetStatus {
 }
 
 impl SetStatus {
-    pub(super) fn of(found: &libc::semid_ds) -> Self {
+    #[allow(clippy::useless_conversion, reason = "the mode has 16 bits with glibc on x86-64 and 32 elsewhere")]
+    pub(super) fn of(found: &Status) -> Self {
         Self {
-            count: usize::try_from(found.sem_nsems).unwrap_or(usize::MAX),
-            last_operation_time_s: found.sem_otime,
-            last_change_time_s: found.sem_ctime,
-            mode: u32::from(found.sem_perm.mode) & 0o777,
-            uid: found.sem_perm.uid,
-            gid: found.sem_perm.gid,
+            count: usize::try_from(found.count).unwrap_or(usize::MAX),
+            last_operation_time_s: found.operation_time,
+            last_change_time_s: found.change_time,
+            mode: u32::from(found.permissions.mode) & 0o777,
+            uid: found.permissions.uid,
+            gid: found.permissions.gid,
         }
     }
 }
