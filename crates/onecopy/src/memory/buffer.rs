@@ -17,6 +17,7 @@
 
 mod addresses;
 mod pages;
+mod spare;
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -143,22 +144,27 @@ impl fmt::Debug for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Some(pages) = self.pages.take() {
+        if let Some(pages) = self.pages.take().and_then(spare::keep) {
             // What does not fit the pool is unmapped here, outside of the lock.
             drop(pool(|pool| pool.keep(pages, pool_limit_bytes())));
         }
     }
 }
 
-/// How many bytes of dropped buffers are kept for new ones, in this process.
+/// How many bytes of dropped buffers are kept for new ones, in this process. Each thread keeps the one of up to 64 KiB that it has
+/// dropped last besides, unless the limit is 0.
 #[must_use]
 pub fn pool_limit_bytes() -> usize {
     LIMIT_BYTES.load(Ordering::Relaxed)
 }
 
-/// Sets [`pool_limit_bytes`], 64 MiB at first, and gives back what the pool has beyond it. With 0 nothing is kept.
+/// Sets [`pool_limit_bytes`], 64 MiB at first, and gives back what the pool has beyond it. With 0 nothing is kept, but by other threads
+/// what they have dropped before.
 pub fn set_pool_limit_bytes(limit_bytes: usize) {
     LIMIT_BYTES.store(limit_bytes, Ordering::Relaxed);
+    if limit_bytes == 0 {
+        drop(spare::give_up());
+    }
     drop(pool(|pool| pool.shrink(limit_bytes)));
 }
 
@@ -173,7 +179,8 @@ fn pool<T>(work: impl FnOnce(&mut Pool) -> T) -> T {
 }
 
 fn take_kept(len: usize) -> Option<Pages> {
-    pool(|pool| pool.take(len))
+    let wanted = capacity_for(len)?;
+    spare::take(wanted).or_else(|| pool(|pool| pool.take(wanted)))
 }
 
 /// Warm memory that no buffer uses.
@@ -184,9 +191,8 @@ struct Pool {
 }
 
 impl Pool {
-    /// Memory for `len` bytes, and not much more than that.
-    fn take(&mut self, len: usize) -> Option<Pages> {
-        let wanted = capacity_for(len)?;
+    /// Memory of `wanted` bytes.
+    fn take(&mut self, wanted: usize) -> Option<Pages> {
         let index = self.kept.iter().rposition(|pages| pages.bytes() == wanted)?;
         let pages = self.kept.remove(index);
         self.bytes -= pages.bytes();
@@ -254,7 +260,7 @@ mod tests {
         assert!(pool.keep(first, 3 * PAGE_BYTES).is_empty());
         assert!(pool.keep(second, 3 * PAGE_BYTES).is_empty());
         assert!(pool.take(2 * PAGE_BYTES).is_none(), "another size");
-        assert_eq!(pool.take(10).unwrap().base(), latest);
+        assert_eq!(pool.take(PAGE_BYTES).unwrap().base(), latest);
         assert_eq!(pool.bytes, PAGE_BYTES);
         assert_eq!(pool.keep(pages(3 * PAGE_BYTES), 3 * PAGE_BYTES).len(), 1, "the oldest goes");
         assert_eq!(pool.bytes, 3 * PAGE_BYTES);
