@@ -19,7 +19,7 @@ use crate::atomic::Ordering;
 use crate::memory::Region;
 use crate::memory::buffer::Buffer;
 use crate::memory::remote::READ;
-use crate::memory::ring::{Arrival, DEFAULT_LIMIT_BYTES, RingReceiver};
+use crate::memory::ring::{Arrival, Begun, DEFAULT_LIMIT_BYTES, RingReceiver};
 use crate::{Deadline, Error, Receiver, Result, WaitStrategy};
 
 /// From how many bytes on both sides copy. Measured as [`DEFAULT_SINGLE_COPY_BYTES`](super::DEFAULT_SINGLE_COPY_BYTES): one side
@@ -162,6 +162,9 @@ impl ChannelReceiver {
 
     /// Receives a message that did not come at once, or is long.
     fn recv_any(&mut self, deadline: Deadline) -> Result<Option<Message>> {
+        if let Some(begun) = self.ring.begun() {
+            return self.take_begun(begun, deadline).map(Some);
+        }
         let mut passed = 0;
         loop {
             match self.ring.arrival(deadline)? {
@@ -187,8 +190,17 @@ impl ChannelReceiver {
         }
     }
 
-    /// Receives a message that stands in the ring.
+    /// Receives a message whose begin is in the ring.
     #[inline]
+    fn take_begun(&mut self, begun: Begun, deadline: Deadline) -> Result<Message> {
+        let bytes = begun.bytes();
+        let mut buffer = Buffer::warm(bytes)?;
+        self.ring.take_begun(begun, &mut buffer, deadline)?;
+        self.count_ring(bytes);
+        Ok(Message::long(buffer))
+    }
+
+    /// Receives a message that stands in the ring.
     fn take_message(&mut self, bytes: usize, deadline: Deadline) -> Result<Message> {
         let ring = &mut self.ring;
         let mut fill = |target: &mut [u8]| match ring.recv_into_by(target, deadline)? {
@@ -394,6 +406,13 @@ impl ChannelReceiver {
 
     /// Receives a message that did not come at once, or is long.
     fn receive_into(&mut self, target: &mut Target<'_>, deadline: Deadline) -> Result<Option<usize>> {
+        if let Some(begun) = self.ring.begun()
+            && let Some(target) = target.bytes().get_mut(..begun.bytes())
+        {
+            self.ring.take_begun(begun, target, deadline)?;
+            self.count_ring(target.len());
+            return Ok(Some(target.len()));
+        }
         let mut passed = 0;
         loop {
             let offer = match self.ring.arrival(deadline)? {

@@ -71,7 +71,7 @@ pub(crate) use layout::INLINE_MESSAGE_BYTES;
 pub use layout::{MIN_RING_BYTES, PIECE_BYTES, RING_BYTES};
 #[cfg(loom)]
 pub(crate) use model::pair;
-pub(crate) use receiver::Arrival;
+pub(crate) use receiver::{Arrival, Begun};
 pub use receiver::{DEFAULT_LIMIT_BYTES, RingReceiver};
 pub use sender::RingSender;
 

@@ -26,7 +26,9 @@ const MADV_COLLAPSE: libc::c_int = 25;
 /// other; `None` is more than an address space holds.
 pub(super) fn capacity_for(len: usize) -> Option<usize> {
     let step = (len.checked_next_power_of_two()? / 8).max(PAGE_BYTES);
-    len.max(1).checked_next_multiple_of(step).filter(|bytes| *bytes <= isize::MAX as usize)
+    // A power of two: no division.
+    let bytes = len.max(1).checked_add(step - 1)? & !(step - 1);
+    (bytes <= isize::MAX as usize).then_some(bytes)
 }
 
 /// Readable and writable pages.

@@ -1,9 +1,11 @@
 //! The receiving side.
 
+mod begun;
 mod short;
 
 use std::sync::Arc;
 
+pub(crate) use begun::Begun;
 use short::eager_looks;
 
 use super::create;
@@ -385,13 +387,22 @@ impl RingReceiver {
         self.ring.sizes.is_much_room(slots, bulk)
     }
 
-    /// Receives the rest of `message` into `buffer`, which is long enough.
+    /// Receives `message` into `target`, which is as long. What came of it when the time is up is kept.
     #[inline]
-    fn fill(&mut self, message: &mut Message, buffer: &mut [u8], deadline: Deadline) -> Result<()> {
+    fn fill(&mut self, mut message: Message, target: &mut [u8], deadline: Deadline) -> Result<()> {
         loop {
-            let record = self.next_record(message, deadline)?;
+            let record = match self.next_record(&message, deadline) {
+                Ok(record) => record,
+                Err(error) => {
+                    if error.is_out_of_time() && message.received > 0 {
+                        tally::append(&mut self.stash, &target[..message.received]);
+                        self.message = Some(message);
+                    }
+                    return Err(error);
+                }
+            };
             let end = message.received + record.bytes();
-            self.take(record, &mut buffer[message.received..end])?;
+            self.take(record, &mut target[message.received..end])?;
             message.received = end;
             if record.has(LAST) {
                 return Ok(());
@@ -481,7 +492,7 @@ impl RingReceiver {
 
 impl Receiver for RingReceiver {
     fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
-        let Some(mut message) = self.begin(deadline)? else { return Ok(None) };
+        let Some(message) = self.begin(deadline)? else { return Ok(None) };
         if message.fate != Fate::Deliver {
             return self.discard(message, deadline);
         }
@@ -496,16 +507,8 @@ impl Receiver for RingReceiver {
         if message.received > 0 {
             return self.finish(message, target, deadline);
         }
-        match self.fill(&mut message, target, deadline) {
-            Ok(()) => Ok(Some(message.total)),
-            Err(error) => {
-                if error.is_out_of_time() && message.received > 0 {
-                    tally::append(&mut self.stash, &target[..message.received]);
-                    self.message = Some(message);
-                }
-                Err(error)
-            }
-        }
+        self.fill(message, target, deadline)?;
+        Ok(Some(message.total))
     }
 
     fn object(&self) -> &str {

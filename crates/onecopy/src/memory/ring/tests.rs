@@ -121,3 +121,61 @@ fn a_second_slot_that_does_not_fit_the_first_is_not_taken() {
         receiver.recv_into(&mut target).unwrap_err();
     }
 }
+
+#[test]
+fn a_message_that_has_begun_is_taken_by_its_first_record_and_nothing_else_is() {
+    let region = region();
+    let mut sender = RingSender::attach(Arc::clone(&region), Deadline::Now).unwrap();
+    let mut receiver = RingReceiver::attach(Arc::clone(&region), Deadline::Now).unwrap();
+    assert!(receiver.begun().is_none());
+    for len in [INLINE_MESSAGE_BYTES + 1, 1024, 5000, 3 * PIECE_BYTES] {
+        let message: Vec<u8> = (0..len).map(|index| (index * 7 / 4) as u8).collect();
+        sender.send(&message).unwrap();
+        let begun = receiver.begun().unwrap();
+        assert_eq!(begun.bytes(), len);
+        let mut target = vec![0; len];
+        receiver.take_begun(begun, &mut target, Deadline::Now).unwrap();
+        assert_eq!(target, message);
+    }
+    sender.send(&[1; INLINE_MESSAGE_BYTES]).unwrap();
+    assert!(receiver.begun().is_none(), "it stands in slots alone");
+    receiver.recv().unwrap();
+    receiver.set_limit_bytes(1000);
+    sender.send(&[1; 1001]).unwrap();
+    assert!(receiver.begun().is_none());
+    assert!(matches!(receiver.recv().unwrap_err(), Error::TooLong { .. }));
+}
+
+#[test]
+fn what_came_of_a_message_that_has_begun_is_kept_when_the_time_is_up() {
+    let region = region();
+    let mut sender = RingSender::attach(Arc::clone(&region), Deadline::Now).unwrap();
+    let mut receiver = RingReceiver::attach(Arc::clone(&region), Deadline::Now).unwrap();
+    let message: Vec<u8> = (0..2 * RING_BYTES).map(|index| (index / 3) as u8).collect();
+    sender.send_by(&message, Deadline::Now).unwrap();
+    let mut target = vec![0; message.len()];
+    let begun = receiver.begun().unwrap();
+    assert!(receiver.take_begun(begun, &mut target, Deadline::Now).unwrap_err().is_out_of_time());
+    assert!(receiver.begun().is_none(), "it has begun long ago");
+    sender.flush_by(Deadline::Now).unwrap_err();
+    let sending = std::thread::spawn(move || sender.flush_by(Deadline::Never));
+    assert_eq!(receiver.recv_into(&mut target).unwrap(), Some(message.len()));
+    sending.join().unwrap().unwrap();
+    assert_eq!(target, message);
+}
+
+#[test]
+fn a_first_record_of_more_bytes_than_its_message_or_a_piece_is_not_taken() {
+    for (bytes, total) in [(1024, 1023), (PIECE_BYTES as u64 + 1, u64::MAX), (0xffff, 0xffff)] {
+        let region = region();
+        let mut sender = RingSender::attach(Arc::clone(&region), Deadline::Now).unwrap();
+        let mut receiver = RingReceiver::attach(Arc::clone(&region), Deadline::Now).unwrap();
+        sender.send(&[1; 1024]).unwrap();
+        let ring = Ring::new(Arc::clone(&region), Sizes::of_region(&region).unwrap());
+        let slot = ring.slot(0);
+        slot.record.store(slot.record.load(Ordering::Relaxed) & !0xffff | bytes, Ordering::Release);
+        slot.words[0].store(total, Ordering::Relaxed);
+        assert!(receiver.begun().is_none(), "{bytes} of {total}");
+        assert!(matches!(receiver.recv().unwrap_err(), Error::Corrupt { .. }), "{bytes} of {total}");
+    }
+}
