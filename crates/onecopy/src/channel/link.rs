@@ -44,7 +44,13 @@ impl Link {
     /// Fails in a child made by fork, which has a copy of its parent's channel: two processes cannot be one side.
     #[inline]
     pub(super) fn check_owner(&self) -> Result<()> {
-        if self.nonce.is_intact() { Ok(()) } else { Err(self.forked()) }
+        if self.is_owner() { Ok(()) } else { Err(self.forked()) }
+    }
+
+    /// Whether this process opened the channel.
+    #[inline]
+    pub(super) fn is_owner(&self) -> bool {
+        self.nonce.is_intact()
     }
 
     #[cold]

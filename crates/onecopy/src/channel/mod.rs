@@ -285,6 +285,7 @@ impl Channel {
     /// # Errors
     ///
     /// As [`Sender::send_by`].
+    #[inline]
     pub fn send(&mut self, message: &[u8]) -> Result<()> {
         self.sender.send_by(message, Deadline::Never)
     }
@@ -303,6 +304,7 @@ impl Channel {
     /// # Errors
     ///
     /// As [`ChannelReceiver::recv_by`].
+    #[inline]
     pub fn recv(&mut self) -> Result<Option<Message>> {
         self.receiver.recv_by(Deadline::Never)
     }

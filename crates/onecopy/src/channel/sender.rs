@@ -159,6 +159,24 @@ impl ChannelSender {
         }
     }
 
+    /// Sends a short message if nothing has to be done before.
+    fn send_short(&mut self, message: &[u8]) -> bool {
+        let is_free = message.len() <= SHORT_BYTES && self.is_ready() && self.ring.has_room_for_short(message);
+        if is_free {
+            self.ring.put_short(message);
+            self.link.counters.count_sent(Path::Line, message.len());
+            self.ring.announce(true);
+        }
+        is_free
+    }
+
+    /// Whether a message may go into the ring at once.
+    #[inline]
+    fn is_ready(&self) -> bool {
+        let is_idle = !self.is_armed && self.owned.is_none();
+        is_idle && self.link.is_owner() && !self.ring.is_receiver_closed() && !self.link.peer.alarm().is_set()
+    }
+
     /// Fails when nobody will take what is sent from here on. Two loads of words that seldom change.
     #[inline]
     pub(super) fn check_receiver(&self) -> Result<()> {
@@ -500,16 +518,13 @@ impl ChannelSender {
     }
 
     /// Sends a message that may lie in registered memory, at `spot`.
-    #[inline]
     pub(super) fn send_at(&mut self, message: &[u8], spot: Spot, deadline: Deadline) -> Result<()> {
         self.link.check_owner()?;
         self.disarm();
         self.check_receiver()?;
         self.finish_owned(deadline)?;
         if message.len() <= SHORT_BYTES {
-            self.ring.send_by(message, deadline)?;
-            self.link.counters.count_sent(Path::Line, message.len());
-            return Ok(());
+            return self.send_through_ring(message, deadline);
         }
         // Without waiting nobody can copy it from here.
         let may = self.goes_from(spot, message.len()) && deadline != Deadline::Now;
@@ -550,8 +565,12 @@ impl Sender for ChannelSender {
     /// split the channel. [`Error::TooLong`] with the receiver's limit. An error for which [`Error::is_peer_gone`] holds when
     /// the other side has closed or exited; what was sent before was received or is lost. [`Error::WouldBlock`] and
     /// [`Error::TimedOut`], and then nothing was sent.
+    #[inline]
     fn send_by(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
-        self.send_at(message, Spot::NOWHERE, deadline)
+        match self.send_short(message) {
+            true => Ok(()),
+            false => self.send_at(message, Spot::NOWHERE, deadline),
+        }
     }
 
     fn flush_by(&mut self, deadline: Deadline) -> Result<()> {

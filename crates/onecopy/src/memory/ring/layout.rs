@@ -107,19 +107,26 @@ pub(super) const INLINE_FIRST_BYTES: usize = INLINE_BYTES - 8;
 pub(crate) const INLINE_MESSAGE_BYTES: usize = INLINE_FIRST_BYTES + INLINE_BYTES;
 
 impl Slot {
-    /// Puts `bytes` into the words from `first_word` on. Relaxed: the record that is stored after them publishes them.
+    /// Publishes what was put. A plain store: it leaves the core together with the words, where a stronger one would wait for them,
+    /// and a receiver that looks at the line in between would take the line away, for a second way to and fro.
+    #[inline]
+    pub(super) fn publish(&self, record: Record) {
+        self.record.store(record.to_bits(), Ordering::Release);
+    }
+
+    /// Puts `bytes` into the words from `first_word` on. Relaxed: the record that is stored after them publishes them. The caller
+    /// counts them.
     #[inline]
     pub(super) fn put(&self, first_word: usize, bytes: &[u8]) {
         let words = &self.words[first_word..];
-        tally::count_user(bytes.len());
         let (whole, rest) = bytes.as_chunks::<8>();
         for (word, chunk) in words.iter().zip(whole) {
             word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
         }
-        if !rest.is_empty() {
-            let mut last = [0; 8];
-            last[..rest.len()].copy_from_slice(rest);
-            words[whole.len()].store(u64::from_le_bytes(last), Ordering::Relaxed);
+        if let Some(word) = words.get(whole.len())
+            && !rest.is_empty()
+        {
+            word.store(last_word(bytes, rest), Ordering::Relaxed);
         }
     }
 
@@ -137,6 +144,22 @@ impl Slot {
             let last = words[count].load(Ordering::Relaxed).to_le_bytes();
             rest.copy_from_slice(&last[..rest.len()]);
         }
+    }
+}
+
+/// A word of the last bytes of a message, which are `rest`, fewer than 8. Without a copy of so many bytes as nobody knows before: that
+/// is a call.
+#[inline]
+fn last_word(bytes: &[u8], rest: &[u8]) -> u64 {
+    if let Some(last) = bytes.last_chunk::<8>() {
+        return u64::from_le_bytes(*last) >> (64 - 8 * rest.len());
+    }
+    match (rest.first_chunk::<4>(), rest.last_chunk::<4>()) {
+        (Some(first), Some(last)) => {
+            let last = u64::from(u32::from_le_bytes(*last)) << (8 * rest.len() - 32);
+            u64::from(u32::from_le_bytes(*first)) | last
+        }
+        _ => rest.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)),
     }
 }
 
@@ -185,6 +208,12 @@ impl Record {
     #[inline]
     pub(super) fn has(self, flags: u8) -> bool {
         (self.0 >> 16) as u8 & flags == flags
+    }
+
+    /// Whether it has these flags and no others.
+    #[inline]
+    pub(super) fn is_just(self, flags: u8) -> bool {
+        (self.0 >> 16) as u8 == flags
     }
 
     #[inline]

@@ -1,6 +1,7 @@
 //! The sending side.
 
 mod near;
+mod short;
 mod stores;
 mod vectored;
 
@@ -9,10 +10,7 @@ use std::sync::Arc;
 use near::Gap;
 use stores::Stores;
 
-use super::layout::{
-    BULK, FIRST, Header, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, OFFER, Record, Ring, SLOTS,
-    whole_lines,
-};
+use super::layout::{BULK, FIRST, Header, INLINE_MESSAGE_BYTES, LAST, OFFER, Record, Ring, SLOTS, whole_lines};
 use super::{create, layout};
 use crate::atomic::{AtomicU32, Ordering, fence};
 use crate::memory::Region;
@@ -167,6 +165,7 @@ impl RingSender {
         self.flush_by(deadline)?;
         self.wait_for_room(1, 0, deadline)?;
         self.ring.slot(self.slots).put(0, offer);
+        tally::count_user(offer.len());
         self.publish(FIRST | LAST | OFFER, offer.len());
         self.announce(true);
         Ok(())
@@ -221,6 +220,11 @@ impl RingSender {
         if self.has_room(slots, bulk_bytes) {
             return Ok(());
         }
+        self.wait_for_more_room(slots, bulk_bytes, deadline)
+    }
+
+    #[cold]
+    fn wait_for_more_room(&mut self, slots: u64, bulk_bytes: u64, deadline: Deadline) -> Result<()> {
         // For what was published without it, see `announce`.
         fence(Ordering::SeqCst);
         wake(&self.ring.header().sleepers.receiver, self.bell.as_ref());
@@ -228,14 +232,12 @@ impl RingSender {
         wait(&mut Room { sender: self, slots, bulk_bytes }, strategy, deadline)
     }
 
-    /// Publishes the record of the slot that was filled. A plain store: it leaves the core together with the words of the slot,
-    /// where a stronger one would wait for them, and a receiver that looks at the line in between would take the line away, for
-    /// a second way to and fro.
+    /// Publishes the record of the slot that was filled.
     #[inline]
     fn publish(&mut self, flags: u8, bytes: usize) {
-        let record = Record::new(self.slots, self.generation as u8, flags, bytes);
-        self.ring.slot(self.slots).record.store(record.to_bits(), Ordering::Release);
-        self.slots = self.slots.wrapping_add(1);
+        let index = self.slots;
+        self.slots = index.wrapping_add(1);
+        self.ring.slot(index).publish(Record::new(index, self.generation as u8, flags, bytes));
     }
 
     /// Says where this side is, and wakes the receiver if it sleeps.
@@ -243,7 +245,7 @@ impl RingSender {
     /// After a record that was not the last of its message this may miss a receiver that announces its sleep at the same
     /// moment. The next call does not, and there is one: after the next record, or before this side waits for room.
     #[inline]
-    fn announce(&self, last: bool) {
+    pub(crate) fn announce(&self, last: bool) {
         let header = self.ring.header();
         // For a successor. The bulk first: if this process is killed between the two, the records are found by their lap.
         header.sent.bulk.store(self.bulk, Ordering::Release);
@@ -255,25 +257,11 @@ impl RingSender {
         wake(&header.sleepers.receiver, self.bell.as_ref());
     }
 
-    /// Sends a message that fits one slot or two. Two are published together: the second one's cache line is under way while
-    /// the first one's is, and a message is either there or not.
+    /// Sends a message that fits one slot or two.
     #[inline]
     fn send_inline(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
-        if let Some((head, tail)) = message.split_at_checked(INLINE_FIRST_BYTES)
-            && message.len() > INLINE_BYTES
-        {
-            self.wait_for_room(2, 0, deadline)?;
-            let slot = self.ring.slot(self.slots);
-            slot.words[0].store(message.len() as u64, Ordering::Relaxed);
-            slot.put(1, head);
-            self.ring.slot(self.slots.wrapping_add(1)).put(0, tail);
-            self.publish(FIRST, head.len());
-            self.publish(LAST, tail.len());
-        } else {
-            self.wait_for_room(1, 0, deadline)?;
-            self.ring.slot(self.slots).put(0, message);
-            self.publish(FIRST | LAST, message.len());
-        }
+        self.wait_for_room(short::slots(message), 0, deadline)?;
+        self.put_short(message);
         self.announce(true);
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::layout::{BULK, FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, OFFER, Record};
+use super::super::layout::{FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, Record};
 use super::RingReceiver;
 use crate::atomic::Ordering;
 use crate::{Deadline, WaitStrategy};
@@ -11,13 +11,6 @@ use crate::{Deadline, WaitStrategy};
 /// on a distant core takes, 500 ns.
 const EAGER_LOOKS: u32 = 500;
 
-/// A message that stands in one slot, or in two, all of it.
-#[derive(Clone, Copy, Debug)]
-struct Short {
-    bytes: usize,
-    slots: u64,
-}
-
 pub(super) fn eager_looks(strategy: WaitStrategy) -> u32 {
     if strategy.spin_time() == Some(Duration::ZERO) { 0 } else { EAGER_LOOKS }
 }
@@ -25,59 +18,60 @@ pub(super) fn eager_looks(strategy: WaitStrategy) -> u32 {
 impl RingReceiver {
     /// Takes the next message into `target` and returns its length, if it stands in slots alone and comes at once: where this side
     /// looks before it sleeps, within [`EAGER_LOOKS`]. Whatever else comes, and whatever is wrong with it, is for the other calls.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn take_short(&mut self, target: &mut [u8; INLINE_MESSAGE_BYTES], deadline: Deadline) -> Option<usize> {
-        let short = self.find_short(deadline)?;
-        // All of the slots, since that needs no loops whose length is not known before.
-        match short.slots {
-            1 => self.ring.slot(self.slots).take(0, &mut target[..INLINE_BYTES]),
-            _ => self.take_two_slots(target),
+        let record = self.look_for_record(deadline)?;
+        let index = self.slots;
+        if self.is_whole(record) {
+            // All of the slot, since that needs no loop whose length is not known before.
+            self.ring.slot(index).take(0, &mut target[..INLINE_BYTES]);
+            self.give_back(1);
+            return Some(record.bytes());
         }
-        self.give_back(short);
-        Some(short.bytes)
+        let bytes = self.find_second(record)?;
+        self.take_two_slots(target);
+        self.give_back(2);
+        Some(bytes)
     }
 
     /// The same, into memory that has the length of the message or more.
     #[inline]
     pub(crate) fn take_short_into(&mut self, target: &mut [u8], deadline: Deadline) -> Option<usize> {
-        let short = self.find_short(deadline)?;
-        let target = target.get_mut(..short.bytes)?;
-        match short.slots {
-            1 => self.ring.slot(self.slots).take(0, target),
-            _ => self.take_two_slots(target),
+        let record = self.look_for_record(deadline)?;
+        if self.is_whole(record) {
+            let target = target.get_mut(..record.bytes())?;
+            self.ring.slot(self.slots).take(0, target);
+            self.give_back(1);
+            return Some(record.bytes());
         }
-        self.give_back(short);
-        Some(short.bytes)
+        let bytes = self.find_second(record)?;
+        self.take_two_slots(target.get_mut(..bytes)?);
+        self.give_back(2);
+        Some(bytes)
     }
 
-    /// The next message, if it stands in slots alone and comes at once.
+    /// Whether a message begins and ends with `record`, in its slot, and may be taken.
     #[inline]
-    fn find_short(&self, deadline: Deadline) -> Option<Short> {
-        let record = self.look_for_record(deadline)?;
-        if self.message.is_some() || record.has(BULK) || record.has(OFFER) || !record.has(FIRST) {
+    fn is_whole(&self, record: Record) -> bool {
+        let bytes = record.bytes();
+        record.is_just(FIRST | LAST) && bytes <= INLINE_BYTES && bytes <= self.limit_bytes && self.message.is_none()
+    }
+
+    /// The length of the message that begins with `record` and ends in the next slot, if it may be taken.
+    #[inline]
+    fn find_second(&self, record: Record) -> Option<usize> {
+        if self.message.is_some() || !record.is_just(FIRST) || record.bytes() != INLINE_FIRST_BYTES {
             return None;
         }
-        let short = match record.has(LAST) {
-            true => Short { bytes: record.bytes(), slots: 1 },
-            false => self.find_second(record)?,
-        };
-        let is_possible = short.slots > 1 || short.bytes <= INLINE_BYTES;
-        (is_possible && short.bytes <= self.limit_bytes).then_some(short)
-    }
-
-    /// The message that begins with `record` and goes on in the next slot.
-    #[inline]
-    fn find_second(&self, record: Record) -> Option<Short> {
-        let total = usize::try_from(self.ring.slot(self.slots).words[0].load(Ordering::Relaxed)).ok()?;
+        let total = self.ring.slot(self.slots).words[0].load(Ordering::Relaxed);
         // Published together with the first one: it is there, or a moment away.
         let second = (0..EAGER_LOOKS).find_map(|_| self.ring.record(self.slots.wrapping_add(1)))?;
-        let is_its_end = second.has(LAST)
-            && !(second.has(FIRST) || second.has(BULK) || second.has(OFFER))
+        let bytes = INLINE_FIRST_BYTES + second.bytes();
+        let is_its_end = second.is_just(LAST)
             && second.generation() == record.generation()
-            && record.bytes() == INLINE_FIRST_BYTES
             && second.bytes() <= INLINE_BYTES
-            && total == INLINE_FIRST_BYTES + second.bytes();
-        is_its_end.then_some(Short { bytes: total, slots: 2 })
+            && total == bytes as u64;
+        (is_its_end && bytes <= self.limit_bytes).then_some(bytes)
     }
 
     /// Copies what stands in the next slot behind the length of the message, and then in the one after it.
@@ -89,8 +83,8 @@ impl RingReceiver {
     }
 
     #[inline]
-    fn give_back(&mut self, short: Short) {
-        self.slots = self.slots.wrapping_add(short.slots - 1);
+    fn give_back(&mut self, slots: u64) {
+        self.slots = self.slots.wrapping_add(slots - 1);
         self.release(self.bulk, true);
     }
 
