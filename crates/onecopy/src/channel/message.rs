@@ -1,5 +1,6 @@
 //! A message in memory of the library.
 
+use std::cell::Cell;
 use std::fmt;
 use std::ops::Deref;
 
@@ -20,34 +21,93 @@ pub(super) const SHORT_BYTES: usize = INLINE_MESSAGE_BYTES;
 /// }
 /// # Ok::<(), onecopy::Error>(())
 /// ```
-pub struct Message(Content);
+pub struct Message(Option<Box<Block>>);
 
-enum Content {
-    Short { bytes: Words, len: u8 },
-    Long(Buffer),
+/// Where a message is kept, so that moving it is moving an address. Words that are moved themselves are loaded by twice the length in
+/// which they were stored a moment ago, and that waits for the stores: sending and receiving 8 bytes on one core took 23 ns and takes 18.
+pub(super) struct Block {
+    len: usize,
+    /// The bytes, unless there is a buffer.
+    short: Words,
+    buffer: Option<Buffer>,
+    /// What else is kept, below this one.
+    next: Option<Box<Block>>,
+    /// How many that are.
+    below: usize,
 }
 
-/// At whole words, so that each word of a slot is stored by one instruction, and loaded by as much later.
+/// At whole words, so that each word of a slot is stored by one instruction.
 #[repr(align(8))]
 struct Words([u8; SHORT_BYTES]);
+
+/// How many blocks a thread keeps for the next messages.
+const KEPT_BLOCKS: usize = 64;
+
+thread_local! {
+    /// The block that was dropped last, on top of the others.
+    static KEPT: Cell<Option<Box<Block>>> = const { Cell::new(None) };
+}
+
+impl Block {
+    /// One that holds anything.
+    #[inline]
+    pub(super) fn take() -> Box<Self> {
+        let kept = KEPT.try_with(|kept| {
+            let mut top = kept.take()?;
+            kept.set(top.next.take());
+            Some(top)
+        });
+        kept.ok().flatten().unwrap_or_else(Self::new)
+    }
+
+    #[cold]
+    fn new() -> Box<Self> {
+        Box::new(Self { len: 0, short: Words([0; SHORT_BYTES]), buffer: None, next: None, below: 0 })
+    }
+
+    /// Keeps it for the next message of this thread. One that ends has freed what it kept.
+    #[inline]
+    pub(super) fn give_back(mut self: Box<Self>) {
+        let _ = KEPT.try_with(|kept| {
+            let next = kept.take();
+            self.below = next.as_ref().map_or(0, |next| next.below + 1);
+            if self.below < KEPT_BLOCKS {
+                self.next = next;
+                kept.set(Some(self));
+            } else {
+                kept.set(next);
+            }
+        });
+    }
+
+    /// Memory for a short message.
+    #[inline]
+    pub(super) fn short(&mut self) -> &mut [u8; SHORT_BYTES] {
+        &mut self.short.0
+    }
+
+    /// The message of which the first `len` bytes were put into [`Block::short`].
+    #[inline]
+    pub(super) fn into_message(mut self: Box<Self>, len: usize) -> Message {
+        self.len = len;
+        Message(Some(self))
+    }
+}
 
 impl Message {
     /// A short message that `fill` writes.
     pub(super) fn short<E>(len: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<Self, E> {
-        let mut bytes = [0; SHORT_BYTES];
-        fill(&mut bytes[..len])?;
-        Ok(Self(Content::Short { bytes: Words(bytes), len: len as u8 }))
-    }
-
-    /// The first `len` bytes of what stood in slots of the ring.
-    #[inline]
-    pub(super) fn of_slots(bytes: [u8; SHORT_BYTES], len: usize) -> Self {
-        Self(Content::Short { bytes: Words(bytes), len: len as u8 })
+        let mut block = Block::take();
+        fill(&mut block.short()[..len])?;
+        Ok(block.into_message(len))
     }
 
     /// A message in a buffer.
+    #[inline]
     pub(super) fn long(buffer: Buffer) -> Self {
-        Self(Content::Long(buffer))
+        let mut block = Block::take();
+        block.buffer = Some(buffer);
+        Self(Some(block))
     }
 
     /// The bytes in a vector of their own: a copy.
@@ -62,9 +122,20 @@ impl Deref for Message {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        match &self.0 {
-            Content::Short { bytes, len } => &bytes.0[..usize::from(*len)],
-            Content::Long(buffer) => buffer,
+        match self.0.as_deref() {
+            Some(Block { buffer: Some(buffer), .. }) => buffer,
+            Some(Block { short, len, .. }) => &short.0[..*len],
+            None => &[],
+        }
+    }
+}
+
+impl Drop for Message {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(mut block) = self.0.take() {
+            block.buffer = None;
+            block.give_back();
         }
     }
 }
