@@ -227,7 +227,7 @@ impl Source {
             Ok(self.read(peer.process(), offset, chunk)?)
         };
         let mut end = None;
-        claims::complete(desk, chunks, read, || match peer.alarm().is_set() {
+        claims::complete(desk, chunks, read, || match peer.alarm().look() {
             true => Err(Errno::ESRCH.into()),
             false if Instant::now() >= *end.get_or_insert_with(|| Instant::now() + patience) => {
                 Err(Errno::ETIMEDOUT.into())

@@ -32,6 +32,8 @@
 use std::io::IoSlice;
 #[cfg(not(loom))]
 use std::mem::offset_of;
+#[cfg(not(loom))]
+use std::sync::Arc;
 
 use super::loan::GivenBack;
 use super::registered::{Spot, SpotWords};
@@ -202,7 +204,7 @@ impl Answer {
 #[cfg(not(loom))]
 #[derive(Debug)]
 pub(super) struct Desks {
-    region: Region,
+    region: Arc<Region>,
     /// Which of them is for what this side sends.
     outgoing: usize,
 }
@@ -215,7 +217,7 @@ impl Desks {
     /// # Panics
     ///
     /// When the region is too short, or read-only: it was made for this.
-    pub(super) fn new(region: Region, is_listener: bool) -> Self {
+    pub(super) fn new(region: Arc<Region>, is_listener: bool) -> Self {
         assert!(region.len() >= DESKS_BYTES && region.is_writable());
         Self { region, outgoing: usize::from(is_listener) }
     }

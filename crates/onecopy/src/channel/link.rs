@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Peer;
 use super::desk::{DESKS_BYTES, Desks};
-use super::liveness::PeerProcess;
+use super::liveness::{Lifeline, PeerProcess, WORDS_BYTES};
 use super::polling::{Half, Polling};
 use super::registered::Slots;
 use super::seccomp::Seccomp;
@@ -20,6 +20,7 @@ use crate::{Error, Result};
 pub(super) struct Link {
     pub(super) desks: Desks,
     pub(super) peer: Arc<PeerProcess>,
+    pub(super) _lifeline: Option<Lifeline>,
     /// Stands in this process's memory while the channel is open: the other side reads it with each message.
     pub(super) nonce: Nonce,
     /// Whether cross-memory attach may be tried at all, or why not.
@@ -85,12 +86,12 @@ impl Link {
     }
 }
 
-/// The parts of the memory of a connection: a ring for each direction, then the desks.
+/// The parts of the memory of a connection: a ring for each direction, then the desks and the words by which a death shows.
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) to_listener: Region,
     pub(super) to_connector: Region,
-    pub(super) desks: Region,
+    pub(super) desks: Arc<Region>,
 }
 
 /// The length of a ring, in whole pages of this machine.
@@ -100,7 +101,7 @@ fn ring_bytes() -> usize {
 
 /// How much memory a connection shares.
 pub(super) fn memory_bytes() -> usize {
-    2 * ring_bytes() + DESKS_BYTES.next_multiple_of(rustix::param::page_size())
+    2 * ring_bytes() + (DESKS_BYTES + WORDS_BYTES).next_multiple_of(rustix::param::page_size())
 }
 
 impl Parts {
@@ -118,7 +119,7 @@ impl Parts {
         Ok(Self {
             to_listener: to_listener.between_guards()?,
             to_connector: to_connector.between_guards()?,
-            desks: desks.between_guards()?,
+            desks: Arc::new(desks.behind_private_page()?),
         })
     }
 }

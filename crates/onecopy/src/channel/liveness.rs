@@ -1,20 +1,31 @@
-//! Who is on the other side, and its end: noticed by one thread of this process for all its channels.
+//! Who is on the other side, and its end: noticed by threads of this process for all its channels.
 //!
-//! The thread waits for the pidfds and the sockets of all peers at once, and does nothing else: no timer ticks while nothing
-//! happens. A pidfd becomes readable when the process has exited and the last of its threads is out of the kernel, so from then on
-//! it writes nothing any more, neither to shared memory nor by process_vm_writev(2). That comes after its memory is torn down, about
-//! 25 ms for each GiB. A socket hangs up when the process executes another program, which a pidfd does not tell; its other threads
-//! are gone by then, too. A copy of the socket in a child of that process would delay it, so neither replaces the other, and a child
-//! made by fork gives its copy up ([`at_fork`](crate::sys::at_fork)).
+//! | What tells | When | What it means |
+//! |---|---|---|
+//! | a word in shared memory, see [`keeper`] | at once when the process is killed or exits, however much memory it has | messages stop: that is reported |
+//! | the pidfd | when the last thread is out of the kernel, after the memory is torn down, 25 to 150 ms for each GiB | the process writes no more, neither to shared memory nor by process_vm_writev(2) |
+//! | the hang-up of the socket | about then, and when the process executes another program, which a pidfd does not tell; its other threads are gone by then, too | as the pidfd |
+//!
+//! A copy of the socket in a child of that process would delay the hang-up, so neither of the last two replaces the other, and a child
+//! made by fork gives its copy up ([`at_fork`](crate::sys::at_fork)). Whatever tells first sets the [`Alarm`]. So that alone is never
+//! a reason to use memory again that the other side may write: what is not known to be finished is retired.
+//!
+//! One thread waits for the pidfds and the sockets of all peers at once, and does nothing else: no timer ticks while nothing happens.
 //!
 //! | Who | Does |
 //! |---|---|
 //! | [`PeerProcess::watch`] | registers both, and starts the thread if there is none in this process yet |
-//! | the thread | sets the [`Alarm`] of a peer whose pidfd is readable or whose socket has hung up, which wakes whoever sleeps, and shuts the socket down, which wakes whoever polls |
+//! | the thread | sets the alarm of a peer whose pidfd is readable or whose socket has hung up, which wakes whoever sleeps, and shuts the socket down, which wakes whoever polls |
+//! | [`Alarm::look`] | looks at the word, for a side that is looking for messages in any case: the thread that would set the alarm may have to wait for its processor |
 //! | drop | takes both out again, by closing them |
 //!
-//! A child made by fork has no such thread, and no channels either: those of its parent do not work in it. It gets a thread of its
+//! A child made by fork has no such threads, and no channels either: those of its parent do not work in it. It gets threads of its
 //! own with the first channel of its own.
+
+mod keeper;
+mod list;
+mod lookout;
+mod word;
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
@@ -31,6 +42,11 @@ use crate::memory::wait::Alarm;
 use crate::process::ProcessHandle;
 use crate::sys::signal_mask::without_signals;
 use crate::{Error, Result};
+
+pub(super) use keeper::Lifeline;
+pub(super) use word::{WORDS_BYTES, Word};
+
+use word::State;
 
 /// The process at the other end of a channel.
 #[derive(Debug)]
@@ -57,14 +73,15 @@ const A_PROCESS: u64 = 0;
 static WATCHER: Mutex<Option<Watcher>> = Mutex::new(None);
 
 impl PeerProcess {
-    /// The process at the other end of `socket`, to be told of its end.
+    /// The process at the other end of `socket`, to be told of its end. It shows in `word` first.
     ///
     /// # Errors
     ///
     /// EMFILE and ENFILE; EAGAIN when there can be no more threads.
-    pub(super) fn watch(handle: &Arc<ProcessHandle>, socket: &Arc<Socket>) -> Result<Arc<Self>> {
-        let process = RemoteProcess::of(Arc::clone(handle));
-        let peer = Arc::new(Self { process, alarm: Arc::default(), socket: Arc::clone(socket) });
+    pub(super) fn watch(handle: &Arc<ProcessHandle>, socket: &Arc<Socket>, word: Word) -> Result<Arc<Self>> {
+        let alarm = Arc::new(Alarm::looking(move || word.state() == State::Dead));
+        let process = RemoteProcess::of(Arc::clone(handle)).with_alarm(Arc::clone(&alarm));
+        let peer = Arc::new(Self { process, alarm, socket: Arc::clone(socket) });
         let mut guard = WATCHER.lock().unwrap_or_else(PoisonError::into_inner);
         let watcher = Watcher::of_this_process(&mut guard)?;
         let number = watcher.insert(&peer);
@@ -98,7 +115,7 @@ impl PeerProcess {
 
     /// Whether it has exited, or executed another program.
     pub(super) fn is_gone(&self) -> bool {
-        self.alarm.is_set() || self.process.has_exited()
+        self.alarm.look() || self.process.has_exited()
     }
 }
 
@@ -183,6 +200,11 @@ mod tests {
         (Arc::new(Socket::new(own, "channel:x")), other)
     }
 
+    /// That of a process which has no keeper.
+    fn word() -> Word {
+        word::tests::words().1
+    }
+
     fn is_told(peer: &PeerProcess) {
         let end = Instant::now() + Duration::from_secs(10);
         while !peer.alarm().is_set() {
@@ -196,8 +218,8 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let handle = Arc::new(ProcessHandle::open(child.id()).unwrap());
         let mut ends: Vec<_> = (0..40).map(|_| sockets()).collect();
-        drop(PeerProcess::watch(&handle, &ends[0].0).unwrap());
-        let peers: Vec<_> = ends.iter().map(|(own, _)| PeerProcess::watch(&handle, own).unwrap()).collect();
+        drop(PeerProcess::watch(&handle, &ends[0].0, word()).unwrap());
+        let peers: Vec<_> = ends.iter().map(|(own, _)| PeerProcess::watch(&handle, own, word()).unwrap()).collect();
         assert!(peers.iter().all(|peer| !peer.alarm().is_set() && !peer.is_gone()));
         let (_own, other) = ends.pop().unwrap();
         drop(other);

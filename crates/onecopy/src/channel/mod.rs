@@ -51,7 +51,7 @@ use std::time::Duration;
 use rustix::process::geteuid;
 
 use link::{Link, Parts};
-use liveness::PeerProcess;
+use liveness::{Lifeline, PeerProcess, Word};
 use polling::Polling;
 use rendezvous::Connection;
 use stats::Counters;
@@ -139,7 +139,10 @@ impl Channel {
         let socket = Arc::new(socket);
         let Parts { to_listener, to_connector, desks } = Parts::of(region.named(&object))?;
         let (incoming, outgoing) = if is_listener { (to_listener, to_connector) } else { (to_connector, to_listener) };
-        let peer = PeerProcess::watch(identity.handle().ok_or_else(|| unseen(&object))?, &socket)?;
+        let handle = identity.handle().ok_or_else(|| unseen(&object))?;
+        let (own, other) = Word::both(&desks, is_listener);
+        let peer = PeerProcess::watch(handle, &socket, other.clone())?;
+        let lifeline = Lifeline::begin(handle, &peer, own, other);
         let counters = Counters::default();
         let trusted = identity.uid() == geteuid().as_raw();
         let is_open = attach && trusted;
@@ -151,6 +154,7 @@ impl Channel {
         let link = Arc::new(Link {
             desks: desk::Desks::new(desks, is_listener),
             peer,
+            _lifeline: lifeline,
             nonce: Nonce::draw()?,
             attach,
             write,

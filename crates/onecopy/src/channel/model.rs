@@ -34,7 +34,7 @@ impl std::fmt::Debug for Desks {
 }
 
 impl Desks {
-    pub(super) fn new(_: Region, _: bool) -> Self {
+    pub(super) fn new(_: Arc<Region>, _: bool) -> Self {
         unreachable!("a model has no region")
     }
 
@@ -54,6 +54,7 @@ fn link(desks: &Arc<[Desk; 2]>, outgoing: usize) -> Arc<Link> {
     Arc::new(Link {
         desks: Desks { desks: Arc::clone(desks), outgoing },
         peer: Arc::new(PeerProcess::of_model(Arc::clone(own), &socket)),
+        _lifeline: None,
         nonce: Nonce::draw().unwrap(),
         attach: Ok(()),
         write: true,

@@ -362,7 +362,7 @@ impl ChannelReceiver {
                 self.doubted = true;
                 return false;
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(Duration::from_micros(100));
         }
         true
     }

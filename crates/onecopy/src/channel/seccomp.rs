@@ -41,6 +41,7 @@ impl Seccomp {
     }
 }
 
-fn is_filtered() -> bool {
+/// Whether a filter of system calls is there.
+pub(super) fn is_filtered() -> bool {
     secure_computing_mode() != Ok(SecureComputingMode::Disabled)
 }

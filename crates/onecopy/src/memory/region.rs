@@ -15,7 +15,8 @@ use std::ptr::{self, NonNull};
 use rustix::fs::{fstat, fstatfs};
 use rustix::io::Errno;
 use rustix::mm::{
-    MapFlags, MremapFlags, MsyncFlags, ProtFlags, mmap, mmap_anonymous, mremap, mremap_fixed, msync, munmap,
+    MapFlags, MprotectFlags, MremapFlags, MsyncFlags, ProtFlags, mmap, mmap_anonymous, mprotect, mremap, mremap_fixed,
+    msync, munmap,
 };
 
 use super::allocate::{Use, allocate};
@@ -43,8 +44,8 @@ pub(crate) enum Access {
 enum Backing {
     /// Nobody can shorten it: a sealed memfd. Ends with munmap.
     Fixed,
-    /// The same, between two pages that nobody can access.
-    Guarded,
+    /// The same, between two pages that nobody can access, with so many bytes of this process alone behind the first of them.
+    Guarded { private_bytes: usize },
     /// Nobody can shorten it: a System V segment. Ends with shmdt.
     Attached,
     /// A file that every process with the right to write it can shorten: the kernel makes the copies, unless the program
@@ -160,22 +161,64 @@ impl Region {
     /// # Panics
     ///
     /// When it ends within a page, or somebody can shorten it.
-    pub(crate) fn between_guards(mut self) -> Result<Self> {
+    pub(crate) fn between_guards(self) -> Result<Self> {
+        self.behind(0)
+    }
+
+    /// As [`Region::between_guards`], with a page of zeros between the first guard and the mapping, the
+    /// [`private_page`](Region::private_page): what lies there and here has the same distance everywhere.
+    ///
+    /// # Panics
+    ///
+    /// As [`Region::between_guards`].
+    pub(crate) fn behind_private_page(self) -> Result<Self> {
+        self.behind(rustix::param::page_size())
+    }
+
+    fn behind(mut self, private_bytes: usize) -> Result<Self> {
         let page = rustix::param::page_size();
         assert!(self.len.is_multiple_of(page) && matches!(self.backing, Backing::Fixed), "{}", self.object);
-        let bytes = self.len + 2 * page;
+        let bytes = self.len + private_bytes + 2 * page;
         // SAFETY: a null hint lets the kernel choose an address range that nothing else uses.
         let reserved = unsafe { mmap_anonymous(ptr::null_mut(), bytes, ProtFlags::empty(), MapFlags::PRIVATE) }
             .map_err(|errno| Error::os("mmap", &self.object, errno))?;
-        let target = reserved.wrapping_byte_add(page);
-        // SAFETY: `self` owns the old range, and nothing borrows from it; the new one lies in the reservation, which nobody uses.
-        match unsafe { mremap_fixed(self.base.as_ptr().cast(), self.len, self.len, MremapFlags::MAYMOVE, target) } {
+        match self.move_into(reserved.wrapping_byte_add(page), private_bytes) {
             Ok(base) => {
-                (self.base, self.backing) = (non_null(base), Backing::Guarded);
+                (self.base, self.backing) = (base, Backing::Guarded { private_bytes });
                 Ok(self)
             }
             // A part of the reservation may be somebody else's already, so it is left as it is: addresses, and no memory.
-            Err(errno) => Err(Error::os("mremap", &self.object, errno)),
+            Err((call, errno)) => Err(Error::os(call, &self.object, errno)),
+        }
+    }
+
+    /// Moves the mapping behind so many bytes from `start` on, in a reservation that has room for both and that nobody uses. It stays
+    /// where it is after an error.
+    fn move_into(
+        &mut self,
+        start: *mut c_void,
+        private_bytes: usize,
+    ) -> std::result::Result<NonNull<u8>, (&'static str, Errno)> {
+        if private_bytes > 0 {
+            // SAFETY: whole pages of the reservation.
+            unsafe { mprotect(start, private_bytes, MprotectFlags::READ | MprotectFlags::WRITE) }
+                .map_err(|errno| ("mprotect", errno))?;
+        }
+        let target = start.wrapping_byte_add(private_bytes);
+        // SAFETY: `self` owns the old range, and nothing borrows from it; the new one lies in the reservation, which nobody uses.
+        let base = unsafe { mremap_fixed(self.base.as_ptr().cast(), self.len, self.len, MremapFlags::MAYMOVE, target) };
+        base.map(non_null).map_err(|errno| ("mremap", errno))
+    }
+
+    /// The page of this process alone that lies before the first byte of a region that was moved
+    /// [behind it](Region::behind_private_page), and stays for as long as that.
+    pub(crate) fn private_page(&self) -> Option<NonNull<u8>> {
+        match self.backing {
+            Backing::Guarded { private_bytes } if private_bytes > 0 => {
+                // SAFETY: the page lies there, in the reservation of this region.
+                Some(unsafe { self.base.sub(private_bytes) })
+            }
+            _ => None,
         }
     }
 
@@ -225,7 +268,7 @@ impl Region {
     pub(super) fn file(&self) -> Option<BorrowedFd<'_>> {
         match &self.backing {
             Backing::File { fd, .. } => Some(fd.as_fd()),
-            Backing::Fixed | Backing::Guarded | Backing::Attached => None,
+            Backing::Fixed | Backing::Guarded { .. } | Backing::Attached => None,
         }
     }
 
@@ -461,11 +504,16 @@ impl Drop for Region {
             // SAFETY: the base is that of the attachment, which `self` owns.
             return drop(unsafe { Attachment::from_base(self.base) });
         }
-        let guard = if matches!(self.backing, Backing::Guarded) { rustix::param::page_size() } else { 0 };
-        let start = self.base.as_ptr().wrapping_sub(guard);
-        // SAFETY: `self` owns the mapping and its guards, and nothing that borrowed from it is left. The only error, of a bad range,
-        // cannot occur.
-        let _ = unsafe { munmap(start.cast(), self.len + 2 * guard) };
+        let (before, after) = match self.backing {
+            Backing::Guarded { private_bytes } => {
+                (rustix::param::page_size() + private_bytes, rustix::param::page_size())
+            }
+            _ => (0, 0),
+        };
+        let start = self.base.as_ptr().wrapping_sub(before);
+        // SAFETY: `self` owns the mapping and what lies around it, and nothing that borrowed from it is left. The only error, of a bad
+        // range, cannot occur.
+        let _ = unsafe { munmap(start.cast(), before + self.len + after) };
     }
 }
 
@@ -493,5 +541,31 @@ mod tests {
         for beyond in [start - 1, end] {
             assert!(!at(beyond).is_attachable(), "{:?}", at(beyond));
         }
+        assert!(region.private_page().is_none());
+    }
+
+    #[test]
+    fn behind_a_private_page_the_bytes_are_the_same_and_that_page_is_nobody_elses() {
+        let page = rustix::param::page_size();
+        let mapping = AnonymousMapping::create("behind", page).unwrap();
+        let other = AnonymousMapping::from_fd(mapping.try_clone_fd().unwrap()).unwrap();
+        mapping.region().write_at(0, b"begin").unwrap();
+        let region = mapping.into_region().behind_private_page().unwrap();
+        let mut found = [0; 5];
+        region.read_at(0, &mut found).unwrap();
+        assert_eq!(&found, b"begin");
+
+        let start = region.private_page().unwrap().addr().get() as u64;
+        assert_eq!(start + page as u64, region.base().addr().get() as u64);
+        let all: Vec<_> = maps(std::process::id()).unwrap().map(Result::unwrap).collect();
+        let at = |address: u64| all.iter().find(|map| map.range().contains(&address)).unwrap();
+        assert!(at(start).is_attachable() && at(start).range().end == start + page as u64, "{:?}", at(start));
+        assert!(at(start + page as u64).is_attachable());
+        for beyond in [start - 1, start + 2 * page as u64] {
+            assert!(!at(beyond).is_attachable(), "{:?}", at(beyond));
+        }
+        drop(region);
+        other.region().read_at(0, &mut found).unwrap();
+        assert_eq!(&found, b"begin");
     }
 }

@@ -14,6 +14,7 @@ use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
 use crate::memory::permission::{Cause, Diagnosis};
+use crate::memory::wait::Alarm;
 use crate::process::ProcessHandle;
 use crate::tally::count_kernel;
 use crate::{Error, Result};
@@ -106,6 +107,8 @@ pub struct RemoteProcess {
     own: bool,
     /// Whether its first thread was seen to have ended for good, while others run.
     headless: AtomicBool,
+    /// What tells of its end before the pidfd does.
+    alarm: Option<Arc<Alarm>>,
 }
 
 impl RemoteProcess {
@@ -128,7 +131,12 @@ impl RemoteProcess {
         let pid = handle.pid();
         // The first for where /proc counts as another pid namespace does.
         let own = pid == std::process::id() || std::path::Path::new(&format!("/proc/self/task/{pid}")).exists();
-        Self { handle, own, headless: AtomicBool::new(false) }
+        Self { handle, own, headless: AtomicBool::new(false), alarm: None }
+    }
+
+    /// The same process, whose memory nobody waits for any more once `alarm` is set.
+    pub(crate) fn with_alarm(self, alarm: Arc<Alarm>) -> Self {
+        Self { alarm: Some(alarm), ..self }
     }
 
     /// As [`RemoteProcess::open`], for a process that is known by its start time too ([`RemoteProcess::start_ticks`] on
@@ -328,7 +336,7 @@ impl RemoteProcess {
         let mut until = None;
         loop {
             let result = call();
-            if result != Err(Errno::ESRCH) || self.headless.load(Ordering::Relaxed) || self.has_exited() {
+            if result != Err(Errno::ESRCH) || self.headless.load(Ordering::Relaxed) || self.is_ending() {
                 return result;
             }
             if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + BETWEEN_PROGRAMS) {
@@ -337,6 +345,10 @@ impl RemoteProcess {
             }
             std::thread::sleep(ASKED_EVERY);
         }
+    }
+
+    fn is_ending(&self) -> bool {
+        self.alarm.as_ref().is_some_and(|alarm| alarm.look()) || self.has_exited()
     }
 
     fn number(&self) -> Pid {

@@ -20,7 +20,8 @@
 //!
 //! A peer can leave out the wake-up call, or move the sleeper to another word (FUTEX_REQUEUE): nobody sleeps longer than
 //! [`SLICE`] before looking again, at the peer's process too. A side that has an alarm, a word of its own process that is set and
-//! woken when the peer has exited, sleeps on both words at once (futex_waitv, Linux 5.16), and needs no slices to notice that.
+//! woken when the peer has exited, sleeps on both words at once (futex_waitv, Linux 5.16), and needs no slices to notice that. While it
+//! does not sleep it looks for itself now and then whether the alarm is due.
 
 mod futex;
 
@@ -53,20 +54,42 @@ const EAGER_ROUNDS: u32 = 2000;
 const ROUNDS_PER_LOOK: u32 = 256;
 
 /// A word of this process alone that turns from 0 to 1, with a wake-up, when a peer's process has exited.
-#[derive(Debug, Default)]
-pub(crate) struct Alarm(AtomicU32);
+#[derive(Default)]
+pub(crate) struct Alarm {
+    word: AtomicU32,
+    has_exited: Option<Box<dyn Fn() -> bool + Send + Sync>>,
+}
 
 impl Alarm {
+    /// One that a side may set by itself, when `has_exited` tells that: it costs no more than a load.
+    pub(crate) fn looking(has_exited: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { word: AtomicU32::default(), has_exited: Some(Box::new(has_exited)) }
+    }
+
     /// The peer's process has exited.
     pub(crate) fn set(&self) {
-        self.0.store(1, Ordering::SeqCst);
-        futex::wake_own(&self.0);
+        self.word.store(1, Ordering::SeqCst);
+        futex::wake_own(&self.word);
+    }
+
+    /// As [`Alarm::is_set`], and sets it if it is time: whoever would set it may have to wait for a processor that the caller has.
+    pub(crate) fn look(&self) -> bool {
+        if !self.is_set() && self.has_exited.as_ref().is_some_and(|has_exited| has_exited()) {
+            self.set();
+        }
+        self.is_set()
     }
 
     #[inline]
     pub(crate) fn is_set(&self) -> bool {
         // Acquire: what the peer had published is seen by whoever looks for it after this.
-        self.0.load(Ordering::Acquire) != 0
+        self.word.load(Ordering::Acquire) != 0
+    }
+}
+
+impl std::fmt::Debug for Alarm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Alarm").field(&self.word).finish()
     }
 }
 
@@ -122,6 +145,7 @@ pub(crate) fn wait<W: Wait>(side: &mut W, strategy: WaitStrategy, deadline: Dead
                 return Ok(event);
             }
         }
+        is_alarmed(side);
         if let Err(gone) = side.check_peer() {
             // What it published before it went is still good.
             return side.poll()?.ok_or(gone);
@@ -177,7 +201,7 @@ fn sleep<W: Wait>(side: &mut W, deadline: Deadline) -> Result<Option<W::Event>> 
 }
 
 fn is_alarmed<W: Wait>(side: &W) -> bool {
-    side.alarm().is_some_and(Alarm::is_set)
+    side.alarm().is_some_and(Alarm::look)
 }
 
 /// Has the side of `word`, which is this one, told by the bell of what comes next. False when `is_ready` finds that it is there:

@@ -23,7 +23,7 @@ use crate::support::{Peer, argument, role, unique, watchdog};
 const SECONDS: Duration = Duration::from_secs(120);
 
 /// Runs `work` in a child, and demands that it is true.
-fn in_child(work: impl FnOnce() -> bool) {
+pub(crate) fn in_child(work: impl FnOnce() -> bool) {
     // SAFETY: see above: nothing that the child does depends on threads that it lacks.
     let child = unsafe { libc::fork() };
     if child == 0 {

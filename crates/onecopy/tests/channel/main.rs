@@ -14,6 +14,7 @@ mod heap;
 mod hostile;
 mod loan;
 mod many;
+mod notice;
 mod page_fuzz;
 mod pages;
 mod pair;

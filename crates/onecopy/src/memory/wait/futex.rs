@@ -40,7 +40,8 @@ mod calls {
             waiter.flags = futex::WaitFlags::SIZE_U32 | flags;
             waiter
         };
-        let waiters = [waiter(word, ASLEEP, futex::WaitFlags::empty()), waiter(&alarm.0, 0, futex::WaitFlags::PRIVATE)];
+        let waiters =
+            [waiter(word, ASLEEP, futex::WaitFlags::empty()), waiter(&alarm.word, 0, futex::WaitFlags::PRIVATE)];
         let end = deadline.timespec().map(|left| clock_gettime(ClockId::Monotonic) + left);
         futex::waitv(&waiters, futex::WaitvFlags::empty(), end.as_ref(), ClockId::Monotonic).map(drop)
     }
@@ -67,7 +68,7 @@ mod model {
 
     pub(in super::super) fn sleep(word: &AtomicU32, alarm: Option<&Alarm>, _: Deadline) -> Result<(), Errno> {
         match alarm {
-            Some(alarm) => sleep_on(&[(word, ASLEEP), (&alarm.0, 0)]),
+            Some(alarm) => sleep_on(&[(word, ASLEEP), (&alarm.word, 0)]),
             None => sleep_on(&[(word, ASLEEP)]),
         }
         Ok(())

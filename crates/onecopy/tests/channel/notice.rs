@@ -1,0 +1,146 @@
+//! The death of a process that has much memory is known before the kernel has taken that apart, in whatever way this one waits.
+
+use std::time::{Duration, Instant};
+
+use onecopy::channel::Arming;
+use onecopy::{Channel, Deadline, Error, WaitStrategy};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::Signal;
+use rustix::thread::futex;
+
+use crate::death::signal;
+use crate::duo::{MIB, adopt, content, start};
+use crate::fork::in_child;
+use crate::support::{role, skip, watchdog};
+
+const SECONDS: Duration = Duration::from_secs(600);
+
+/// What the process has that dies, in pages of the usual size: the kernel takes it apart for 10 ms at least.
+const BYTES: usize = 512 * MIB;
+
+/// How much sooner than by its pidfd the death is to be known. By its socket it is too, but by microseconds: that is closed after the
+/// memory has gone.
+const SOONER: Duration = Duration::from_millis(3);
+
+/// A busy machine lets this process run late.
+const ATTEMPTS: usize = 10;
+
+/// The second process: has much memory, and waits to be killed or, for a message, exits without closing.
+fn wait_for_death(role: &str) {
+    let mut channel = adopt();
+    nix::sys::prctl::set_thp_disable(true).unwrap();
+    let memory = vec![1_u8; BYTES];
+    if role == "forks" {
+        let mut copy = Some(channel);
+        in_child(|| {
+            drop(copy.take());
+            true
+        });
+        channel = copy.unwrap();
+    }
+    println!("\n@ready");
+    match role {
+        "exits" => drop(channel.recv().unwrap()),
+        "receives" => while channel.recv().unwrap().is_some() {},
+        _ => std::thread::sleep(SECONDS),
+    }
+    std::hint::black_box(memory);
+    std::process::exit(0);
+}
+
+/// Lets a process die while this one is in `wait`. Whether that told sooner than the process's pidfd did.
+fn is_told_sooner(test: &str, role: &str, wait: Way) -> bool {
+    let (mut channel, mut peer) = start(test, role, &[]);
+    peer.line("@ready");
+    let dies = std::thread::spawn({
+        let exits = role == "exits";
+        if exits {
+            channel.send(b"exit").unwrap();
+        }
+        move || {
+            std::thread::sleep(Duration::from_millis(20));
+            if !exits {
+                signal(&peer, Signal::KILL);
+            }
+            peer
+        }
+    });
+    let error = wait(&mut channel);
+    let known = Instant::now();
+    assert!(error.is_peer_gone(), "{role}: {error}");
+    poll(&mut [PollFd::from_borrowed_fd(channel.peer().pidfd().unwrap(), PollFlags::IN)], None).unwrap();
+    let sooner = known.elapsed();
+    drop(dies.join().unwrap());
+    sooner >= SOONER
+}
+
+fn receive(channel: &mut Channel, strategy: WaitStrategy) -> Error {
+    channel.set_wait_strategy(strategy);
+    channel.recv().unwrap_err()
+}
+
+fn send(channel: &mut Channel, bytes: usize) -> Error {
+    loop {
+        if let Err(error) = channel.send(content(0, bytes)) {
+            return error;
+        }
+    }
+}
+
+fn polled(channel: &mut Channel) -> Error {
+    loop {
+        if channel.arm().unwrap() == Arming::Armed {
+            poll(&mut [PollFd::new(&*channel, PollFlags::IN)], None).unwrap();
+        }
+        match channel.receiver().recv_by(Deadline::Now) {
+            Err(Error::WouldBlock { .. }) => {}
+            other => return other.unwrap_err(),
+        }
+    }
+}
+
+fn now_and_then(channel: &mut Channel) -> Error {
+    loop {
+        match channel.receiver().recv_by(Deadline::Now) {
+            Err(Error::WouldBlock { .. }) => std::thread::sleep(Duration::from_micros(100)),
+            other => return other.unwrap_err(),
+        }
+    }
+}
+
+/// What ends by an error when the other process dies.
+type Way = fn(&mut Channel) -> Error;
+
+/// What the other process does, and how this one learns of its death.
+const WAYS: [(&str, Way); 10] = [
+    ("waits", |channel| receive(channel, WaitStrategy::Block)),
+    ("waits", |channel| receive(channel, WaitStrategy::default())),
+    ("waits", |channel| receive(channel, WaitStrategy::Spin)),
+    ("exits", |channel| receive(channel, WaitStrategy::Block)),
+    ("forks", |channel| receive(channel, WaitStrategy::Block)),
+    ("waits", |channel| send(channel, 1000)),
+    ("waits", |channel| send(channel, MIB)),
+    ("receives", |channel| send(channel, 4 * MIB)),
+    ("waits", polled),
+    ("waits", now_and_then),
+];
+
+#[test]
+fn a_death_is_known_before_the_memory_is_taken_apart_in_every_way_to_wait() {
+    let test = "notice::a_death_is_known_before_the_memory_is_taken_apart_in_every_way_to_wait";
+    if let Some(role) = role() {
+        return wait_for_death(&role);
+    }
+    let no_words = futex::waitv(&[], futex::WaitvFlags::empty(), None, rustix::time::ClockId::Monotonic);
+    if no_words == Err(rustix::io::Errno::NOSYS) {
+        return skip(test, "no futex_waitv");
+    }
+    let _watchdog = watchdog(SECONDS);
+    for (way, (role, wait)) in WAYS.into_iter().enumerate() {
+        let sooner = (0..ATTEMPTS).position(|_| is_told_sooner(test, role, wait));
+        assert!(
+            sooner.is_some(),
+            "way {way}, a process that {role}: known no sooner than by its pidfd, {ATTEMPTS} times"
+        );
+    }
+}
