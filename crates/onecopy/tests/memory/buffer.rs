@@ -123,3 +123,36 @@ fn a_large_buffer_is_on_huge_pages_and_all_there() {
         _ => skip("a_large_buffer_is_on_huge_pages_and_all_there", "this kernel gives no huge pages"),
     }
 }
+
+#[test]
+fn buffers_shorter_than_a_huge_page_share_one_and_are_retired_alone() {
+    let test = "buffer::buffers_shorter_than_a_huge_page_share_one_and_are_retired_alone";
+    if role().is_none() {
+        let _watchdog = watchdog(Duration::from_secs(60));
+        return Peer::start(test, "alone", &[]).succeed();
+    }
+    let huge_before = kib_in("smaps", "AnonHugePages:");
+    let page = |buffer: &Buffer| buffer.as_ptr().addr() / (2 * MIB);
+    let [first, second] = [1, 2].map(|byte| {
+        let mut buffer = Buffer::warm(MIB).unwrap();
+        buffer.fill(byte);
+        buffer
+    });
+    assert_eq!(page(&first), page(&second), "two fit one huge page");
+    if kib_in("smaps", "AnonHugePages:") == huge_before {
+        skip("buffers_shorter_than_a_huge_page_share_one_and_are_retired_alone", "this kernel gives no huge pages");
+    }
+    let (retired, address) = (page(&first), first.as_ptr().addr());
+    drop(WriteWindow::expose(first).unwrap());
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let ranges = maps.lines().filter(|line| !line.contains(" ---p "));
+    let mut ranges = ranges.filter_map(|line| line.split(' ').next()?.split_once('-'));
+    let parse = |text| usize::from_str_radix(text, 16).unwrap();
+    assert!(!ranges.any(|(from, to)| (parse(from)..parse(to)).contains(&address)), "a late write fails");
+    assert!(second.iter().all(|&byte| byte == 2), "the neighbour keeps its bytes");
+    drop(second);
+    for _ in 0..3 {
+        let buffers: Vec<Buffer> = (0..20).map(|_| Buffer::warm(MIB).unwrap()).collect();
+        assert!(buffers.iter().all(|buffer| page(buffer) != retired), "its addresses are used again");
+    }
+}

@@ -142,7 +142,7 @@ impl Drop for Pages {
 
 /// Makes of pages what was there before them: addresses that nobody can access. False when there is no memory left even for that;
 /// the addresses must not be used again then.
-fn take_out(base: NonNull<u8>, bytes: usize) -> bool {
+pub(super) fn take_out(base: NonNull<u8>, bytes: usize) -> bool {
     let flags = MapFlags::PRIVATE | MapFlags::FIXED;
     // SAFETY: replaces what was mapped in a range of `Addresses` that is this caller's, or nobody's any more.
     let replaced = unsafe { mmap_anonymous(base.as_ptr().cast(), bytes, ProtFlags::empty(), flags) };
