@@ -1,114 +1,255 @@
-//! The chunks of a message that both sides copy: each is copied by whoever claims it first.
+//! The units of a message that both sides copy: each is copied by whoever claims it first.
+//!
+//! One side claims from the front on, and the other one from the back, each its share first: so each has the same part of every
+//! message, and what it copied last time is in its cache still. Which side is which does not depend on who sends: what went one way
+//! often comes back. Who is done with its share takes of the other's what is not claimed yet, and the receiver learns from that how
+//! to share the next message.
 //!
 //! | Word | Meaning | Who changes it |
 //! |---|---|---|
-//! | `claims` | how many chunks are claimed, and so the number of the next | both |
-//! | `finished` | how many chunks the sender has claimed and is done with | the sender |
-//! | `failed` | the number plus 1 of the one chunk that the sender could not write, or 0 | the sender, before it counts that chunk |
+//! | `claims` | how many units are claimed from the front (its lower 32 bits) and from the back (its upper ones) | both |
+//! | `finished` | how many units the sender has claimed and is done with | the sender |
+//! | `failed` | the first of the units that the sender could not write plus 1 (lower 32 bits), and how many those are, or 0 | the sender, before it counts them |
 //!
-//! The receiver has them all when it has copied what it claimed and the sender is done with all others. It then reads the chunk that
-//! failed. A peer may set the words to anything: then a chunk is copied twice, or not at all.
+//! The receiver has them all when it has copied what it claimed and the sender is done with all others. It then reads the units that
+//! failed. A peer may set the words to anything: then a unit is copied twice, or not at all.
 #![cfg_attr(loom, expect(unsafe_code, reason = "reaches the cells of a model"))]
+
+use std::ops::Range;
 
 use nix::errno::Errno;
 
 use super::desk::Desk;
 use crate::atomic::{Ordering, spin_loop};
 
-/// No chunk is claimed yet. The caller publishes it by the turn.
+/// Where the counter for the back begins.
+const BACK_SHIFT: u32 = 32;
+/// The counter for the front.
+const FRONT: u64 = u32::MAX as u64;
+
+/// A side claims all of its share but an eighth, and then that: the other side finds something there if this one is much slower. Without it
+/// nothing shows that the shares have become wrong: 1 MiB took 206 us on cores far from each other, and takes 37. A quarter and a
+/// sixteenth are as good.
+const LATE: usize = 8;
+/// Of the other's share it takes a quarter at a time: the other may come at any moment.
+const STOLEN: usize = 4;
+
+/// The units of a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Units {
+    /// How many there are: less than 2^31, from a receiver of this library.
+    pub(super) count: usize,
+    /// How many of them are the share of the side at the front.
+    pub(super) front: usize,
+    /// How many are claimed at once at most.
+    pub(super) most: usize,
+}
+
+/// Which part of a message the side at the front copies, as the receiver has learned.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share(u32);
+
+impl Share {
+    const WHOLE: u32 = 1 << 16;
+    /// The most by which it changes with a message: a side that was not there for once comes back.
+    const STEP: u32 = Self::WHOLE / 16;
+
+    /// The halves of both sides.
+    pub(super) const fn half() -> Self {
+        Self(Self::WHOLE / 2)
+    }
+
+    /// That part of so many units.
+    pub(super) fn of(self, count: usize) -> usize {
+        ((count as u64 * u64::from(self.0) + u64::from(Self::WHOLE / 2)) / u64::from(Self::WHOLE)) as usize
+    }
+
+    /// Draws near to what was the part of the receiver, whose end is `end`: `own` of so many units.
+    pub(super) fn learn(&mut self, own: usize, count: usize, end: End) {
+        let front = if end == End::Front { own } else { count - own };
+        if front == self.of(count) {
+            return;
+        }
+        let found = (front as u64 * u64::from(Self::WHOLE) / count as u64) as u32;
+        let middle = self.0.midpoint(found).clamp(self.0 - Self::STEP.min(self.0), self.0 + Self::STEP);
+        self.0 = middle.clamp(Self::WHOLE / 8, Self::WHOLE / 8 * 7);
+    }
+}
+
+/// No unit is claimed yet. The caller publishes it by the turn.
 pub(super) fn open(desk: &Desk) {
     for word in [&desk.claims.0, &desk.finished.0, &desk.failed] {
         word.store(0, Ordering::Relaxed);
     }
 }
 
-/// The receiver's part: reads the chunks that it gets, and waits for the others for as long as `wait` lets it.
+/// From where a side claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Front,
+    Back,
+}
+
+/// The receiver's part: reads the units that it gets, and waits for the others for as long as `wait` lets it;
+/// returns how many it got.
 pub(super) fn complete<E: From<Errno>>(
     desk: &Desk,
-    chunks: usize,
-    mut read: impl FnMut(usize) -> Result<(), E>,
+    all: Units,
+    end: End,
+    mut read: impl FnMut(Range<usize>) -> Result<(), E>,
     mut wait: impl FnMut() -> Result<(), E>,
-) -> Result<(), E> {
+) -> Result<usize, E> {
     let mut own = 0;
-    // Not more often than there are chunks: a peer may set the counter back.
-    while own < chunks
-        && let Some(index) = claim(desk, chunks)
+    // Not more than there are: a peer may set the counters back.
+    while own < all.count
+        && let Some(units) = claim(desk, all, end, own)
     {
-        read(index)?;
-        own += 1;
+        own += units.len();
+        read(units)?;
     }
-    let outstanding = (chunks - own) as u64;
-    // Acquire: the chunks that the sender counted are written.
+    let outstanding = (all.count - own) as u64;
+    // Acquire: the units that the sender counted are written.
     while desk.finished.0.load(Ordering::Acquire) < outstanding {
         wait()?;
         spin_loop();
     }
-    match desk.failed.load(Ordering::Acquire).checked_sub(1).map(usize::try_from) {
-        None => Ok(()),
-        Some(Ok(index)) if index < chunks => read(index),
-        Some(_) => Err(Errno::EFAULT.into()),
+    let failed = desk.failed.load(Ordering::Acquire);
+    let Some(start) = (failed & FRONT).checked_sub(1) else { return Ok(own) };
+    let units = start as usize..(start + (failed >> BACK_SHIFT)) as usize;
+    if units.end > all.count {
+        return Err(Errno::EFAULT.into());
     }
+    read(units)?;
+    Ok(own)
 }
 
-/// The sender's part: writes the chunks that it gets, up to the first that fails.
+/// The sender's part: writes the units that it gets, up to the first claim that fails.
 pub(super) fn take_part(
     desk: &Desk,
-    chunks: usize,
-    mut write: impl FnMut(usize) -> Result<(), Errno>,
+    all: Units,
+    end: End,
+    mut write: impl FnMut(Range<usize>) -> Result<(), Errno>,
 ) -> Result<(), Errno> {
-    // Not more often than there are chunks: a peer may set the counter back.
-    for _ in 0..chunks {
-        let Some(index) = claim(desk, chunks) else { break };
-        let written = write(index);
+    let mut own = 0;
+    // Not more than there are: a peer may set the counters back.
+    while own < all.count
+        && let Some(units) = claim(desk, all, end, own)
+    {
+        own += units.len();
+        let written = write(units.clone());
         if written.is_err() {
-            desk.failed.store(index as u64 + 1, Ordering::Release);
+            desk.failed.store((units.len() as u64) << BACK_SHIFT | (units.start as u64 + 1), Ordering::Release);
         }
-        desk.finished.0.fetch_add(1, Ordering::Release);
+        desk.finished.0.fetch_add(units.len() as u64, Ordering::Release);
         written?;
     }
     Ok(())
 }
 
-/// The next chunk, unless all are claimed. A peer may set the counter back, and then a chunk is copied twice.
-fn claim(desk: &Desk, chunks: usize) -> Option<usize> {
-    // Relaxed: it orders nothing but the claims among themselves.
-    let index = desk.claims.0.fetch_add(1, Ordering::Relaxed);
-    usize::try_from(index).ok().filter(|index| *index < chunks)
+/// The next units for a side that has had `own`, unless all are claimed: most of what is left of its share, and a part of what is left
+/// of the other's.
+fn claim(desk: &Desk, all: Units, end: End, own: usize) -> Option<Range<usize>> {
+    // Relaxed: these loads and changes order nothing but the claims among themselves.
+    let left = left(desk.claims.0.load(Ordering::Relaxed), all.count)?;
+    let share = match end {
+        End::Front => left.start..all.front.min(left.end),
+        End::Back => all.front.max(left.start)..left.end,
+    };
+    let wanted = if share.is_empty() { left.len() / STOLEN } else { share.len() - share.len() / LATE };
+    let wanted = wanted.min(all.most).min(all.count - own).max(1);
+    let step = match end {
+        End::Front => wanted as u64,
+        End::Back => (wanted as u64) << BACK_SHIFT,
+    };
+    // The other side may have claimed meanwhile.
+    let left = self::left(desk.claims.0.fetch_add(step, Ordering::Relaxed), all.count)?;
+    let count = wanted.min(left.len());
+    Some(match end {
+        End::Front => left.start..left.start + count,
+        End::Back => left.end - count..left.end,
+    })
+}
+
+/// The units that nobody has claimed, of so many; `None` when there are none.
+fn left(claims: u64, count: usize) -> Option<Range<usize>> {
+    let (front, back) = ((claims & FRONT) as usize, (claims >> BACK_SHIFT) as usize);
+    let end = count.checked_sub(back)?;
+    (front < end).then_some(front..end)
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
+    const ALL: Units = Units { count: 24, front: 12, most: 3 };
+
+    #[test]
+    fn each_side_takes_its_share_and_then_of_the_other_s() {
+        let desk = Desk::default();
+        let all = Units { count: 32, front: 16, most: 32 };
+        let next = |end| claim(&desk, all, end, 0);
+        assert_eq!(next(End::Front), Some(0..14));
+        assert_eq!(next(End::Front), Some(14..16));
+        assert_eq!(next(End::Front), Some(16..20));
+        assert_eq!(next(End::Back), Some(21..32), "what is left of its share, but an eighth");
+        assert_eq!(next(End::Back), Some(20..21));
+        assert_eq!((next(End::Front), next(End::Back)), (None, None));
+        assert_eq!(
+            claim(&desk, Units { count: 40, ..all }, End::Front, 0),
+            Some(20..22),
+            "of more units there are more"
+        );
+    }
+
+    #[test]
+    fn a_share_follows_what_each_side_does_but_slowly() {
+        let mut share = Share::half();
+        assert_eq!((share.of(32), share.of(31), share.of(1)), (16, 16, 1));
+        share.learn(16, 32, End::Front);
+        assert_eq!(share.of(32), 16);
+        share.learn(32, 32, End::Back);
+        assert_eq!(share.of(32), 14);
+        share.learn(20, 32, End::Front);
+        assert_eq!(share.of(32), 16);
+        for _ in 0..100 {
+            share.learn(32, 32, End::Front);
+        }
+        assert_eq!(share.of(32), 28, "the other side has a share in any case");
+        assert_eq!(share.of(1 << 31), 7 << 28, "as many as can be counted");
+    }
+
     #[test]
     fn a_peer_that_sets_the_counter_back_again_and_again_makes_nobody_copy_more_than_there_is() {
         let desk = Desk::default();
-        let back = |copied: &mut u32| {
-            *copied += 1;
+        let back = |copied: &mut usize, units: Range<usize>| {
+            assert!(units.end <= ALL.count);
+            *copied += units.len();
             desk.claims.0.store(0, Ordering::Relaxed);
             Ok(())
         };
         let (mut written, mut read) = (0, 0);
-        take_part(&desk, 5, |_| back(&mut written)).unwrap();
-        complete::<Errno>(&desk, 5, |_| back(&mut read), || Ok(())).unwrap();
-        assert_eq!((written, read), (5, 5));
+        take_part(&desk, ALL, End::Front, |units| back(&mut written, units)).unwrap();
+        complete::<Errno>(&desk, ALL, End::Back, |units| back(&mut read, units), || Ok(())).unwrap();
+        assert_eq!((written, read), (ALL.count, ALL.count));
     }
 
     #[test]
-    fn what_a_peer_says_of_chunks_that_there_are_not_is_an_error() {
+    fn what_a_peer_says_of_units_that_there_are_not_is_an_error() {
         let desk = Desk::default();
-        let read = |index: usize| -> Result<(), Errno> {
-            assert!(index < 5);
+        let read = |units: Range<usize>| -> Result<(), Errno> {
+            assert!(units.end <= ALL.count);
             Ok(())
         };
-        for (claimed, failed) in [(u64::MAX, 6), (5, u64::MAX), (1 << 32, 1 << 32)] {
+        for (claimed, failed) in
+            [(u64::MAX, 1 << 32 | 25), (24, u64::MAX), (24 << 32, 2 << 32 | 24), (12 << 32 | 12, 1 << 32 | 25)]
+        {
             desk.claims.0.store(claimed, Ordering::Relaxed);
             desk.finished.0.store(u64::MAX, Ordering::Relaxed);
             desk.failed.store(failed, Ordering::Relaxed);
-            assert_eq!(complete(&desk, 5, read, || Ok(())), Err(Errno::EFAULT), "{claimed}, {failed}");
+            assert_eq!(complete(&desk, ALL, End::Back, read, || Ok(())), Err(Errno::EFAULT), "{claimed}, {failed}");
         }
         desk.finished.0.store(0, Ordering::Relaxed);
-        assert_eq!(complete(&desk, 5, read, || Err(Errno::ETIMEDOUT)), Err(Errno::ETIMEDOUT));
+        assert_eq!(complete(&desk, ALL, End::Back, read, || Err(Errno::ETIMEDOUT)), Err(Errno::ETIMEDOUT));
     }
 }
 
@@ -121,58 +262,58 @@ mod model {
 
     use super::*;
 
-    const CHUNKS: usize = 3;
+    const ALL: Units = Units { count: 3, front: 2, most: 2 };
 
-    /// A chunk of the receiver's buffer.
+    /// A unit of the receiver's buffer.
     #[derive(Default)]
-    struct Chunk(UnsafeCell<u8>);
+    struct Unit(UnsafeCell<u8>);
 
     // SAFETY: loom fails a model in which two threads use it at the same time and one of them writes.
-    unsafe impl Sync for Chunk {}
+    unsafe impl Sync for Unit {}
 
-    impl Chunk {
+    impl Unit {
         fn copy(&self) {
             // SAFETY: as above.
             self.0.with_mut(|byte| unsafe { *byte += 1 });
         }
     }
 
-    /// Each chunk is written once, by one side at a time, and is seen by the receiver then, also where the sender fails.
+    /// Each unit is written once, by one side at a time, and is seen by the receiver then, also where the sender fails.
     fn copied_once(fails: Option<usize>) {
         let desk = Arc::<Desk>::default();
-        let chunks = Arc::<[Chunk; CHUNKS]>::default();
+        let units = Arc::<[Unit; ALL.count]>::default();
         open(&desk);
-        let (theirs, helped) = (Arc::clone(&desk), Arc::clone(&chunks));
+        let (theirs, helped) = (Arc::clone(&desk), Arc::clone(&units));
         let helping = thread::spawn(move || {
             let mut written = 0;
-            take_part(&theirs, CHUNKS, |index| {
+            take_part(&theirs, ALL, End::Front, |claimed| {
                 if fails == Some(written) {
                     return Err(Errno::EFAULT);
                 }
-                helped[index].copy();
+                helped[claimed].iter().for_each(Unit::copy);
                 written += 1;
                 Ok(())
             })
         });
-        let read = |index: usize| {
-            chunks[index].copy();
+        let read = |claimed: Range<usize>| {
+            units[claimed].iter().for_each(Unit::copy);
             Ok::<(), Errno>(())
         };
-        complete(&desk, CHUNKS, read, || Ok(())).unwrap();
-        for chunk in &*chunks {
+        complete(&desk, ALL, End::Back, read, || Ok(())).unwrap();
+        for unit in &*units {
             // SAFETY: as above.
-            assert_eq!(chunk.0.with(|byte| unsafe { *byte }), 1);
+            assert_eq!(unit.0.with(|byte| unsafe { *byte }), 1);
         }
         let _ = helping.join().unwrap();
     }
 
     #[test]
-    fn loom_each_chunk_is_copied_once_and_seen() {
+    fn loom_each_unit_is_copied_once_and_seen() {
         loom::model(|| copied_once(None));
     }
 
     #[test]
-    fn loom_a_chunk_that_the_sender_cannot_write_is_read_by_the_receiver() {
+    fn loom_a_unit_that_the_sender_cannot_write_is_read_by_the_receiver() {
         loom::model(|| copied_once(Some(0)));
         loom::model(|| copied_once(Some(1)));
     }

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | IDLE | no message | the sender writes where it lies, then ASKED with the next number, and puts an offer into the ring |
 //! | ASKED | the sender waits; the receiver may be copying | DONE, REFUSED or SHARED by the receiver; IDLE by the sender, which revokes it |
-//! | SHARED | both copy, into `target` of the receiver | DONE by the receiver; IDLE by the sender, between two chunks of its own |
+//! | SHARED | both copy, into `target` of the receiver | DONE by the receiver; IDLE by the sender, between two parts of its own |
 //! | DONE | the receiver has its copy | IDLE by the sender |
 //! | REFUSED | there is none: `answer` says why | IDLE by the sender |
 //!
@@ -18,8 +18,8 @@
 //! A sender that has the other direction in its hands as well says so by `waiting`. When it finds the other desk ASKED by such a
 //! sender too, neither will ever receive: it says so by the other's `deadlock`, and both give up.
 //!
-//! While a message is SHARED both sides claim chunks of it by `claims`; the sender counts in `finished` those that it has
-//! written, and names one that it could not write in `failed`, which the receiver then reads itself.
+//! While a message is SHARED both sides claim parts of it by `claims`; the sender counts in `finished` what it has written, and names
+//! in `failed` what it could not write, which the receiver then reads itself.
 //!
 //! What was lent in this direction comes back by `loans`, see [`loan`](super::loan).
 //!
@@ -35,6 +35,8 @@ use std::mem::offset_of;
 #[cfg(not(loom))]
 use std::sync::Arc;
 
+#[cfg(not(loom))]
+use super::claims::End;
 use super::loan::GivenBack;
 use super::registered::{Spot, SpotWords};
 use crate::atomic::{AtomicU64, Ordering};
@@ -67,10 +69,12 @@ pub(super) struct Desk {
     pub(super) target: AtomicU64,
     /// Where in the receiver's registered memory that is, if it is there.
     pub(super) target_spot: SpotWords,
-    pub(super) chunk_bytes: AtomicU64,
+    /// How they share it, see [`claims`](super::claims).
+    pub(super) unit_bytes: AtomicU64,
+    pub(super) front_units: AtomicU64,
     pub(super) claims: Line,
     pub(super) finished: Line,
-    /// The number of a chunk plus 1, or 0.
+    /// See [`claims`](super::claims).
     pub(super) failed: AtomicU64,
     /// The turn of a message whose sender waits and receives nothing meanwhile, [`NO_ROOM`] for one that has waited for room in the
     /// ring for a while, or 0.
@@ -220,6 +224,11 @@ impl Desks {
     pub(super) fn new(region: Arc<Region>, is_listener: bool) -> Self {
         assert!(region.len() >= DESKS_BYTES && region.is_writable());
         Self { region, outgoing: usize::from(is_listener) }
+    }
+
+    /// From where this side claims what both copy.
+    pub(super) fn end(&self) -> End {
+        if self.outgoing == 0 { End::Front } else { End::Back }
     }
 
     pub(super) fn outgoing(&self) -> &Desk {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use loom::model::Builder;
 use loom::thread;
 
+use super::claims::End;
 use super::desk::Desk;
 use super::link::Link;
 use super::liveness::PeerProcess;
@@ -36,6 +37,10 @@ impl std::fmt::Debug for Desks {
 impl Desks {
     pub(super) fn new(_: Arc<Region>, _: bool) -> Self {
         unreachable!("a model has no region")
+    }
+
+    pub(super) fn end(&self) -> End {
+        if self.outgoing == 0 { End::Front } else { End::Back }
     }
 
     pub(super) fn outgoing(&self) -> &Desk {
@@ -82,7 +87,7 @@ fn pair() -> (Side, Side) {
         sender.set_wait_strategy(WaitStrategy::Block);
         sender.set_single_copy_bytes(LONG);
         receiver.set_wait_strategy(WaitStrategy::Block);
-        receiver.patience = Duration::from_secs(3600);
+        receiver.helper.patience = Duration::from_secs(3600);
         (sender, receiver)
     };
     (side(to_other, from_other, one), side(to_one, from_one, other))
@@ -114,7 +119,7 @@ impl Way {
         match self {
             Self::Alone => receiver.set_cooperative_bytes(usize::MAX),
             Self::Together => {}
-            Self::WithoutPatience => receiver.patience = Duration::ZERO,
+            Self::WithoutPatience => receiver.helper.patience = Duration::ZERO,
         }
     }
 }

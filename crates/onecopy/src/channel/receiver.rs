@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::copying::{Failure, PATIENCE, Source};
+use super::copying::{Failure, Helper, Source};
 use super::desk::{Answer, Desk, Offer, Phase, Turn};
 use super::link::Link;
 use super::loan::Slip;
@@ -47,7 +47,7 @@ pub struct ChannelReceiver {
     doubted: bool,
     /// Whether it may be waiting for the descriptor.
     is_armed: bool,
-    pub(super) patience: Duration,
+    pub(super) helper: Helper,
 }
 
 /// Wakes a sender of the other side that waits at its desk, when this side has closed.
@@ -76,7 +76,7 @@ impl ChannelReceiver {
             seccomp: Seccomp::of_this_thread(),
             doubted: false,
             is_armed: false,
-            patience: PATIENCE,
+            helper: Helper::default(),
         }
     }
 
@@ -250,7 +250,7 @@ impl ChannelReceiver {
         self.check_limit(desk, asked, offer.bytes)?;
         let Some(source) = self.source(desk, asked, offer, deadline)? else { return Ok(None) };
         if link.trusted && link.attach.is_ok() && offer.bytes >= self.cooperative_bytes {
-            match source.share(&link, desk, asked, self.patience) {
+            match source.share(&link, desk, asked, &mut self.helper) {
                 Ok(buffer) => {
                     let path = source.path(Path::Cooperative);
                     return Ok(self.settle(desk, asked.with(Phase::Shared), path, buffer));
@@ -468,7 +468,7 @@ impl ChannelReceiver {
             && self.may_share(buffer, offer.bytes)
         {
             turn = asked.with(Phase::Shared);
-            match source.share_into(buffer, &link, desk, asked, self.patience) {
+            match source.share_into(buffer, &link, desk, asked, &mut self.helper) {
                 Ok(()) => return Ok(self.settle_into(desk, turn, source.path(Path::Cooperative), offer.bytes)),
                 // The sender has been stopped in the middle: what it has is still there to be read.
                 Err(Failure::Errno(Errno::ETIMEDOUT)) => {}
