@@ -8,6 +8,8 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use onecopy::memory::buffer::Buffer;
+
 /// What a cold workload rotates over, on each side.
 const COLD_BYTES: usize = 128 << 20;
 /// Messages that a receiver keeps in a cold run, at most, when each has memory of its own.
@@ -62,16 +64,24 @@ impl Slots {
     }
 }
 
+/// Private memory, every page of it touched: on huge pages where the kernel gives them, as a program that moves large buffers asks
+/// for them. Memcpy and every contender get the same.
+fn memory(slots: Slots) -> Buffer {
+    let mut memory = Buffer::warm(slots.total_bytes()).expect("memory for the payload");
+    memory.fill(0xa5);
+    memory
+}
+
 /// The messages in the sender's private memory.
 #[derive(Debug)]
 pub(crate) struct Source {
     slots: Slots,
-    memory: Vec<u8>,
+    memory: Buffer,
 }
 
 impl Source {
     pub(crate) fn new(slots: Slots) -> Self {
-        let mut memory = vec![0; slots.total_bytes()];
+        let mut memory = memory(slots);
         for slot in 0..slots.count as u64 {
             fill(slot, &mut memory[slots.range(slot)]);
         }
@@ -123,12 +133,12 @@ impl Source {
 #[derive(Debug)]
 pub(crate) struct Room {
     slots: Slots,
-    memory: Vec<u8>,
+    memory: Buffer,
 }
 
 impl Room {
     pub(crate) fn new(slots: Slots) -> Self {
-        Self { slots, memory: vec![0xa5; slots.total_bytes()] }
+        Self { slots, memory: memory(slots) }
     }
 
     /// Where the message with this number is to lie.

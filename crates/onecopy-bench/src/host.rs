@@ -4,7 +4,7 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
-use crate::affinity;
+use crate::{affinity, pages};
 
 /// Where the figures come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub struct Host {
     pub cpu: String,
     /// How many cores the measurement was allowed to use.
     pub cores: usize,
+    /// Whether payloads lay on memory for which huge pages had been asked, as they do unless `ONECOPY_BENCH_SMALL_PAGES` is set.
+    #[serde(default)]
+    pub huge_pages: bool,
     /// The version of onecopy.
     pub onecopy: String,
     /// The commit that was built; `None` when it was built outside a repository.
@@ -28,6 +31,7 @@ impl Host {
             kernel: format!("{} {}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy()),
             cpu: cpu_name(),
             cores: affinity::allowed().len(),
+            huge_pages: pages::are_huge(),
             onecopy: env!("CARGO_PKG_VERSION").into(),
             commit: option_env!("ONECOPY_COMMIT").map(str::to_owned),
         }

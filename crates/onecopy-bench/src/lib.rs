@@ -18,6 +18,7 @@ mod janitor;
 mod links;
 mod measure;
 mod options;
+mod pages;
 mod payload;
 mod peer;
 mod plan;

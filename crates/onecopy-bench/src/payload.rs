@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::control::Check;
+use crate::pages::Memory;
 
 /// How far apart the words lie that a timed pass looks at.
 pub(crate) const SAMPLE_BYTES: usize = 4096;
@@ -175,7 +176,7 @@ impl Slots {
 #[derive(Debug)]
 pub(crate) struct Arena {
     content: Content,
-    memory: Vec<u8>,
+    memory: Memory,
     /// What the memory was filled for.
     filled: Option<Slots>,
     /// The words of a file that a timed pass looks at, and for what they were read.
@@ -185,15 +186,15 @@ pub(crate) struct Arena {
 
 impl Arena {
     pub(crate) fn new(content: Content) -> Self {
-        Self { content, memory: Vec::new(), filled: None, samples: Vec::new(), sampled: None }
+        Self { content, memory: Memory::none(), filled: None, samples: Vec::new(), sampled: None }
     }
 
     /// The messages of one run, ready to be sent.
     pub(crate) fn outgoing(&mut self, slots: Slots, check: Check) -> Result<Outgoing<'_>, String> {
         if check == Check::Full {
-            self.reserve(slots);
+            self.reserve(slots)?;
         } else if self.filled != Some(slots) {
-            self.reserve(slots);
+            self.reserve(slots)?;
             for slot in 0..slots.count {
                 self.content.fill(slot as u64, &mut self.memory[slots.range(slot)]).map_err(unreadable)?;
             }
@@ -208,17 +209,19 @@ impl Arena {
             self.samples = self.content.samples(&slots).map_err(unreadable)?;
             self.sampled = Some(slots);
         }
-        self.reserve(slots);
+        self.reserve(slots)?;
         let checker = Checker { slots, check, content: &self.content, samples: &self.samples };
         Ok((Room { slots, memory: &mut self.memory }, checker))
     }
 
     /// Makes room, every page of it touched, so that no timed run meets a page fault.
-    fn reserve(&mut self, slots: Slots) {
-        if self.memory.len() < slots.total_bytes() {
-            self.memory = vec![0xa5; slots.total_bytes()];
-        }
+    fn reserve(&mut self, slots: Slots) -> Result<(), String> {
         self.filled = None;
+        if self.memory.len() < slots.total_bytes() {
+            self.memory = Memory::none();
+            self.memory = Memory::touched(slots.total_bytes())?;
+        }
+        Ok(())
     }
 }
 

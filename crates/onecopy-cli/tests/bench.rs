@@ -150,7 +150,7 @@ fn the_json_has_the_documented_form() {
     let _watchdog = watchdog(Duration::from_secs(100));
     let report = json(&bench(&["--json", "--only", "pipe", "--size", "4096", "--workload", "rtt,stream,cpu"]).end());
     assert_eq!(report["version"], 1);
-    assert_fields(&report["host"], &["kernel", "cpu", "cores", "onecopy", "commit"]);
+    assert_fields(&report["host"], &["kernel", "cpu", "cores", "huge_pages", "onecopy", "commit"]);
     assert_eq!(report["host"]["onecopy"], env!("CARGO_PKG_VERSION"));
     assert_fields(&report["baselines"], &["cache_line_rtt_ns", "memcpy"]);
     let memcpy = report["baselines"]["memcpy"].as_array().unwrap();

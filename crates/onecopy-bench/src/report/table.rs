@@ -42,7 +42,8 @@ impl Report {
         let cold: Vec<_> = self.baselines.memcpy.iter().filter(|rate| rate.cold).collect();
         if let Some(largest) = cold.last() {
             let (size, speed) = (bytes(largest.size_bytes), rate(largest.bytes_per_s));
-            text.push_str(&format!("\nmemcpy of {size} out of the cache's reach: {speed}."));
+            let pages = if host.huge_pages { "huge pages advised" } else { "small pages" };
+            text.push_str(&format!("\nmemcpy of {size} out of the cache's reach: {speed}; payloads: {pages}."));
         }
         text.lines().map(|line| wrap(line, "")).collect::<Vec<_>>().join("\n")
     }

@@ -20,7 +20,10 @@ Examples:
   onecopy bench --workload layer                       this library against plain system calls
   onecopy bench --workload copies                      who copies each byte, and how often
   onecopy bench --quick --export-json before.json      keep the figures, and later:
-  onecopy bench --quick --compare before.json          what changed by more than noise";
+  onecopy bench --quick --compare before.json          what changed by more than noise
+
+Payloads, those of memcpy too, lie on memory that is advised to have huge pages, as a program that
+moves large buffers should have it; ONECOPY_BENCH_SMALL_PAGES=1 measures without.";
 
 /// The options of `bench`.
 #[derive(Debug, clap::Args)]

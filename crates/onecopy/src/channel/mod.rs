@@ -12,6 +12,11 @@
 //! | from one [`RegisteredBuffer`] into another | as before, in user space, since both sides map both | 1, by two processors |
 //! | made in a [`Loan`], received as a [`View`] | it stays where it was made, in memory that both map | 0 |
 //!
+//! A long message goes faster from memory on huge pages, since the kernel looks up and pins each page of the other process's: 1 MiB
+//! at a time takes 29 us from there and 35 us from small pages, where memcpy takes 25; and cold, one side alone reads 9.4 GB/s for 5.3.
+//! A [`Buffer`](crate::memory::buffer::Buffer) is such memory, and so is what was advised by madvise(2) with MADV_HUGEPAGE before it
+//! was touched; a [`Message`] always is.
+//!
 //! Where the kernel refuses cross-memory attach, all messages go through the ring, and [`ChannelSender::stats`] says why.
 //!
 //! Three programs show how it is used, each with its own second process: `examples/frames.rs`, a camera and a viewer of its frames;
