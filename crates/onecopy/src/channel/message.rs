@@ -106,6 +106,11 @@ impl Message {
     #[inline]
     pub(super) fn long(buffer: Buffer) -> Self {
         let mut block = Block::take();
+        block.len = buffer.len();
+        if let Some(short) = block.short.0.get_mut(..buffer.len()) {
+            // Where the length says that it is.
+            short.copy_from_slice(&buffer);
+        }
         block.buffer = Some(buffer);
         Self(Some(block))
     }
@@ -123,9 +128,9 @@ impl Deref for Message {
     #[inline]
     fn deref(&self) -> &[u8] {
         match self.0.as_deref() {
+            Some(Block { short, len, .. }) if *len <= SHORT_BYTES => &short.0[..*len],
             Some(Block { buffer: Some(buffer), .. }) => buffer,
-            Some(Block { short, len, .. }) => &short.0[..*len],
-            None => &[],
+            _ => &[],
         }
     }
 }
@@ -149,5 +154,59 @@ impl AsRef<[u8]> for Message {
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Message({} bytes)", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn short(bytes: &[u8]) -> Message {
+        Message::short::<()>(bytes.len(), |target| {
+            target.copy_from_slice(bytes);
+            Ok(())
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn a_block_that_was_dropped_is_the_next_one() {
+        let first = short(b"first");
+        let address = first.as_ptr();
+        drop(first);
+        let second = short(b"another");
+        assert_eq!((second.as_ptr(), &second[..]), (address, &b"another"[..]));
+        assert_ne!(short(b"third").as_ptr(), address, "that one is in use");
+    }
+
+    #[test]
+    fn a_message_is_what_was_put_into_it_whatever_its_block_held_before() {
+        drop(short(&[7; SHORT_BYTES]));
+        for len in [0, 1, SHORT_BYTES, SHORT_BYTES + 1, 5000] {
+            let message = Message::long(Buffer::copy_of(&vec![3; len]).unwrap());
+            assert_eq!(message[..], vec![3; len]);
+        }
+        assert_eq!(short(&[5; 9]).into_vec(), [5; 9], "and not the buffer");
+    }
+
+    #[test]
+    fn a_thread_keeps_some_blocks_and_frees_them_when_it_ends() {
+        let count = || {
+            let (mut count, mut kept) = (0, KEPT.take());
+            let mut next = kept.as_deref();
+            while let Some(block) = next {
+                (count, next) = (count + 1, block.next.as_deref());
+            }
+            KEPT.set(kept.take());
+            count
+        };
+        let messages = std::thread::spawn(move || {
+            let messages: Vec<Message> = (0..2 * KEPT_BLOCKS).map(|_| short(b"x")).collect();
+            assert_eq!(count(), 0);
+            drop(messages);
+            assert_eq!(count(), KEPT_BLOCKS);
+            short(b"of another thread")
+        });
+        assert_eq!(messages.join().unwrap()[..], *b"of another thread");
     }
 }

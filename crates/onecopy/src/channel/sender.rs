@@ -17,7 +17,7 @@ use super::registered::{Mapped, Spot};
 use super::seccomp::Seccomp;
 use super::stats::{Path, Stats};
 use crate::atomic::{AtomicU32, Ordering};
-use crate::memory::ring::RingSender;
+use crate::memory::ring::{INLINE_BYTES, RingSender};
 use crate::memory::wait::{Alarm, Wait, arm, wait};
 use crate::{Deadline, Error, Result, Sender, WaitStrategy};
 
@@ -161,20 +161,38 @@ impl ChannelSender {
 
     /// Sends a short message if nothing has to be done before.
     fn send_short(&mut self, message: &[u8]) -> bool {
-        let is_free = message.len() <= SHORT_BYTES && self.is_ready() && self.ring.has_room_for_short(message);
-        if is_free {
-            self.ring.put_short(message);
-            self.link.counters.count_sent(Path::Line, message.len());
-            self.ring.announce(true);
+        if message.len() > INLINE_BYTES {
+            return self.send_in_two(message);
         }
-        is_free
+        let is_free = self.is_ready() & self.ring.has_slots(1);
+        if !is_free {
+            return false;
+        }
+        self.ring.put_one(message);
+        self.link.counters.count_sent(Path::Line, message.len());
+        self.ring.announce(true);
+        true
     }
 
-    /// Whether a message may go into the ring at once.
+    /// The same, where it is too long for one slot. It would be in the way of those that are not.
+    #[inline(never)]
+    fn send_in_two(&mut self, message: &[u8]) -> bool {
+        let is_free = (message.len() <= SHORT_BYTES) & self.is_ready() & self.ring.has_slots(2);
+        if !is_free {
+            return false;
+        }
+        self.ring.put_two(message);
+        self.link.counters.count_sent(Path::Line, message.len());
+        self.ring.announce(true);
+        true
+    }
+
+    /// Whether a message may go into the ring at once. Without a branch for each condition: where a message is waited for, branches
+    /// cost more than loads.
     #[inline]
     fn is_ready(&self) -> bool {
-        let is_idle = !self.is_armed && self.owned.is_none();
-        is_idle && self.link.is_owner() && !self.ring.is_receiver_closed() && !self.link.peer.alarm().is_set()
+        let is_idle = !self.is_armed & self.owned.is_none();
+        is_idle & self.link.is_owner() & !self.ring.is_receiver_closed() & !self.link.peer.alarm().is_set()
     }
 
     /// Fails when nobody will take what is sent from here on. Two loads of words that seldom change.

@@ -65,7 +65,8 @@ impl Nonce {
     #[inline]
     pub(crate) fn is_intact(&self) -> bool {
         // Relaxed: the kernel cleared it before the child could run.
-        self.slot[0].load(Ordering::Relaxed) == self.value[0] && self.slot[1].load(Ordering::Relaxed) == self.value[1]
+        (self.slot[0].load(Ordering::Relaxed) == self.value[0])
+            & (self.slot[1].load(Ordering::Relaxed) == self.value[1])
     }
 }
 

@@ -100,7 +100,7 @@ pub(super) struct Slot {
 }
 
 /// How many bytes a slot has for a message.
-pub(super) const INLINE_BYTES: usize = 56;
+pub(crate) const INLINE_BYTES: usize = 56;
 /// The same in the first slot of a message that needs several: it tells the length of the whole message as well.
 pub(super) const INLINE_FIRST_BYTES: usize = INLINE_BYTES - 8;
 /// The longest message that goes through slots alone, two of them.
@@ -114,13 +114,30 @@ impl Slot {
         self.record.store(record.to_bits(), Ordering::Release);
     }
 
+    /// The record number `index`, which belongs here, once it is published.
+    #[inline]
+    pub(super) fn record(&self, index: u64) -> Option<Record> {
+        // Acquire pairs with the store in `publish`: the words and the bulk are seen as they were then.
+        let record = Record::from_bits(self.record.load(Ordering::Acquire));
+        record.is_number(index).then_some(record)
+    }
+
+    /// Has its cache line come here, for the case that a record will soon be looked for.
+    #[inline]
+    pub(super) fn touch(&self) {
+        // Nobody needs what it says: compilers leave a load of an atomic in its place all the same, and if one did not, that would
+        // cost time and nothing else.
+        let _ = self.record.load(Ordering::Relaxed);
+    }
+
     /// Puts `bytes` into the words from `first_word` on. Relaxed: the record that is stored after them publishes them. The caller
     /// counts them.
     #[inline]
     pub(super) fn put(&self, first_word: usize, bytes: &[u8]) {
         let words = &self.words[first_word..];
         let (whole, rest) = bytes.as_chunks::<8>();
-        for (word, chunk) in words.iter().zip(whole) {
+        for index in 0..INLINE_BYTES / 8 {
+            let (Some(word), Some(chunk)) = (words.get(index), whole.get(index)) else { break };
             word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
         }
         if let Some(word) = words.get(whole.len())
@@ -208,6 +225,12 @@ impl Record {
     #[inline]
     pub(super) fn has(self, flags: u8) -> bool {
         (self.0 >> 16) as u8 & flags == flags
+    }
+
+    /// Whether it has these flags and no others, and not more than `most` bytes: by one comparison.
+    #[inline]
+    pub(super) fn is_just_up_to(self, flags: u8, most: usize) -> bool {
+        (self.0 & 0x00ff_ffff).wrapping_sub(u64::from(flags) << 16) <= most as u64
     }
 
     /// Whether it has these flags and no others.
@@ -370,9 +393,7 @@ impl Ring {
     /// The record number `index`, once it is published.
     #[inline]
     pub(super) fn record(&self, index: u64) -> Option<Record> {
-        // Acquire pairs with the store in `RingSender::publish`: the slot's words and the bulk are seen as they were then.
-        let record = Record::from_bits(self.slot(index).record.load(Ordering::Acquire));
-        record.is_number(index).then_some(record)
+        self.slot(index).record(index)
     }
 }
 
@@ -388,6 +409,19 @@ pub(super) fn header_of(region: &Region) -> Result<&Header> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_comparison_tells_flags_and_length() {
+        for (flags, bytes) in [(FIRST, 0), (LAST, 9), (FIRST | LAST, 57), (FIRST | LAST | OFFER, 8), (BULK | LAST, 8)] {
+            let record = Record::new(7, 200, flags, bytes);
+            assert!(!record.is_just_up_to(FIRST | LAST, 56), "{record:?}");
+            assert!(record.is_just(flags) && record.is_just_up_to(flags, bytes), "{record:?}");
+            assert!(bytes == 0 || !record.is_just_up_to(flags, bytes - 1), "{record:?}");
+        }
+        for bytes in 0..=56 {
+            assert!(Record::new(7, 200, FIRST | LAST, bytes).is_just_up_to(FIRST | LAST, 56));
+        }
+    }
 
     #[test]
     fn a_record_keeps_its_parts_and_its_place() {

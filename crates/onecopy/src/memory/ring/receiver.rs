@@ -193,9 +193,7 @@ impl RingReceiver {
     /// So that the second cache line of a message that has two is under way while the first one is.
     #[inline]
     fn touch_next_slot(&self) {
-        // Nobody needs what it says: compilers leave a load of an atomic in its place all the same, and if one did not, that would cost
-        // time and nothing else.
-        let _ = self.ring.slot(self.slots.wrapping_add(1)).record.load(Ordering::Relaxed);
+        self.ring.slot(self.slots.wrapping_add(1)).touch();
     }
 
     /// What comes next, which stays there; `None` is the end.
