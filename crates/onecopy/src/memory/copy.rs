@@ -17,6 +17,8 @@
 //! arrives and nothing else. Bytes that memcpy reads twice (the overlap of its last two loads) may arrive as any mixture of
 //! old and new, which is true of any copy without a lock.
 //!
+//! A short copy is a loop in such a block: no call for which all registers have to be saved.
+//!
 //! A copy past the caches is a loop of non-temporal stores in a block of the same kind. Such stores are ordered with nothing that
 //! follows but by a fence, which ends the block: after it they are as ordinary ones to any atomic.
 //!
@@ -39,7 +41,7 @@ use crate::tally;
 pub(crate) unsafe fn copy_in(private: &mut [u8], shared: *const u8) {
     tally::count_user(private.len());
     // SAFETY: `private` is writable for its length, `shared` readable by the caller's promise; they do not overlap.
-    unsafe { memcpy_unseen(private.as_mut_ptr(), shared, private.len()) }
+    unsafe { copy_in_unseen(private.as_mut_ptr(), shared, private.len()) }
 }
 
 /// Copies `private` to `shared`.
@@ -90,7 +92,20 @@ pub(crate) unsafe fn copy_out_past_caches(shared: *mut u8, private: &[u8]) {
     unsafe { copy_out(shared, private) }
 }
 
-/// How much is streamed at a time.
+/// Has what lies at `shared` brought into this core's cache, where the machine can. Nothing happens where nothing is mapped.
+#[inline]
+pub(crate) fn prefetch(shared: *const u8, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for offset in (0..len).step_by(STREAMED_BYTES) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which accesses no memory as far as a program can tell, at any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(shared.wrapping_add(offset).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (shared, len);
+}
+
+/// How much is copied at a time, past the caches and by the loop.
 #[cfg(target_arch = "x86_64")]
 const STREAMED_BYTES: usize = 64;
 
@@ -119,6 +134,83 @@ unsafe fn stream_unseen(to: *mut u8, from: *const u8, len: usize) {
             "sub {len}, 64",
             "jnz 2b",
             "sfence",
+            from = inout(reg) from => _,
+            to = inout(reg) to => _,
+            len = inout(reg) len => _,
+            a = out(xmm_reg) _,
+            b = out(xmm_reg) _,
+            c = out(xmm_reg) _,
+            d = out(xmm_reg) _,
+            options(nostack),
+        );
+    }
+}
+
+/// The longest copy by a loop. Measured with streams of 1 KiB through a channel, where a cache-line round trip takes 90 ns: 110 ns a
+/// message by memcpy(3) and 102 by the loop, on the receiving side. On the sending side it was no gain, and 8 % slower with 4 KiB.
+#[cfg(target_arch = "x86_64")]
+const LOOPED_BYTES: usize = 4096;
+
+/// A copy, hidden from the compiler: a short one by a loop, others by memcpy(3).
+///
+/// # Safety
+///
+/// As [`copy_in`].
+#[cfg(target_arch = "x86_64")]
+#[inline]
+unsafe fn copy_in_unseen(to: *mut u8, from: *const u8, len: usize) {
+    let whole = if len <= LOOPED_BYTES { len & !(STREAMED_BYTES - 1) } else { 0 };
+    if whole > 0 {
+        // SAFETY: by the caller's promise; a whole number of lines, and at least one.
+        unsafe { loop_unseen(to, from, whole) };
+    }
+    if whole < len {
+        // SAFETY: `whole` is less than the length, for which it is writable.
+        let to = unsafe { to.add(whole) };
+        // SAFETY: the same, readable.
+        let from = unsafe { from.add(whole) };
+        // SAFETY: by the caller's promise.
+        unsafe { memcpy_unseen(to, from, len - whole) };
+    }
+}
+
+/// memcpy(3), or what stands for it.
+///
+/// # Safety
+///
+/// As [`copy_in`].
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+unsafe fn copy_in_unseen(to: *mut u8, from: *const u8, len: usize) {
+    // SAFETY: by the caller's promise.
+    unsafe { memcpy_unseen(to, from, len) }
+}
+
+/// A copy by a loop, hidden from the compiler.
+///
+/// # Safety
+///
+/// As [`copy_in`]; `len` is a multiple of [`STREAMED_BYTES`] and not 0.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+unsafe fn loop_unseen(to: *mut u8, from: *const u8, len: usize) {
+    // SAFETY: reads and writes `len` bytes from where the operands point, and changes no other memory; SSE2 is part of x86-64;
+    // the string flag is not used, the arithmetic flags and four registers are declared changed.
+    unsafe {
+        std::arch::asm!(
+            "2:",
+            "movdqu {a}, [{from}]",
+            "movdqu {b}, [{from} + 16]",
+            "movdqu {c}, [{from} + 32]",
+            "movdqu {d}, [{from} + 48]",
+            "movdqu [{to}], {a}",
+            "movdqu [{to} + 16], {b}",
+            "movdqu [{to} + 32], {c}",
+            "movdqu [{to} + 48], {d}",
+            "add {from}, 64",
+            "add {to}, 64",
+            "sub {len}, 64",
+            "jnz 2b",
             from = inout(reg) from => _,
             to = inout(reg) to => _,
             len = inout(reg) len => _,
@@ -200,19 +292,19 @@ mod tests {
 
     #[test]
     fn every_length_and_alignment_copies_exactly() {
-        let source: Vec<u8> = (0..=255).collect();
-        for len in 0..=200 {
+        let source: Vec<u8> = (0..4224).map(|n| (n * 7 / 4) as u8).collect();
+        for len in (0..=200).chain([4032, 4095, 4096, 4097]) {
             for start in 0..9 {
-                let mut target = [0xee; 256];
+                let mut target = [0xee; 4224];
                 let shared = &raw const source[start];
-                // SAFETY: `start + len <= 208`, inside of `source`.
+                // SAFETY: `start + len` is less than 4224, inside of `source`.
                 unsafe { copy_in(&mut target[start..start + len], shared) };
                 assert_eq!(target[start..start + len], source[start..start + len]);
                 assert!(target[..start].iter().chain(&target[start + len..]).all(|&byte| byte == 0xee));
 
-                let mut target = [0xee; 256];
+                let mut target = [0xee; 4224];
                 let shared = &raw mut target[start];
-                // SAFETY: `start + len <= 208`, inside of `target`.
+                // SAFETY: `start + len` is less than 4224, inside of `target`.
                 unsafe { copy_out(shared, &source[start..start + len]) };
                 assert_eq!(target[start..start + len], source[start..start + len]);
                 assert!(target[..start].iter().chain(&target[start + len..]).all(|&byte| byte == 0xee));

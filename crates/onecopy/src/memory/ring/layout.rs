@@ -22,7 +22,7 @@ use std::sync::Arc;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::memory::Region;
 #[cfg(not(loom))]
-use crate::memory::copy::{copy_in, copy_out, copy_out_past_caches};
+use crate::memory::copy::{copy_in, copy_out, copy_out_past_caches, prefetch};
 use crate::memory::role::Roles;
 use crate::memory::wait::Sleepers;
 use crate::{Error, Result, tally};
@@ -89,6 +89,7 @@ const _: () = {
     assert!(offset_of!(Roles, receiver) == 16 && offset_of!(Roles, ended) == 32);
     assert!(size_of::<Slot>() == LINE_BYTES as usize && align_of::<Slot>() == LINE_BYTES as usize);
     assert!(PIECE_BYTES <= u16::MAX as usize && PIECE_BYTES.is_multiple_of(LINE_BYTES as usize));
+    assert!(PIECE_BYTES.is_power_of_two() && SMALL_PIECE_BYTES.is_power_of_two());
 };
 
 /// One cache line: a record, and with it either a short message (or a part of one) or where the piece lies.
@@ -279,6 +280,12 @@ impl Sizes {
         Ok(Self { bulk_bytes: (room / piece_bytes * piece_bytes) as u64, piece_bytes })
     }
 
+    /// How far into a piece of the ring `position` lies. Their length is a power of two, so that is no division.
+    #[inline]
+    pub(super) fn offset_in_piece(self, position: u64) -> usize {
+        position as usize & (self.piece_bytes - 1)
+    }
+
     /// Whether at least a quarter is free, with so many slots in use and so many bytes of the bulk.
     pub(super) fn is_much_room(self, slots: u64, bulk_bytes: u64) -> bool {
         slots <= SLOTS / 4 * 3 && bulk_bytes <= self.bulk_bytes / 4 * 3
@@ -373,6 +380,14 @@ impl Ring {
         let shared = self.bulk(position, bytes.len());
         // SAFETY: `bulk` has checked the range; the region stays mapped; `bytes` is private.
         unsafe { copy_in(bytes, shared) };
+    }
+
+    /// Has the first `bytes` at `position` of the bulk brought into this core's cache.
+    #[inline]
+    pub(super) fn prefetch_bulk(&self, position: u64, bytes: usize) {
+        let offset = position % self.sizes.bulk_bytes;
+        let len = (bytes as u64).min(self.sizes.bulk_bytes - offset) as usize;
+        prefetch(self.bulk(offset, len), len);
     }
 
     /// The address of `position` in the bulk.

@@ -48,7 +48,7 @@ impl RingSender {
     pub(super) fn piece_bytes(&self, rest_bytes: usize, total: u64) -> usize {
         let piece_bytes = self.ring.sizes.piece_bytes;
         let most = if total <= self.near_message_bytes { NEAR_PIECE_BYTES } else { piece_bytes };
-        rest_bytes.min(most).min(piece_bytes - (self.bulk % piece_bytes as u64) as usize)
+        rest_bytes.min(most).min(piece_bytes - self.ring.sizes.offset_in_piece(self.bulk))
     }
 
     /// How many records a message of `bytes` needs at most, and how much of the bulk: its first piece may end where one of the ring
