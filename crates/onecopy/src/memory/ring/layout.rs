@@ -22,7 +22,7 @@ use std::sync::Arc;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::memory::Region;
 #[cfg(not(loom))]
-use crate::memory::copy::{copy_in, copy_out, copy_out_past_caches, prefetch};
+use crate::memory::copy::{copy_in, copy_out, copy_out_past_caches, prefetch, prefetch_to_write};
 use crate::memory::role::Roles;
 use crate::memory::wait::Sleepers;
 use crate::{Error, Result, tally};
@@ -388,6 +388,14 @@ impl Ring {
         let offset = position % self.sizes.bulk_bytes;
         let len = (bytes as u64).min(self.sizes.bulk_bytes - offset) as usize;
         prefetch(self.bulk(offset, len), len);
+    }
+
+    /// The same, to be written.
+    #[inline]
+    pub(super) fn prefetch_bulk_to_write(&self, position: u64, bytes: usize) {
+        let offset = position % self.sizes.bulk_bytes;
+        let len = (bytes as u64).min(self.sizes.bulk_bytes - offset) as usize;
+        prefetch_to_write(self.bulk(offset, len), len);
     }
 
     /// The address of `position` in the bulk.

@@ -101,6 +101,8 @@ impl Ring {
 
     pub(super) fn prefetch_bulk(&self, _: u64, _: usize) {}
 
+    pub(super) fn prefetch_bulk_to_write(&self, _: u64, _: usize) {}
+
     fn lines(&self, position: u64, len: usize) -> &[Line] {
         let first = (position % self.sizes.bulk_bytes) as usize / LINE_BYTES;
         &self.memory.bulk[first..][..whole_lines(len) as usize / LINE_BYTES]

@@ -294,6 +294,7 @@ impl RingSender {
         self.bulk = self.bulk.wrapping_add(whole_lines(bytes));
         let flags = BULK | if first { FIRST } else { 0 } | if bytes == rest_bytes { LAST } else { 0 };
         self.publish(flags, bytes);
+        self.prefetch_next(total);
         self.announce(flags & LAST != 0);
         Ok(bytes)
     }
