@@ -58,12 +58,13 @@ bench:
 compare *arguments:
     cargo run --release --manifest-path comparisons/Cargo.toml -- {{arguments}}
 
-# What a window costs beside the bare call, safe messages beside plain writes, a shared mutex beside a bare one, and a file of 4 GiB
-# through a channel beside a mapped copy and cp(1); they fail below their limits
+# What a window costs beside the bare call, safe messages beside plain writes, a shared mutex beside a bare one, a file of 4 GiB
+# through a channel beside a mapped copy and cp(1), and how soon a death is known; they fail beyond their limits
 figures:
     cargo run --release -p onecopy --example window_figures
     cargo run --release -p onecopy --example pipe_message_figures
     cargo run --release -p onecopy --example sync_figures
+    cargo run --release -p onecopy --example death_figures
     cargo build --release -p onecopy-cli
     cargo run --release -p onecopy-cli --example file_figures
 
