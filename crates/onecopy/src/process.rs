@@ -1,5 +1,6 @@
 //! Which process: its number alone is used again, its number with its start time is not.
 
+mod lock;
 mod origin;
 
 use std::fs;
@@ -12,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+pub(crate) use lock::ProcessLock;
 pub(crate) use origin::Origin;
 
 /// `PIDFD_THREAD` of Linux 6.9 (its value is that of O_EXCL): the descriptor stands for one thread.

@@ -30,7 +30,7 @@ mod word;
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use rustix::event::epoll;
 use rustix::io::Errno;
@@ -39,7 +39,7 @@ use rustix::net::{Shutdown, shutdown};
 use crate::io::socket::Socket;
 use crate::memory::remote::RemoteProcess;
 use crate::memory::wait::Alarm;
-use crate::process::ProcessHandle;
+use crate::process::{ProcessHandle, ProcessLock};
 use crate::sys::signal_mask::without_signals;
 use crate::{Error, Result};
 
@@ -70,7 +70,7 @@ struct Watcher {
 /// What the events of all pidfds bear: channels to one process share one.
 const A_PROCESS: u64 = 0;
 
-static WATCHER: Mutex<Option<Watcher>> = Mutex::new(None);
+static WATCHER: ProcessLock<Option<Watcher>> = ProcessLock::new();
 
 impl PeerProcess {
     /// The process at the other end of `socket`, to be told of its end. It shows in `word` first.
@@ -82,7 +82,7 @@ impl PeerProcess {
         let alarm = Arc::new(Alarm::looking(move || word.state() == State::Dead));
         let process = RemoteProcess::of(Arc::clone(handle)).with_alarm(Arc::clone(&alarm));
         let peer = Arc::new(Self { process, alarm, socket: Arc::clone(socket) });
-        let mut guard = WATCHER.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = WATCHER.lock();
         let watcher = Watcher::of_this_process(&mut guard)?;
         let number = watcher.insert(&peer);
         watcher
@@ -180,7 +180,7 @@ fn run(epoll: &OwnedFd) {
             // Somebody has closed the descriptor of this thread: it would never sleep again.
             Err(_) => return,
         };
-        let guard = WATCHER.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = WATCHER.lock();
         let gone = guard.as_ref().map_or_else(Vec::new, |watcher| watcher.gone(&numbers));
         drop(guard);
         gone.iter().for_each(|peer| peer.tell_end());

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use rustix::process::{PTracer, Pid, set_ptracer};
 
 use super::policy::Tracer;
-use crate::process::{Origin, ProcessHandle};
+use crate::process::{Origin, ProcessHandle, ProcessLock};
 use crate::sys::recvmsg::RawCredentials;
 use crate::{Error, Result};
 
@@ -115,7 +115,7 @@ impl Peer {
     /// Names it to the kernel as a process that may attach to this one, as far as `tracer` says.
     pub(super) fn allow(&self, tracer: Tracer) {
         /// The process that was named.
-        static FIRST: Mutex<Weak<ProcessHandle>> = Mutex::new(Weak::new());
+        static FIRST: ProcessLock<Weak<ProcessHandle>> = ProcessLock::new();
         // Without Yama the call is EINVAL, and nothing has to be allowed.
         match tracer {
             Tracer::Anybody => {
@@ -123,7 +123,7 @@ impl Peer {
             }
             Tracer::FirstPeer => {
                 let Some(process) = &self.process else { return };
-                let mut first = FIRST.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut first = FIRST.lock();
                 if first.upgrade().is_some_and(|first| first.has_exited().is_ok_and(|exited| !exited)) {
                     return;
                 }
@@ -165,8 +165,8 @@ fn gone(object: &str, pid: u32) -> Error {
 /// The handle of the same process that another channel has, or else this one: a descriptor for each process, and not for each
 /// channel.
 fn share(process: ProcessHandle) -> Arc<ProcessHandle> {
-    static KNOWN: Mutex<Vec<Weak<ProcessHandle>>> = Mutex::new(Vec::new());
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    static KNOWN: ProcessLock<Vec<Weak<ProcessHandle>>> = ProcessLock::new();
+    let mut known = KNOWN.lock();
     known.retain(|handle| handle.strong_count() > 0);
     if process.pid() != 0 && process.start_ticks() != 0 {
         let same = |other: &Arc<ProcessHandle>| {

@@ -12,12 +12,12 @@
 
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
-use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use crate::process::ProcessLock;
 use crate::{Error, Result};
 
 /// What a reader compares.
@@ -32,7 +32,7 @@ type Slot = [AtomicU64; 2];
 const SLOTS: usize = 4096 / size_of::<Slot>();
 
 /// Slots that hold no number: all zeros.
-static FREE: Mutex<Vec<&'static Slot>> = Mutex::new(Vec::new());
+static FREE: ProcessLock<Vec<&'static Slot>> = ProcessLock::new();
 
 /// A number that stands in the memory of this process for as long as this value lives.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl Drop for Nonce {
         // What is done with the bytes that the number stood for comes after this. A reader loads the bytes first and the number
         // last; a number that is still there tells it that nothing was done with them before.
         fence(Ordering::SeqCst);
-        FREE.lock().unwrap_or_else(PoisonError::into_inner).push(self.slot);
+        FREE.lock().push(self.slot);
     }
 }
 
@@ -100,7 +100,7 @@ pub(crate) fn random() -> Result<Value, Errno> {
 }
 
 fn free_slot() -> Result<&'static Slot, Errno> {
-    let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut free = FREE.lock();
     if free.is_empty() {
         free.extend(new_page()?);
     }

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use onecopy::channel::{ChannelReceiver, ChannelSender};
@@ -17,7 +18,7 @@ use onecopy::{Channel, Deadline, Error, Listener, Receiver as _, Sender as _};
 use rustix::net::getpeername;
 use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal, waitpid};
 
-use crate::duo::{KIB, MIB, adopt, content, receive, send_all, soon, start};
+use crate::duo::{KIB, MIB, adopt, apart, content, receive, rounds, send_all, soon, start};
 use crate::support::{Peer, argument, role, unique, watchdog};
 
 const SECONDS: Duration = Duration::from_secs(120);
@@ -266,4 +267,45 @@ fn a_child_may_close_its_copies_and_reuse_their_numbers() {
     let (channel, peer) = start(test, "forks", &[]);
     answer(channel);
     peer.succeed();
+}
+
+/// Opens and closes a channel from this process to itself.
+fn open_and_close(listener: &Listener, name: &str) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| drop(Channel::connect(name).unwrap()));
+        drop(listener.accept_by(soon()).unwrap());
+    });
+}
+
+/// The second process: forks again and again while another thread opens and closes channels.
+fn fork_meanwhile() {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let name = unique("busy");
+            let listener = Listener::bind(&name).unwrap();
+            while !is_over.load(Ordering::Relaxed) {
+                open_and_close(&listener, &name);
+            }
+        });
+        for _ in 0..rounds(100, 1000) {
+            in_child(|| {
+                // One that waits for a thread of its parent waits for ever.
+                set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
+                let name = unique("forked");
+                open_and_close(&Listener::bind(&name).unwrap(), &name);
+                true
+            });
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_child_of_a_process_that_opens_channels_opens_its_own() {
+    let test = "fork::a_child_of_a_process_that_opens_channels_opens_its_own";
+    match role() {
+        Some(_) => fork_meanwhile(),
+        None => apart(test, "forks", SECONDS),
+    }
 }

@@ -19,17 +19,18 @@
 //! The kernel reaches the first 2048 open channels of a process ([`robust_list`](crate::sys::robust_list)). Those beyond, those whose
 //! thread could not be started, and before Linux 5.16 those whose side sleeps, are left to the pidfd.
 //!
-//! A child made by fork has none of these threads, and leaves the words of its parent alone. It gets its own with its first channel.
+//! A child made by fork has none of these threads, and leaves the words of its parent alone. It gets its own with its first channel, also
+//! if a thread of its parent held the lock just then.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 
 use super::PeerProcess;
 use super::list::List;
 use super::lookout::Lookout;
 use super::word::Word;
 use crate::channel::seccomp::is_filtered;
-use crate::process::ProcessHandle;
+use crate::process::{ProcessHandle, ProcessLock};
 use crate::sys::signal_mask::without_signals;
 use crate::sys::slices::take_short_slices;
 
@@ -41,7 +42,7 @@ struct Keeper {
     lookouts: Vec<Lookout>,
 }
 
-static KEEPER: Mutex<Option<Keeper>> = Mutex::new(None);
+static KEEPER: ProcessLock<Option<Keeper>> = ProcessLock::new();
 
 /// What tells the other side of a channel of the end of this process, and this one of the end of the other.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ impl Lifeline {
         own: Word,
         other: Word,
     ) -> Option<Self> {
-        let mut guard = lock();
+        let mut guard = KEEPER.lock();
         let keeper = Keeper::of_this_process(&mut guard)?;
         if let Some(list) = &mut keeper.list {
             list.add(own.clone());
@@ -81,7 +82,7 @@ impl Drop for Lifeline {
         if std::process::id() != self.pid {
             return;
         }
-        if let Some(keeper) = &mut *lock() {
+        if let Some(keeper) = &mut *KEEPER.lock() {
             if let Some(list) = &mut keeper.list {
                 list.remove(&self.own);
             }
@@ -123,10 +124,6 @@ impl Keeper {
     }
 }
 
-fn lock() -> MutexGuard<'static, Option<Keeper>> {
-    KEEPER.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Starts the thread of `lookout`, which has this number or will have it when the caller unlocks; it does `first` at first.
 fn start(lookout: &Lookout, number: usize, first: impl FnOnce() + Send + 'static) -> Option<()> {
     let news = Arc::clone(&lookout.news);
@@ -147,7 +144,7 @@ fn run(number: usize, news: &AtomicU32) {
     loop {
         // Acquire: what is to be watched was changed before.
         let seen = news.load(Ordering::Acquire);
-        let look = lock().as_mut().and_then(|keeper| keeper.lookouts.get_mut(number)).map(Lookout::look);
+        let look = KEEPER.lock().as_mut().and_then(|keeper| keeper.lookouts.get_mut(number)).map(Lookout::look);
         let mut look = look.unwrap_or_default();
         look.gone.drain(..).for_each(|peer| peer.tell_end());
         look.sleep(news, seen);
@@ -243,14 +240,14 @@ mod tests {
         assert!(!sides[0].is_told() && !sides[2].is_told());
         sides.iter_mut().for_each(|side| drop(side.lifeline.take()));
         assert!(sides.iter().all(|side| side.own.state() == State::Closed));
-        let keeper = lock();
+        let keeper = KEEPER.lock();
         assert!(keeper.as_ref().unwrap().lookouts.iter().all(|lookout| !lookout.has(&process)));
     }
 
     #[test]
     fn more_processes_are_watched_than_one_thread_can_sleep_on() {
         let sides: Vec<Side> = (0..300).map(|_| Side::of(&process())).collect();
-        assert!(lock().as_ref().unwrap().lookouts.len() >= 3);
+        assert!(KEEPER.lock().as_ref().unwrap().lookouts.len() >= 3);
         for index in [299, 0, 126, 127, 200] {
             assert!(!sides[index].is_told());
             sides[index].mark();
