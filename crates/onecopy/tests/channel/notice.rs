@@ -9,7 +9,8 @@ use rustix::process::Signal;
 use rustix::thread::futex;
 
 use crate::death::signal;
-use crate::duo::{MIB, adopt, content, start};
+use crate::duo::{MIB, adopt, apart, content, kill_after, start};
+use crate::filter;
 use crate::fork::in_child;
 use crate::support::{role, skip, watchdog};
 
@@ -142,5 +143,38 @@ fn a_death_is_known_before_the_memory_is_taken_apart_in_every_way_to_wait() {
             sooner.is_some(),
             "way {way}, a process that {role}: known no sooner than by its pidfd, {ATTEMPTS} times"
         );
+    }
+}
+
+/// A process under a filter that answers with `errno` to the calls that newer kernels have: it sleeps, is woken, and learns of a death.
+fn do_without(test: &str, errno: u32) {
+    let calls = [libc::SYS_futex_waitv, libc::SYS_set_robust_list, libc::SYS_sched_setattr];
+    filter::install(&calls, libc::SECCOMP_RET_ERRNO | errno);
+    let (mut channel, peer) = start(test, "echoes", &[]);
+    channel.set_wait_strategy(WaitStrategy::Block);
+    for round in 0..5 {
+        channel.send(&[round]).unwrap();
+        assert_eq!(&*channel.recv().unwrap().unwrap(), [round]);
+    }
+    let killing = kill_after(Duration::from_millis(20), peer);
+    let error = channel.recv().unwrap_err();
+    assert!(error.is_peer_gone(), "{error}");
+    killing.join().unwrap();
+}
+
+#[test]
+fn a_channel_does_without_the_calls_that_tell_a_death_soon() {
+    let test = "notice::a_channel_does_without_the_calls_that_tell_a_death_soon";
+    match role().as_deref() {
+        Some("echoes") => {
+            let mut channel = adopt();
+            channel.set_wait_strategy(WaitStrategy::Block);
+            while let Some(message) = channel.recv().unwrap() {
+                channel.send(&message).unwrap();
+            }
+        }
+        Some(errno) => do_without(test, errno.parse().unwrap()),
+        // What an old kernel says, and what the filter of an old container manager does.
+        None => [libc::ENOSYS, libc::EPERM].iter().for_each(|errno| apart(test, &errno.to_string(), SECONDS)),
     }
 }
