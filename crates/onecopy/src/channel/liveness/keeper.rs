@@ -141,13 +141,18 @@ fn start(lookout: &Lookout, number: usize, first: impl FnOnce() + Send + 'static
 
 /// A thread: tells of each peer that is gone.
 fn run(number: usize, news: &AtomicU32) {
+    let mut caller: Option<Word> = None;
     loop {
         // Acquire: what is to be watched was changed before.
         let seen = news.load(Ordering::Acquire);
-        let look = KEEPER.lock().as_mut().and_then(|keeper| keeper.lookouts.get_mut(number)).map(Lookout::look);
-        let mut look = look.unwrap_or_default();
+        let mut keeper = KEEPER.lock();
+        let lookout = keeper.as_mut().and_then(|keeper| keeper.lookouts.get_mut(number));
+        let mut look = lookout.map(|lookout| lookout.look(caller.as_ref())).unwrap_or_default();
+        drop(keeper);
         look.gone.drain(..).for_each(|peer| peer.tell_end());
-        look.sleep(news, seen);
+        // It would keep the memory of its channel while the thread sleeps.
+        drop(caller);
+        caller = look.sleep(news, seen);
     }
 }
 
@@ -267,8 +272,30 @@ mod tests {
         while lookout.has(&process) {
             assert!(looks < 4, "it is still watched");
             other.shared().store(looks, Ordering::Release);
-            assert!(lookout.look().gone.is_empty());
+            assert!(lookout.look(None).gone.is_empty());
             looks += 1;
         }
+    }
+
+    #[test]
+    fn a_peer_that_wakes_for_nothing_all_the_time_keeps_nobody_busy() {
+        let process = process();
+        let (_, other) = words();
+        let side = Side::of(&process);
+        let mut lookout = Lookout::default();
+        lookout.add(&process, other.clone(), &side.peer);
+        lookout.add(&process, side.other.clone(), &side.peer);
+        for _ in 0..1000 {
+            assert!(lookout.look(None).gone.is_empty());
+            assert!(lookout.look(Some(&side.other)).gone.is_empty());
+        }
+        assert!(lookout.has(&process));
+        for _ in 0..100 {
+            assert!(lookout.look(Some(&other)).gone.is_empty());
+        }
+        // The next one to the same process, which nobody has called by, is slept on.
+        assert!(lookout.has(&process));
+        side.other.shared().store(futex::OWNER_DIED, Ordering::Release);
+        assert_eq!(lookout.look(None).gone.len(), 1);
     }
 }

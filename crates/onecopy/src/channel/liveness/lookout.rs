@@ -2,7 +2,8 @@
 //!
 //! The kernel marks all words of a process in one go, so of all channels to one process the thread sleeps on the word of the first,
 //! and looks at the others when that one says something. Each word tells the end of its own channel only. A peer that changes its word
-//! to something that has no meaning is left to its pidfd: it cannot keep the thread busy.
+//! to something that has no meaning, or wakes the thread again and again for nothing, is left to its pidfd: it cannot keep the thread
+//! busy.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,6 +19,8 @@ use crate::process::ProcessHandle;
 
 /// The most processes that a thread watches: futex_waitv(2) takes 128 words, and one is the thread's own.
 const MOST_PROCESSES: usize = 127;
+/// How often a side may wake the thread for nothing. It happens to one that comes just when the thread looks.
+const MOST_IDLE_CALLS: u32 = 16;
 
 /// A process at the other end of channels of this one.
 #[derive(Debug)]
@@ -33,6 +36,20 @@ struct Watched {
     peer: Weak<PeerProcess>,
     /// What the word was when it was looked at.
     seen: u32,
+    /// How often the thread was woken by it and it still was that.
+    idle_calls: u32,
+}
+
+impl Watched {
+    /// Whether its word, which tells nothing by `value` while the thread was woken by `caller`, is to be slept on.
+    fn is_quiet(&mut self, value: u32, caller: Option<&Word>) -> bool {
+        if value == self.seen && caller.is_some_and(|word| word.is(&self.word)) {
+            self.idle_calls += 1;
+        }
+        let is_known = self.seen == 0 || value == self.seen;
+        self.seen = value;
+        is_known && self.idle_calls < MOST_IDLE_CALLS
+    }
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +80,7 @@ impl Lookout {
 
     /// Watches `word` of `process` too, for `peer`.
     pub(super) fn add(&mut self, process: &Arc<ProcessHandle>, word: Word, peer: &Arc<PeerProcess>) {
-        let watched = Watched { word, peer: Arc::downgrade(peer), seen: 0 };
+        let watched = Watched { word, peer: Arc::downgrade(peer), seen: 0, idle_calls: 0 };
         let same = |neighbour: &&mut Neighbour| Arc::ptr_eq(&neighbour.process, process);
         if let Some(neighbour) = self.neighbours.iter_mut().find(same) {
             return neighbour.channels.push_back(watched);
@@ -94,13 +111,13 @@ impl Lookout {
         let _ = futex::wake(&self.news, futex::Flags::PRIVATE, 1);
     }
 
-    pub(super) fn look(&mut self) -> Look {
+    /// Looks at all that may have changed; `caller` is the word that woke the thread, if one did.
+    pub(super) fn look(&mut self, caller: Option<&Word>) -> Look {
         let mut look = Look::default();
         self.neighbours.retain_mut(|neighbour| {
             while let Some(first) = neighbour.channels.front_mut() {
                 match first.word.state() {
-                    State::Silent(value) if first.seen == 0 || value == first.seen => {
-                        first.seen = value;
+                    State::Silent(value) if first.is_quiet(value, caller) => {
                         look.words.push((first.word.clone(), value));
                         return true;
                     }
@@ -116,8 +133,9 @@ impl Lookout {
 }
 
 impl Look {
-    /// Sleeps until one of the words may have changed, or `news` is not `seen` any more.
-    pub(super) fn sleep(&self, news: &AtomicU32, seen: u32) {
+    /// Sleeps until one of the words may have changed, or `news` is not `seen` any more. Returns the word that woke the thread, if one
+    /// did.
+    pub(super) fn sleep(mut self, news: &AtomicU32, seen: u32) -> Option<Word> {
         let waiter = |word: &AtomicU32, value: u32, flags| {
             let mut waiter = futex::Wait::new();
             waiter.val = value.into();
@@ -129,9 +147,14 @@ impl Look {
         let others = self.words.iter().map(|(word, value)| waiter(word.shared(), *value, futex::WaitFlags::empty()));
         let waiters: Vec<futex::Wait> = std::iter::once(own).chain(others).collect();
         match futex::waitv(&waiters, futex::WaitvFlags::empty(), None, ClockId::Monotonic) {
-            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+            // The first is `news`.
+            Ok(index) if (1..=self.words.len()).contains(&index) => Some(self.words.swap_remove(index - 1).0),
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => None,
             // Linux before 5.16, or no memory: the pidfds tell. Any result means that there may be news.
-            Err(_) => drop(futex::wait(news, futex::Flags::PRIVATE, seen, None)),
+            Err(_) => {
+                let _ = futex::wait(news, futex::Flags::PRIVATE, seen, None);
+                None
+            }
         }
     }
 }
