@@ -64,7 +64,7 @@ fn ends(mut channel: Channel, others: Vec<Channel>, transport: Transport, join: 
         true => (Some(Crowd::new(&receiver, others)?), Vec::new()),
         false => (None, others),
     };
-    let inbox = Inbox { receiver, crowd, _idle: idle, kept: VecDeque::new(), keep: 0 };
+    let inbox = Inbox { receiver, crowd, _idle: idle, latest: None, kept: VecDeque::new(), keep: 0 };
     Ok(Ends { sender: Outlet::Any(Box::new(sender)), intake: Intake::Channel(inbox) })
 }
 
@@ -79,6 +79,8 @@ pub(crate) struct Inbox {
     crowd: Option<Crowd>,
     /// The channels on which nothing is sent.
     _idle: Vec<Channel>,
+    /// The message that is looked at, where no others are kept.
+    latest: Option<Message>,
     kept: VecDeque<Message>,
     /// How many messages stay beside the one that is looked at, so that their memory is cold when it is used again.
     keep: usize,
@@ -97,13 +99,20 @@ impl Inbox {
 
     /// The next message.
     pub(super) fn receive(&mut self, deadline: Deadline) -> Result<Option<&[u8]>> {
+        // Given back before the next one comes: an answer waits for what is done after that.
+        self.latest = None;
         let excess = self.kept.len().saturating_sub(self.keep);
-        self.kept.drain(..excess);
+        if excess > 0 {
+            self.kept.drain(..excess);
+        }
         let received = match &mut self.crowd {
             None => self.receiver.recv_by(deadline)?,
             Some(crowd) => crowd.receive(&mut self.receiver)?,
         };
         let Some(message) = received else { return Ok(None) };
+        if self.keep == 0 {
+            return Ok(Some(self.latest.insert(message)));
+        }
         self.kept.push_back(message);
         Ok(self.kept.back().map(|message| &**message))
     }
