@@ -17,8 +17,6 @@
 //! arrives and nothing else. Bytes that memcpy reads twice (the overlap of its last two loads) may arrive as any mixture of
 //! old and new, which is true of any copy without a lock.
 //!
-//! A short copy is a loop in such a block: no call for which all registers have to be saved.
-//!
 //! A copy past the caches is a loop of non-temporal stores in a block of the same kind. Such stores are ordered with nothing that
 //! follows but by a fence, which ends the block: after it they are as ordinary ones to any atomic.
 //!
@@ -41,7 +39,7 @@ use crate::tally;
 pub(crate) unsafe fn copy_in(private: &mut [u8], shared: *const u8) {
     tally::count_user(private.len());
     // SAFETY: `private` is writable for its length, `shared` readable by the caller's promise; they do not overlap.
-    unsafe { copy_in_unseen(private.as_mut_ptr(), shared, private.len()) }
+    unsafe { memcpy_unseen(private.as_mut_ptr(), shared, private.len()) }
 }
 
 /// Copies `private` to `shared`.
@@ -124,7 +122,7 @@ pub(crate) fn prefetch_to_write(shared: *const u8, len: usize) {
     let _ = (shared, len);
 }
 
-/// How much is copied at a time, past the caches and by the loop.
+/// How much is copied past the caches at a time, and asked for in advance: a cache line.
 #[cfg(target_arch = "x86_64")]
 const STREAMED_BYTES: usize = 64;
 
@@ -153,83 +151,6 @@ unsafe fn stream_unseen(to: *mut u8, from: *const u8, len: usize) {
             "sub {len}, 64",
             "jnz 2b",
             "sfence",
-            from = inout(reg) from => _,
-            to = inout(reg) to => _,
-            len = inout(reg) len => _,
-            a = out(xmm_reg) _,
-            b = out(xmm_reg) _,
-            c = out(xmm_reg) _,
-            d = out(xmm_reg) _,
-            options(nostack),
-        );
-    }
-}
-
-/// The longest copy by a loop. Measured with streams of 1 KiB through a channel, where a cache-line round trip takes 90 ns: 110 ns a
-/// message by memcpy(3) and 102 by the loop, on the receiving side. On the sending side it was no gain, and 8 % slower with 4 KiB.
-#[cfg(target_arch = "x86_64")]
-const LOOPED_BYTES: usize = 4096;
-
-/// A copy, hidden from the compiler: a short one by a loop, others by memcpy(3).
-///
-/// # Safety
-///
-/// As [`copy_in`].
-#[cfg(target_arch = "x86_64")]
-#[inline]
-unsafe fn copy_in_unseen(to: *mut u8, from: *const u8, len: usize) {
-    let whole = if len <= LOOPED_BYTES { len & !(STREAMED_BYTES - 1) } else { 0 };
-    if whole > 0 {
-        // SAFETY: by the caller's promise; a whole number of lines, and at least one.
-        unsafe { loop_unseen(to, from, whole) };
-    }
-    if whole < len {
-        // SAFETY: `whole` is less than the length, for which it is writable.
-        let to = unsafe { to.add(whole) };
-        // SAFETY: the same, readable.
-        let from = unsafe { from.add(whole) };
-        // SAFETY: by the caller's promise.
-        unsafe { memcpy_unseen(to, from, len - whole) };
-    }
-}
-
-/// memcpy(3), or what stands for it.
-///
-/// # Safety
-///
-/// As [`copy_in`].
-#[cfg(not(target_arch = "x86_64"))]
-#[inline]
-unsafe fn copy_in_unseen(to: *mut u8, from: *const u8, len: usize) {
-    // SAFETY: by the caller's promise.
-    unsafe { memcpy_unseen(to, from, len) }
-}
-
-/// A copy by a loop, hidden from the compiler.
-///
-/// # Safety
-///
-/// As [`copy_in`]; `len` is a multiple of [`STREAMED_BYTES`] and not 0.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-unsafe fn loop_unseen(to: *mut u8, from: *const u8, len: usize) {
-    // SAFETY: reads and writes `len` bytes from where the operands point, and changes no other memory; SSE2 is part of x86-64;
-    // the string flag is not used, the arithmetic flags and four registers are declared changed.
-    unsafe {
-        std::arch::asm!(
-            "2:",
-            "movdqu {a}, [{from}]",
-            "movdqu {b}, [{from} + 16]",
-            "movdqu {c}, [{from} + 32]",
-            "movdqu {d}, [{from} + 48]",
-            "movdqu [{to}], {a}",
-            "movdqu [{to} + 16], {b}",
-            "movdqu [{to} + 32], {c}",
-            "movdqu [{to} + 48], {d}",
-            "add {from}, 64",
-            "add {to}, 64",
-            "sub {len}, 64",
-            "jnz 2b",
             from = inout(reg) from => _,
             to = inout(reg) to => _,
             len = inout(reg) len => _,
