@@ -34,8 +34,8 @@ impl RingReceiver {
         Some(record.bytes())
     }
 
-    /// The same, for a message of two slots. It would be in the way of those of one.
-    #[inline(never)]
+    /// The same, for a message of two slots.
+    #[inline]
     fn take_two(&mut self, record: Record, target: &mut [u8; INLINE_MESSAGE_BYTES]) -> Option<usize> {
         let bytes = self.find_second(record)?;
         self.take_two_slots(target);
