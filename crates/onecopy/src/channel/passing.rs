@@ -60,14 +60,15 @@ pub(super) fn peek(socket: &Socket) -> Option<Passed> {
     let mut byte = [0];
     let mut control = [0; control_words(size_of::<i32>())];
     let mut received = Received::default();
-    let peeked = recvmsg(
-        socket.as_fd(),
-        &mut [IoSliceMut::new(&mut byte)],
-        &mut control,
-        false,
-        libc::MSG_PEEK | libc::MSG_DONTWAIT,
-        &mut received,
-    );
+    let mut look = || {
+        let (mut bytes, flags) = ([IoSliceMut::new(&mut byte)], libc::MSG_PEEK | libc::MSG_DONTWAIT);
+        recvmsg(socket.as_fd(), &mut bytes, &mut control, false, flags, &mut received)
+    };
+    let mut peeked = look();
+    // The kernel tells the first of these once, of a side that has closed with bytes unread: what it had sent is there all the same.
+    while matches!(peeked, Err(Errno::CONNRESET | Errno::INTR)) {
+        peeked = look();
+    }
     // The end and errors are for whoever takes packets.
     let kind = peeked.is_ok_and(|bytes| bytes == 1).then(|| Kind::of(byte[0]))??;
     let memory = descriptor(received, socket);
@@ -85,6 +86,31 @@ fn descriptor(mut received: Received, socket: &Socket) -> Result<OwnedFd> {
         _ => {
             let reason = "memory came without a descriptor, or with several".into();
             Err(Error::Invalid { object: socket.object().into(), reason })
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
+
+    use super::*;
+    use crate::memory::anonymous::registered::{Own, Rights};
+
+    #[test]
+    fn memory_is_found_though_the_other_side_has_closed_with_bytes_unread() {
+        let (own, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let (own, other) = (Socket::new(own, "channel:x"), Socket::new(other, "channel:x"));
+        let (_memory, fd) = Own::create(4096, Rights::ReadWrite).unwrap();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = [fd.as_fd()];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+        other.send_by(&[IoSlice::new(&[Kind::Registered.tone()])], &mut control, Deadline::Now).unwrap();
+        send(&own, b"m", SendFlags::empty()).unwrap();
+        drop(other);
+        for _ in 0..2 {
+            assert!(matches!(peek(&own), Some(Passed::Registered(Ok(_)))));
         }
     }
 }

@@ -185,8 +185,6 @@ impl Polling {
                 Ok(None) if self.has_hung_up() => return Ok(Heard::HangUp),
                 Ok(None) => return Err(self.unasked()),
                 Err(Errno::AGAIN) => return Ok(Heard::Nothing),
-                // It has closed with bytes of this side unread; the next call tells the end.
-                Err(Errno::INTR | Errno::CONNRESET) => {}
                 Err(errno) => return Err(self.socket.error("recv", errno)),
             }
         }
@@ -311,8 +309,14 @@ impl Polling {
     /// The next byte; `None` is the end, or a message of no bytes.
     fn receive(&self, flags: RecvFlags) -> Result<Option<u8>, Errno> {
         let mut tone = [0];
-        let (bytes, _) = recv(&*self.socket, &mut tone, flags | RecvFlags::DONTWAIT)?;
-        Ok((bytes > 0).then_some(tone[0]))
+        loop {
+            match recv(&*self.socket, &mut tone, flags | RecvFlags::DONTWAIT) {
+                Ok((bytes, _)) => return Ok((bytes > 0).then_some(tone[0])),
+                // The second is told once, when the other side has closed with bytes of this one unread: what it had sent is there.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
     }
 
     fn has_hung_up(&self) -> bool {
