@@ -6,7 +6,7 @@
 //!
 //! Huge pages make the kernel's copy by cross-memory attach two times as fast where it is the other process's memory that lies on
 //! them, since the kernel looks up and pins each of its pages: 9.4 GB/s where small ones took 5.3, and 28 for 14 where the bytes are in
-//! the cache. So they are asked for from 256 KiB on: with MADV_HUGEPAGE, which the kernel heeds unless its setting is `never`, and
+//! the cache. So they are asked for from 64 KiB on: with MADV_HUGEPAGE, which the kernel heeds unless its setting is `never`, and
 //! with MADV_COLLAPSE (Linux 6.1), which works whatever the setting. Without either the pages are small ones. Buffers that are shorter
 //! than a huge page share one: it stays as a whole for as long as one of them is there.
 //!

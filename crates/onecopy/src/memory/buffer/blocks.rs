@@ -19,8 +19,9 @@ use std::ptr::NonNull;
 
 use super::pages::{HUGE_BYTES, Pages, take_out};
 
-/// The lengths of buffers that share. A shorter one is seldom copied by a system call, and would keep a whole block for little.
-const SHARING_BYTES: RangeInclusive<usize> = 256 << 10..=HUGE_BYTES - UNIT_BYTES;
+/// The lengths of buffers that share. A shorter one would keep a whole block for little. Measured with cold streams into them: 64 KiB go at
+/// 10.6 to 11.2 GB/s, where they went at 8.7 into small pages.
+const SHARING_BYTES: RangeInclusive<usize> = 64 << 10..=HUGE_BYTES - UNIT_BYTES;
 const UNIT_BYTES: usize = 64 << 10;
 /// How many units a block has: a bit each.
 const UNITS: u32 = (HUGE_BYTES / UNIT_BYTES) as u32;
