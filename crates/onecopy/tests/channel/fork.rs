@@ -10,16 +10,16 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use onecopy::channel::{ChannelReceiver, ChannelSender};
+use onecopy::channel::{ChannelName, ChannelReceiver, ChannelSender, Policy};
 use onecopy::{Channel, Deadline, Error, Listener, Receiver as _, Sender as _};
 use rustix::net::getpeername;
 use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal, waitpid};
 
 use crate::duo::{KIB, MIB, adopt, apart, content, receive, rounds, send_all, soon, start};
-use crate::support::{Peer, argument, role, unique, watchdog};
+use crate::support::{Peer, argument, eventually, role, unique, watchdog};
 
 const SECONDS: Duration = Duration::from_secs(120);
 
@@ -277,17 +277,26 @@ fn open_and_close(listener: &Listener, name: &str) {
     });
 }
 
-/// The second process: forks again and again while another thread opens and closes channels.
+/// The second process: forks again and again while other threads open and close channels. These threads are there before: std itself
+/// has a lock while it starts one, which a child would find locked.
 fn fork_meanwhile() {
-    let is_over = AtomicBool::new(false);
+    let name = unique("busy");
+    let listener = Listener::bind(&name).unwrap();
+    let (is_over, opened) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let again = |open: &dyn Fn() -> onecopy::Result<Channel>| {
+        while !is_over.load(Ordering::Relaxed) {
+            opened.fetch_add(usize::from(open().is_ok()), Ordering::Relaxed);
+        }
+    };
+    // In the end one of the two waits for the other.
+    let time = || Deadline::after(Duration::from_millis(200));
     std::thread::scope(|scope| {
+        scope.spawn(|| again(&|| listener.accept_by(time())));
         scope.spawn(|| {
-            let name = unique("busy");
-            let listener = Listener::bind(&name).unwrap();
-            while !is_over.load(Ordering::Relaxed) {
-                open_and_close(&listener, &name);
-            }
+            let name = ChannelName::name(&name).unwrap();
+            again(&|| Channel::connect_by(&name, &Policy::default(), time()));
         });
+        eventually("the library has its threads", || opened.load(Ordering::Relaxed) >= 2);
         for _ in 0..rounds(100, 1000) {
             in_child(|| {
                 // One that waits for a thread of its parent waits for ever.
@@ -299,6 +308,7 @@ fn fork_meanwhile() {
         }
         is_over.store(true, Ordering::Relaxed);
     });
+    assert!(opened.into_inner() > rounds(100, 1000), "hardly anything was opened meanwhile");
 }
 
 #[test]
