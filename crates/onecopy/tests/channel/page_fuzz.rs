@@ -142,12 +142,13 @@ impl World {
         let name = ChannelName::name(format!("onecopy-fuzz-{}-{attachable}", std::process::id())).unwrap();
         let policy = if attachable { Policy::same_user() } else { Policy::same_user().separate() };
         let listener = LISTENERS[usize::from(attachable)].get_or_init(|| Listener::bind_with(&name, &policy).unwrap());
+        let before = mapped();
         let sides = std::thread::scope(|scope| {
             let other = scope.spawn(|| Channel::connect_by(&name, &policy, deadline()).unwrap());
             [listener.accept_by(deadline()).unwrap(), other.join().unwrap()]
         });
         let memory = File::options().read(true).write(true).open("/proc/self/mem").unwrap();
-        Self { sides: sides.map(Side::of), parts: parts(), memory }
+        Self { sides: sides.map(Side::of), parts: parts(&before), memory }
     }
 
     fn step(&mut self, program: &mut Program<'_>) {
@@ -211,21 +212,26 @@ impl World {
     }
 }
 
-fn parts() -> [Range<u64>; 3] {
+/// The memory of channels that is mapped here: the number of its memfd, the offset there, and where it is.
+fn mapped() -> Vec<(u64, u64, Range<u64>)> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let number = |text| u64::from_str_radix(text, 16).unwrap();
-    // Start and end, rights, offset in the memfd.
-    let mut parts: Vec<(u64, Range<u64>)> = maps
-        .lines()
-        .filter(|line| line.contains("memfd:onecopy-channel"))
-        .map(|line| {
-            let words: Vec<&str> = line.split(' ').collect();
-            let (start, end) = words[0].split_once('-').unwrap();
-            (number(words[2]), number(start)..number(end))
-        })
-        .collect();
-    parts.sort_unstable_by_key(|(offset, range)| (*offset, range.start));
-    parts.dedup_by_key(|(offset, _)| *offset);
-    let parts: Vec<_> = parts.into_iter().map(|(_, range)| range).collect();
+    let number = |text: &str| u64::from_str_radix(text, 16).unwrap();
+    let of = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let (start, end) = words[0].split_once('-').unwrap();
+        (words[4].parse().unwrap(), number(words[2]), number(start)..number(end))
+    };
+    maps.lines().filter(|line| line.contains("memfd:onecopy-channel")).map(of).collect()
+}
+
+/// The parts of the one channel whose memory was not there `before`. That of an earlier one may stay for a moment: until the thread
+/// that was looking whether its peer is there lets go of it.
+fn parts(before: &[(u64, u64, Range<u64>)]) -> [Range<u64>; 3] {
+    let is_new = |memfd: u64| before.iter().all(|(old, ..)| *old != memfd);
+    let mut parts = mapped();
+    parts.retain(|(memfd, ..)| is_new(*memfd));
+    parts.sort_unstable_by_key(|(_, offset, range)| (*offset, range.start));
+    parts.dedup_by_key(|(_, offset, _)| *offset);
+    let parts: Vec<_> = parts.into_iter().map(|(.., range)| range).collect();
     parts.try_into().expect("the memory of one channel, in three parts")
 }
