@@ -220,7 +220,7 @@ impl Drop for Buffer {
     }
 }
 
-/// How many bytes of dropped buffers are kept for new ones, in this process. Each thread keeps the one of up to 64 KiB that it has
+/// How many bytes of dropped buffers are kept for new ones, in this process. Each thread keeps the one of less than 64 KiB that it has
 /// dropped last besides, unless the limit is 0.
 #[must_use]
 pub fn pool_limit_bytes() -> usize {

@@ -1,6 +1,7 @@
 //! Thin wrappers for the system calls that neither rustix nor nix covers: one unsafe call, `errno` to error, nothing else.
 
 pub(crate) mod at_fork;
+pub(crate) mod futex;
 pub(crate) mod inherited;
 pub(crate) mod mq;
 pub(crate) mod msg;

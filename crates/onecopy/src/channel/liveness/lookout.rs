@@ -16,6 +16,7 @@ use rustix::time::ClockId;
 use super::PeerProcess;
 use super::word::{State, Word};
 use crate::process::ProcessHandle;
+use crate::sys::futex::waiter;
 
 /// The most processes that a thread watches: futex_waitv(2) takes 128 words, and one is the thread's own.
 const MOST_PROCESSES: usize = 127;
@@ -136,13 +137,6 @@ impl Look {
     /// Sleeps until one of the words may have changed, or `news` is not `seen` any more. Returns the word that woke the thread, if one
     /// did.
     pub(super) fn sleep(mut self, news: &AtomicU32, seen: u32) -> Option<Word> {
-        let waiter = |word: &AtomicU32, value: u32, flags| {
-            let mut waiter = futex::Wait::new();
-            waiter.val = value.into();
-            waiter.uaddr = futex::WaitPtr::new(word.as_ptr().cast());
-            waiter.flags = futex::WaitFlags::SIZE_U32 | flags;
-            waiter
-        };
         let own = waiter(news, seen, futex::WaitFlags::PRIVATE);
         let others = self.words.iter().map(|(word, value)| waiter(word.shared(), *value, futex::WaitFlags::empty()));
         let waiters: Vec<futex::Wait> = std::iter::once(own).chain(others).collect();

@@ -23,7 +23,7 @@ use crate::{Deadline, Error, Receiver, Result, WaitStrategy, tally};
 /// The longest message that [`RingReceiver`] takes unless [`RingReceiver::set_limit_bytes`] says otherwise.
 pub const DEFAULT_LIMIT_BYTES: usize = 1 << 30;
 /// How much of the next message is brought to this core's cache in advance. Measured with streams of 1 KiB through a channel, where a
-/// cache-line round trip takes 90 ns: 102 ns a message without, 96 with it.
+/// cache-line round trip takes 90 ns: 102 ns a message without, 96 with it, both with a copy that was slower than today's memcpy.
 const PREFETCHED_BYTES: usize = 1024;
 /// A stash above this is given back to the allocator once its message was delivered.
 const KEPT_STASH_BYTES: usize = 1 << 20;
@@ -326,7 +326,7 @@ impl RingReceiver {
     }
 
     /// Has the begin of the next message brought here, if it is there, while the caller is busy with a short one that it has received.
-    /// After longer ones that is no gain: streams of 4 KiB took 325 ns a message and 300 without.
+    /// After longer ones that is no gain: streams of 4 KiB took 325 ns a message and 300 without, measured in the same way.
     #[inline]
     fn prefetch_next(&self) {
         let next = self.slots.wrapping_add(1);

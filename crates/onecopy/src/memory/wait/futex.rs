@@ -16,6 +16,7 @@ mod calls {
     use super::Errno;
     use crate::Deadline;
     use crate::atomic::AtomicU32;
+    use crate::sys::futex::waiter;
 
     /// Sleeps until somebody wakes `word` or `alarm`; for at most a slice where the kernel cannot do both.
     pub(in super::super) fn sleep(word: &AtomicU32, alarm: Option<&Alarm>, deadline: Deadline) -> Result<(), Errno> {
@@ -33,13 +34,6 @@ mod calls {
     /// futex_waitv(2) on the word that the peer wakes, while it is [`ASLEEP`], and on the one of this process, while it is 0. It takes
     /// a point of the clock, where futex(2) takes a time.
     fn sleep_on_both(word: &AtomicU32, alarm: &Alarm, deadline: Deadline) -> Result<(), Errno> {
-        let waiter = |word: &AtomicU32, value: u32, flags| {
-            let mut waiter = futex::Wait::new();
-            waiter.val = value.into();
-            waiter.uaddr = futex::WaitPtr::new(word.as_ptr().cast());
-            waiter.flags = futex::WaitFlags::SIZE_U32 | flags;
-            waiter
-        };
         let waiters =
             [waiter(word, ASLEEP, futex::WaitFlags::empty()), waiter(&alarm.word, 0, futex::WaitFlags::PRIVATE)];
         let end = deadline.timespec().map(|left| clock_gettime(ClockId::Monotonic) + left);
