@@ -90,6 +90,7 @@ fn messages_of_every_size_both_ways_from_and_into_registered_memory() {
         let mut channel = adopt();
         let mut buffer = channel.register(16 * MIB).unwrap();
         exchange(&mut channel, &mut buffer, false);
+        while channel.recv_registered(&mut buffer).unwrap() != Some(0) {}
         return;
     }
     let _watchdog = watchdog(SECONDS);
@@ -103,9 +104,13 @@ fn messages_of_every_size_both_ways_from_and_into_registered_memory() {
     }
     let two_of_three = long() / 3 * 2;
     assert_eq!(stats.received(Path::Registered).messages, two_of_three, "the sender's was mapped: {stats:?}");
-    // A receiver that was quick has left nothing to copy.
     let sent: u64 = [Path::Registered, Path::SingleCopy].map(|path| stats.sent(path).messages).iter().sum();
-    assert!(sent >= two_of_three && stats.sent(Path::Registered).messages > 0, "the receiver's was mapped: {stats:?}");
+    assert!(sent >= two_of_three, "the receiver's was mapped: {stats:?}");
+    // A receiver that is quick leaves nothing to copy: on a busy machine that may be so for all of these, but not for ever.
+    while channel.stats().sent(Path::Registered).messages == 0 {
+        channel.send(content(0, 16 * MIB)).unwrap();
+    }
+    channel.send(&[]).unwrap();
     peer.succeed();
 }
 
