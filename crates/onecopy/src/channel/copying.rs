@@ -39,6 +39,9 @@ const MOST_UNITS: usize = 64;
 /// descheduled or stopped, and this side copies by itself.
 const PATIENCE: Duration = Duration::from_millis(10);
 
+/// What stands for the place of a message whose receiver could not wait for its sender any longer: nothing lies there.
+const TAKEN_AWAY: u64 = 0;
+
 /// A sender that copies too, as its receiver knows it.
 #[derive(Debug)]
 pub(super) struct Helper {
@@ -214,7 +217,13 @@ impl Source {
         }
         link.wake_sender();
         // SAFETY: by the caller's promise.
-        unsafe { self.copy_units(link, desk, target, &cut, helper) }
+        let copied = unsafe { self.copy_units(link, desk, target, &cut, helper) };
+        if copied.is_err() {
+            // Before it is taken away: a sender that is late and fails there knows why. The kernel orders the two, by its lock of this
+            // process's mappings.
+            desk.target.store(TAKEN_AWAY, Ordering::Relaxed);
+        }
+        copied
     }
 
     /// # Safety
@@ -291,7 +300,7 @@ impl Cut {
 }
 
 /// Writes units of a message into the receiver's buffer until all are claimed, by way of its registered memory where that is `mapped`;
-/// the errno when the kernel refused some.
+/// the errno when the kernel refused some, and not for the reason that the receiver has taken its buffer away.
 pub(super) fn help(
     peer: &RemoteProcess,
     desk: &Desk,
@@ -303,13 +312,14 @@ pub(super) fn help(
     // Relaxed: as below.
     let target = desk.target.load(Ordering::Relaxed);
     let cut = Cut::of(desk, bytes)?;
-    claims::take_part(desk, cut.units, end, |units| {
+    let written = claims::take_part(desk, cut.units, end, |units| {
         let wanted = cut.bytes_of(&units);
         match mapped {
             Some(mapped) => write_mapped(mapped, message, wanted),
             None => write(peer, target, message, wanted),
         }
-    })
+    });
+    if desk.target.load(Ordering::Relaxed) == TAKEN_AWAY { Ok(()) } else { written }
 }
 
 /// Copies what lies at `wanted` of a message there in the receiver's registered memory.
@@ -347,6 +357,7 @@ fn range(address: u64, len: usize) -> RemoteIoVec {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::atomic::spin_loop;
 
     #[test]
     fn units_that_a_receiver_cannot_ask_for_are_refused() {
@@ -356,11 +367,31 @@ mod tests {
             desk.unit_bytes.store(unit_bytes, Ordering::Relaxed);
             assert_eq!(help(&own, &desk, End::Front, &[IoSlice::new(&[1; 100])], 100, None), Err(Errno::EINVAL));
         }
-        // At address 0 there is nothing.
+        // At address 8 there is nothing.
+        desk.target.store(8, Ordering::Relaxed);
         for unit_bytes in [UNIT_BYTES as u64, u64::MAX] {
             desk.unit_bytes.store(unit_bytes, Ordering::Relaxed);
             desk.claims.0.store(0, Ordering::Relaxed);
             assert_eq!(help(&own, &desk, End::Front, &[IoSlice::new(&[1; 100])], 100, None), Err(Errno::EFAULT));
         }
+    }
+
+    /// Its receiver has gone on alone, and the buffer is no more.
+    #[test]
+    fn a_sender_that_is_late_is_refused_nothing() {
+        const BYTES: usize = 64 << 20;
+        let own = RemoteProcess::open(std::process::id()).unwrap();
+        let (desk, message, buffer) = (Desk::default(), vec![1; BYTES], Buffer::warm(BYTES).unwrap());
+        Cut::new(BYTES, Share::half()).write_to(&desk);
+        desk.target.store(buffer.base().as_ptr().expose_provenance() as u64, Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            let sender = scope.spawn(|| help(&own, &desk, End::Front, &[IoSlice::new(&message)], BYTES, None));
+            while desk.finished.0.load(Ordering::Acquire) == 0 {
+                spin_loop();
+            }
+            desk.target.store(TAKEN_AWAY, Ordering::Relaxed);
+            buffer.retire();
+            assert_eq!(sender.join().unwrap(), Ok(()));
+        });
     }
 }
