@@ -297,7 +297,9 @@ fn fork_meanwhile() {
             again(&|| Channel::connect_by(&name, &Policy::default(), time()));
         });
         eventually("the library has its threads", || opened.load(Ordering::Relaxed) >= 2);
-        for _ in 0..rounds(100, 1000) {
+        let rounds = rounds(100, 1000);
+        // A busy machine may let these threads run late: they open something about once a round all the same.
+        for _ in (0..).take_while(|&round| round < rounds || opened.load(Ordering::Relaxed) <= rounds) {
             in_child(|| {
                 // One that waits for a thread of its parent waits for ever.
                 set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
@@ -308,7 +310,6 @@ fn fork_meanwhile() {
         }
         is_over.store(true, Ordering::Relaxed);
     });
-    assert!(opened.into_inner() > rounds(100, 1000), "hardly anything was opened meanwhile");
 }
 
 #[test]

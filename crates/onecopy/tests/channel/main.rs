@@ -37,7 +37,7 @@ use rustix::net::{
     socket_with,
 };
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
-use support::{Scratch, unique};
+use support::{Scratch, eventually, unique};
 
 /// The length of the shared memory in these tests.
 const MEMORY: usize = 8192;
@@ -56,7 +56,21 @@ fn both_names(scratch: &Scratch) -> [ChannelName; 2] {
 }
 
 fn listen_at(name: &ChannelName) -> Listener {
-    Listener::bind(name, &Policy::default(), MEMORY).unwrap()
+    listen_with(name, &Policy::default())
+}
+
+/// Listens at a name that may have been another listener's: a process that some other test starts has a copy of its socket until it
+/// executes its program.
+fn listen_with(name: &ChannelName, policy: &Policy) -> Listener {
+    let mut listener = None;
+    eventually("the name is free", || match Listener::bind(name, policy, MEMORY) {
+        Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) => false,
+        result => {
+            listener = Some(result.unwrap());
+            true
+        }
+    });
+    listener.unwrap()
 }
 
 fn connect_to(name: &ChannelName) -> Connection {

@@ -53,11 +53,13 @@ fn connect_all() {
     echo(&mut first);
     let mut rest: Vec<Channel> = (1..CHANNELS).map(|_| Channel::connect(&name).unwrap()).collect();
     echo(&mut first);
-    let before = processor_time();
-    // Until the other side has been idle for a second.
-    assert!(first.recv().unwrap().is_some());
-    let idle = processor_time() - before;
-    first.send(&(idle.as_nanos() as u64).to_ne_bytes()).unwrap();
+    let mut before = processor_time();
+    // Each message comes when the other side has been idle for a second.
+    while first.recv().unwrap().is_some_and(|message| !message.is_empty()) {
+        let idle = processor_time() - before;
+        first.send(&(idle.as_nanos() as u64).to_ne_bytes()).unwrap();
+        before = processor_time();
+    }
     for channel in &mut rest {
         let message = channel.recv().unwrap().unwrap();
         channel.send(&message).unwrap();
@@ -96,15 +98,22 @@ fn accept_all(test: &str) {
     first.send(b"").unwrap();
 
     std::thread::sleep(Duration::from_millis(100));
-    let before = processor_time();
-    std::thread::sleep(Duration::from_secs(1));
-    let idle = processor_time() - before;
-    first.send(b"idle for a second").unwrap();
-    let theirs = first.recv().unwrap().unwrap();
-    let theirs = Duration::from_nanos(u64::from_ne_bytes(theirs[..].try_into().unwrap()));
+    let [mut idle, mut theirs] = [Duration::MAX; 2];
+    for _ in 0..10 {
+        let before = processor_time();
+        std::thread::sleep(Duration::from_secs(1));
+        idle = idle.min(processor_time() - before);
+        first.send(b"idle for a second").unwrap();
+        let nanos = first.recv().unwrap().unwrap();
+        theirs = theirs.min(Duration::from_nanos(u64::from_ne_bytes(nanos[..].try_into().unwrap())));
+        // Each has gone to sleep and woken once. What the machine does meanwhile may count as theirs, and never makes it less.
+        if idle.max(theirs) < Duration::from_millis(5) {
+            break;
+        }
+    }
     eprintln!("{CHANNELS} channels: {among_many:?} for a message, {alone:?} with one; idle: {idle:?} and {theirs:?}");
-    // Each has gone to sleep and woken once.
-    assert!(idle < Duration::from_millis(5) && theirs < Duration::from_millis(5), "{idle:?} and {theirs:?} while idle");
+    assert!(idle.max(theirs) < Duration::from_millis(5), "{idle:?} and {theirs:?} in each second while idle");
+    first.send(&[]).unwrap();
     for (number, channel) in (0..).zip(&mut rest) {
         channel.send(content(number, 3 * KIB)).unwrap();
         receive(channel.receiver(), number, 3 * KIB, None);

@@ -271,6 +271,12 @@ fn what_does_not_fit_is_an_error_and_stays_first_in_line() {
     assert!(matches!(error, Error::Invalid { .. }) && error.to_string().contains(&usize::MAX.to_string()), "{error}");
 }
 
+/// Whether a message came as it does from memory that is not registered: a busy machine may have had its sender come too late to
+/// copy a part.
+fn is_unregistered(path: Path) -> bool {
+    matches!(path, Path::Cooperative | Path::SingleCopy)
+}
+
 /// Sends one long message from `buffer` to the other side, and says by which way it was received.
 fn way(one: &mut Channel, buffer: &RegisteredBuffer, other: &mut Channel) -> Path {
     let before = other.stats();
@@ -301,7 +307,7 @@ fn what_cannot_be_registered_is_as_good_as_other_memory() {
     drop(buffers.pop());
     let unseen = one.register(100_000).unwrap();
     assert!(!unseen.is_registered() && told(&one, "has not looked"), "{:?}", one.stats());
-    assert_eq!(way(&mut one, &unseen, &mut other), Path::Cooperative);
+    assert!(is_unregistered(way(&mut one, &unseen, &mut other)));
     for (number, buffer) in buffers.iter_mut().enumerate() {
         buffer.fill(number as u8);
         assert_eq!(way(&mut one, buffer, &mut other), Path::Registered, "{number}");
@@ -312,7 +318,7 @@ fn what_cannot_be_registered_is_as_good_as_other_memory() {
     // Another channel does not know it, and its own receiver has it as a target as it has any other memory.
     let (mut third, mut fourth) = pair();
     third.sender().set_single_copy_bytes(64 * KIB);
-    assert_eq!(way(&mut third, &seen, &mut fourth), Path::Cooperative);
+    assert!(is_unregistered(way(&mut third, &seen, &mut fourth)));
     let mut target = seen;
     std::thread::scope(|scope| {
         scope.spawn(|| third.send(content(1, 100_000)).unwrap());

@@ -7,7 +7,7 @@ use onecopy::channel::{ChannelReceiver, ChannelSender, Count, Path, Stats};
 use onecopy::memory::buffer::set_pool_limit_bytes;
 
 use crate::duo::{
-    KIB, MIB, adopt, apart, content, hash, is_attachable, receive, resident_bytes, rounds, send_all, start,
+    KIB, MIB, adopt, apart, content, hash, is_attachable, receive, resident_bytes, rounds, send_all, soon, start,
 };
 use crate::support::{role, watchdog};
 
@@ -55,19 +55,20 @@ fn messages_of_every_size_both_ways_at_once_by_every_call() {
         halves.both_ways([FIRST[1], FIRST[0]], &sizes, |_| false);
         halves.both_ways([FIRST[1], FIRST[0]], &sizes, |_| true);
         halves.both_ways([FIRST[1], FIRST[0]], &sizes, |index| index % 2 == 0);
+        while halves.1.recv_by(soon()).unwrap().is_some() {
+            send_all(&mut halves.0, 0, [MIB]);
+        }
         return;
     }
     let _watchdog = watchdog(SECONDS);
     let (channel, peer) = start(test, "child", &[]);
     let mut halves = Halves::of(channel);
     halves.both_ways(FIRST, &sizes, |_| false);
-    let by_message = halves.0.stats();
     halves.both_ways(FIRST, &sizes, |_| true);
     halves.both_ways(FIRST, &sizes, |index| index % 2 == 1);
     let stats = halves.0.stats();
     if is_attachable(test) {
         assert_eq!(stats.fallbacks(), []);
-        assert!(by_message.received(Path::Cooperative).messages > 0, "{by_message:?}");
         assert!(
             stats.received(Path::SingleCopy).messages > 0 && stats.sent(Path::SingleCopy).messages > 0,
             "{stats:?}"
@@ -78,6 +79,11 @@ fn messages_of_every_size_both_ways_at_once_by_every_call() {
     assert_eq!([total(Stats::sent), total(Stats::received)], [3 * sizes.len() as u64; 2]);
     for path in [Path::Line, Path::Ring] {
         assert!(stats.sent(path).messages > 0 && stats.received(path).messages > 0, "{}: {stats:?}", path.name());
+    }
+    // A busy machine may have had the sender of each of these come too late to copy its part, but not for ever.
+    while is_attachable(test) && halves.0.stats().received(Path::Cooperative).messages == 0 {
+        send_all(&mut halves.0, 0, [8]);
+        receive(&mut halves.1, 0, MIB, None);
     }
     drop(halves);
     peer.succeed();

@@ -11,7 +11,7 @@ use crate::exchange::{
     begin_a_message, notice_the_kill, receive_sizes, runs_out_of_time, send_sizes, write_until_gone,
 };
 use crate::interrupt::{accept_interrupts, interrupt};
-use crate::support::{Peer, Scratch, argument, eventually, role, watchdog};
+use crate::support::{Peer, Scratch, argument, eventually, role, starting_nobody, watchdog};
 
 const SECONDS: Duration = Duration::from_secs(60);
 
@@ -126,6 +126,7 @@ fn opening_without_the_other_side_does_not_wait_longer_than_its_deadline() {
 #[test]
 fn the_end_of_file_comes_when_the_last_writer_leaves_and_not_before_the_first_came() {
     let _watchdog = watchdog(SECONDS);
+    let _alone = starting_nobody();
     let scratch = Scratch::new();
     let path = fifo_in(&scratch);
     let opening = std::thread::spawn({

@@ -9,7 +9,7 @@ use onecopy::stream::pipe::Written;
 use onecopy::stream::{ByteReader, ByteWriter, pipe};
 use onecopy::{Deadline, Error, Receiver, Sender};
 
-use crate::support::{Peer, pattern, role, watchdog};
+use crate::support::{Peer, pattern, role, starting_nobody, watchdog};
 
 const SIZES: [usize; 7] = [0, 1, 4096, 4097, 65_536, 1_000_003, 8 << 20];
 
@@ -151,6 +151,7 @@ fn an_inherited_end_keeps_the_flags_of_its_other_holders() {
 
 #[test]
 fn an_atomic_write_is_whole_or_nothing_and_a_longer_one_is_refused_with_both_numbers() {
+    let _alone = starting_nobody();
     let (mut reader, mut writer) = pipe::pair().unwrap();
     writer.set_capacity_bytes(8192).unwrap();
     let error = writer.write_atomic(&[1; pipe::PIPE_BUF + 1]).unwrap_err();

@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use crate::exchange::{
     begin_a_message, notice_the_kill, receive_sizes, runs_out_of_time, send_sizes, write_until_gone,
 };
-use crate::support::{Peer, Scratch, argument, eventually, role, unique, watchdog};
+use crate::support::{Peer, Scratch, argument, eventually, role, starting_nobody, unique, watchdog};
 
 const SECONDS: Duration = Duration::from_secs(60);
 
@@ -113,6 +113,7 @@ fn a_socket_file_of_a_killed_process_is_replaced_and_one_of_a_living_process_is_
 
 #[test]
 fn one_of_many_that_replace_a_dead_socket_file_gets_it() {
+    let _alone = starting_nobody();
     let scratch = Scratch::new();
     let name = socket_in(&scratch);
     for _ in 0..20 {
@@ -157,6 +158,7 @@ fn dropping_a_listener_removes_no_file_but_its_own() {
 
 #[test]
 fn an_abstract_name_is_free_at_once_when_its_listener_is_gone() {
+    let _alone = starting_nobody();
     let name = abstract_name();
     let listener = UnixListener::bind(&name).unwrap();
     assert_eq!(UnixListener::bind(&name).unwrap_err().raw_os_error(), Some(98), "EADDRINUSE");
@@ -166,6 +168,7 @@ fn an_abstract_name_is_free_at_once_when_its_listener_is_gone() {
 
 #[test]
 fn connecting_waits_for_a_listener_and_for_room_in_its_queue() {
+    let _alone = starting_nobody();
     let scratch = Scratch::new();
     let name = socket_in(&scratch);
     let error = UnixStream::connect(&name, Deadline::Now).unwrap_err();

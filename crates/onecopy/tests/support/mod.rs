@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, mpsc};
 use std::time::{Duration, Instant};
 
 const ROLE: &str = "ONECOPY_TEST_ROLE";
@@ -24,6 +24,14 @@ pub fn role() -> Option<String> {
 /// The value of an argument that the test gave to [`Peer::start`].
 pub fn argument(name: &str) -> String {
     std::env::var(format!("ONECOPY_TEST_{name}")).unwrap_or_else(|_| panic!("no argument {name}"))
+}
+
+static STARTING: RwLock<()> = RwLock::new(());
+
+/// Keeps other tests from starting processes. Until such a process executes its program it has a copy of each descriptor, and what
+/// this test closes would not be closed yet.
+pub fn starting_nobody() -> RwLockReadGuard<'static, ()> {
+    STARTING.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The second process of a test: the same binary, running the same test with a role.
@@ -73,6 +81,7 @@ impl Peer {
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         last(&mut command);
+        let _starting = STARTING.write().unwrap_or_else(PoisonError::into_inner);
         Self { child: command.spawn().expect("a second process") }
     }
 
@@ -265,11 +274,11 @@ pub fn wait_until_asleep(pid: u32) {
     });
 }
 
-/// Waits until `condition` holds, for at most ten seconds.
+/// Waits until `condition` holds, for at most thirty seconds.
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(30);
     while !condition() {
-        assert!(Instant::now() < end, "not within ten seconds: {what}");
+        assert!(Instant::now() < end, "not within thirty seconds: {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
