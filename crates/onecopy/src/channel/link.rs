@@ -11,7 +11,7 @@ use super::seccomp::Seccomp;
 use super::stats::Counters;
 use crate::memory::Region;
 use crate::memory::nonce::Nonce;
-use crate::memory::ring::RING_BYTES;
+use crate::memory::ring::{BULK_OFFSET, RING_BYTES};
 use crate::memory::wait::{is_asleep, wake};
 use crate::{Error, Result};
 
@@ -116,10 +116,15 @@ impl Parts {
         let (to_listener, rest) = region.split(ring_bytes());
         let (to_connector, desks) = rest.split(ring_bytes());
         // Whatever a peer writes, nothing reaches beyond a part.
-        Ok(Self {
+        let parts = Self {
             to_listener: to_listener.between_guards()?,
             to_connector: to_connector.between_guards()?,
             desks: Arc::new(desks.behind_private_page()?),
-        })
+        };
+        // Its sender takes the pages of the bulk of a ring when it needs them.
+        parts.to_listener.warm(0, BULK_OFFSET)?;
+        parts.to_connector.warm(0, BULK_OFFSET)?;
+        parts.desks.warm(0, parts.desks.len())?;
+        Ok(parts)
     }
 }

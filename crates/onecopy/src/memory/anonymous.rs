@@ -33,11 +33,12 @@ pub(crate) mod registered;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fcntl_getfl, fstat, fstatfs, memfd_create,
+    MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fcntl_getfl, fstat, fstatfs, ftruncate,
+    memfd_create,
 };
 use rustix::io::Errno;
 
-use super::allocate::{Use, allocate, check_len, check_memory};
+use super::allocate::{Use, allocate, check_len, check_limit, check_memory};
 use super::region::{Access, Region};
 use crate::address::path_text;
 use crate::sys::inherited::duplicate;
@@ -123,12 +124,29 @@ impl AnonymousMapping {
     ///
     /// As [`AnonymousMapping::create`].
     pub fn create_sealed(name: &str, len: usize, sealing: Sealing) -> Result<Self> {
+        Self::create_by(name, len, sealing, |fd, object| allocate(fd, 0, len, Use::Fresh, object))
+    }
+
+    /// As [`AnonymousMapping::create_sealed`], with pages that are taken when they are warmed ([`Region::warm`]) or touched.
+    pub(crate) fn create_sparse(name: &str, len: usize, sealing: Sealing) -> Result<Self> {
+        Self::create_by(name, len, sealing, |fd, object| {
+            check_limit(len, object)?;
+            ftruncate(fd, len as u64).map_err(|errno| Error::os("ftruncate", object, errno))
+        })
+    }
+
+    fn create_by(
+        name: &str,
+        len: usize,
+        sealing: Sealing,
+        extend: impl FnOnce(BorrowedFd<'_>, &str) -> Result<()>,
+    ) -> Result<Self> {
         let object = format!("memfd:{name}");
         check_name(name, &object)?;
         check_len(len, &object)?;
         check_memory(len, &object)?;
         let fd = new_memfd(name, &object)?;
-        allocate(fd.as_fd(), 0, len, Use::Fresh, &object)?;
+        extend(fd.as_fd(), &object)?;
         add_seals(fd.as_fd(), sealing.flags(), &object)?;
         let region = Region::map(fd.as_fd(), len, Access::ReadWrite, object)?;
         Ok(Self { fd, region })

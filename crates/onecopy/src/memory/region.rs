@@ -15,8 +15,8 @@ use std::ptr::{self, NonNull};
 use rustix::fs::{fstat, fstatfs};
 use rustix::io::Errno;
 use rustix::mm::{
-    MapFlags, MprotectFlags, MremapFlags, MsyncFlags, ProtFlags, mmap, mmap_anonymous, mprotect, mremap, mremap_fixed,
-    msync, munmap,
+    Advice, MapFlags, MprotectFlags, MremapFlags, MsyncFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect,
+    mremap, mremap_fixed, msync, munmap,
 };
 
 use super::allocate::{Use, allocate};
@@ -468,6 +468,22 @@ impl Region {
             return Ok(());
         }
         allocate(fd, 0, len, Use::Shared, &self.object)
+    }
+
+    /// Takes the pages of so many bytes from `offset` on, which are writable, so that their first use neither faults nor finds that
+    /// there is no memory (a SIGBUS). Before Linux 5.14 the first use takes them all the same.
+    pub(crate) fn warm(&self, offset: usize, len: usize) -> Result<()> {
+        self.check("warm", offset, len)?;
+        let begin = offset / rustix::param::page_size() * rustix::param::page_size();
+        // SAFETY: within the mapping, checked above.
+        let start = unsafe { self.base.add(begin) };
+        // SAFETY: within the mapping, checked above; no byte changes.
+        match unsafe { madvise(start.as_ptr().cast(), len + (offset - begin), Advice::LinuxPopulateWrite) } {
+            Ok(()) | Err(Errno::INVAL) => Ok(()),
+            // What would be a SIGBUS.
+            Err(Errno::FAULT) => Err(Error::os("madvise(MADV_POPULATE_WRITE)", &self.object, Errno::NOMEM)),
+            Err(errno) => Err(Error::os("madvise(MADV_POPULATE_WRITE)", &self.object, errno)),
+        }
     }
 
     fn check(&self, operation: &str, offset: usize, len: usize) -> Result<()> {

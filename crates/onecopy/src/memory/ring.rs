@@ -67,7 +67,7 @@ mod sender;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use layout::{INLINE_BYTES, INLINE_MESSAGE_BYTES};
+pub(crate) use layout::{BULK_OFFSET, INLINE_BYTES, INLINE_MESSAGE_BYTES};
 pub use layout::{MIN_RING_BYTES, PIECE_BYTES, RING_BYTES};
 #[cfg(loom)]
 pub(crate) use model::pair;

@@ -329,7 +329,7 @@ fn a_killed_receiver_is_noticed_by_a_sender_that_waits() {
         let mut sender = sender(Arc::clone(&region));
         sender.set_wait_strategy(STRATEGIES[(round / 3 % 3) as usize]);
         // It has attached when it has taken more than fits.
-        for number in 0..20 + round {
+        for number in 0..60 + round {
             sender.send(&numbered(number)).unwrap();
         }
         peer.kill();
@@ -468,8 +468,8 @@ fn deadlines_wait_as_long_as_they_say_and_lose_nothing() {
 fn a_message_received_in_several_calls_is_whole() {
     let _watchdog = watchdog(Duration::from_secs(60));
     let (mut sender, mut receiver) = pair();
-    let message = pattern(3 << 20, 8);
-    let mut buffer = vec![0; 3 << 20];
+    let message = pattern(9 << 20, 8);
+    let mut buffer = vec![0; 9 << 20];
     sender.send_by(&message, Deadline::Now).unwrap();
     let mut calls = 0;
     loop {
@@ -484,7 +484,7 @@ fn a_message_received_in_several_calls_is_whole() {
         if calls == 3 {
             let error = receiver.try_recv_into(&mut buffer[..100]).unwrap_err();
             assert!(
-                matches!(error, Error::BufferTooSmall { message_bytes: 3_145_728, buffer_bytes: 100, .. }),
+                matches!(error, Error::BufferTooSmall { message_bytes: 9_437_184, buffer_bytes: 100, .. }),
                 "{error}"
             );
         }

@@ -71,7 +71,7 @@ impl Pending {
         let peer = Peer::identify(letter.sender, letter.pidfd, origin, self.socket.object())?;
         admit(&self.socket, policy, &peer)?;
         let hello = hello.map_err(|problem| corrupt(&self.socket, &peer, problem))?;
-        let memory = AnonymousMapping::create_sealed(MEMORY_NAME, memory_bytes, Sealing::Final)?;
+        let memory = AnonymousMapping::create_sparse(MEMORY_NAME, memory_bytes, Sealing::Final)?;
         let accept = Message::Accept(own_greeting(&self.socket, policy, memory_bytes)?);
         send(&self.socket, &accept, Some(memory.as_fd()))?;
         Ok((peer, memory.into_region(), hello))

@@ -21,7 +21,6 @@ use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{SealFlags, ftruncate};
-use rustix::io::Errno;
 use rustix::mm::{Advice, madvise};
 
 use super::{add_seals, check_name, length, new_memfd, shrink_sealed};
@@ -78,16 +77,7 @@ impl Exclusive {
     pub(crate) fn warm(&self, range: Range<usize>) -> Result<()> {
         check_memory(range.len(), self.object())?;
         self.check(&range);
-        // SAFETY: within the mapping, checked above.
-        let start = unsafe { self.region.base().add(range.start) };
-        // SAFETY: within the mapping, which this process has, checked above; no byte changes.
-        match unsafe { madvise(start.as_ptr().cast(), range.len(), Advice::LinuxPopulateWrite) } {
-            // Before Linux 5.14 the first use takes them.
-            Ok(()) | Err(Errno::INVAL) => Ok(()),
-            // What would be a SIGBUS.
-            Err(Errno::FAULT) => Err(Error::os("madvise(MADV_POPULATE_WRITE)", self.object(), Errno::NOMEM)),
-            Err(errno) => Err(Error::os("madvise(MADV_POPULATE_WRITE)", self.object(), errno)),
-        }
+        self.region.warm(range.start, range.len())
     }
 
     /// The bytes of `range`.
@@ -155,6 +145,7 @@ fn keep_from_children(region: &Region) -> Result<()> {
 mod tests {
     use std::ptr;
 
+    use rustix::io::Errno;
     use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mprotect};
 
     use super::*;

@@ -20,6 +20,9 @@ use crate::memory::wait::{Alarm, Wait, arm, wait, wake};
 use crate::process::{Identity, Watch};
 use crate::{Deadline, Error, Result, Sender, WaitStrategy, tally};
 
+/// For how much of the bulk pages are taken at a time. A channel that no long messages go through needs no more.
+const WARMED_BYTES: u64 = 64 << 10;
+
 /// Sends messages through a ring in shared memory.
 ///
 /// A message longer than the ring goes in pieces as the receiver takes them. From its first piece on it is accepted: what does
@@ -40,6 +43,8 @@ pub struct RingSender {
     slots_taken: u64,
     /// The same for the bulk.
     bulk_taken: u64,
+    /// How much of the bulk has pages for sure.
+    warm_bytes: u64,
     /// The longest message that stays near, see `near`.
     near_message_bytes: u64,
     /// What was jumped over last, see `near`.
@@ -89,6 +94,7 @@ impl RingSender {
         let gone = receiver.is_closed() || role::gone_owner(&roles.receiver, &mut watch).is_some();
         let absent = if gone { receiver.generation() } else { 0 };
         let near_message_bytes = near::message_bytes(&ring);
+        let stores = Stores::new(ring.sizes.bulk_bytes);
         let mut sender = Self {
             ring,
             watch,
@@ -98,12 +104,13 @@ impl RingSender {
             bulk: 0,
             slots_taken: 0,
             bulk_taken: 0,
+            warm_bytes: 0,
             near_message_bytes,
             gap: None,
             floor: 0,
             absent,
             rest: None,
-            stores: Stores::default(),
+            stores,
             alarm: None,
             bell: None,
         };
@@ -268,7 +275,7 @@ impl RingSender {
 
     /// Sends the piece of a message of `total` bytes that begins with `rest`, and returns its length.
     fn send_piece(&mut self, rest: &[u8], first: bool, total: u64, deadline: Deadline) -> Result<usize> {
-        let put = |ring: &Ring, stores: &mut Stores, position, bytes| stores.put(ring, position, &rest[..bytes]);
+        let put = |ring: &Ring, stores: &Stores, position, bytes| stores.put(ring, position, &rest[..bytes]);
         self.send_piece_by(put, rest.len(), first, total, deadline)
     }
 
@@ -276,18 +283,20 @@ impl RingSender {
     #[inline]
     fn send_piece_by(
         &mut self,
-        put: impl FnOnce(&Ring, &mut Stores, u64, usize),
+        put: impl FnOnce(&Ring, &Stores, u64, usize),
         rest_bytes: usize,
         first: bool,
         total: u64,
         deadline: Deadline,
     ) -> Result<usize> {
+        let begin = self.stores.begin(rest_bytes);
         self.stay_near(rest_bytes, total)?;
         let bytes = self.piece_bytes(rest_bytes, total);
         self.wait_for_room(1, whole_lines(bytes), deadline)?;
         // The wait may have ended at another position.
         let bytes = bytes.min(self.piece_bytes(rest_bytes, total));
-        put(&self.ring, &mut self.stores, self.bulk, bytes);
+        self.warm(bytes)?;
+        put(&self.ring, &self.stores, self.bulk, bytes);
         let slot = self.ring.slot(self.slots);
         slot.words[0].store(total, Ordering::Relaxed);
         slot.words[1].store(self.bulk, Ordering::Relaxed);
@@ -296,7 +305,25 @@ impl RingSender {
         self.publish(flags, bytes);
         self.prefetch_next(total);
         self.announce(flags & LAST != 0);
+        self.stores.end(begin, bytes, self.ring.sizes.bulk_bytes);
         Ok(bytes)
+    }
+
+    /// Has pages for the next piece, of so many bytes.
+    #[inline]
+    fn warm(&mut self, bytes: usize) -> Result<()> {
+        let end = self.bulk % self.ring.sizes.bulk_bytes + bytes as u64;
+        if end <= self.warm_bytes { Ok(()) } else { self.warm_up_to(end) }
+    }
+
+    #[cold]
+    fn warm_up_to(&mut self, end: u64) -> Result<()> {
+        let end = end.next_multiple_of(WARMED_BYTES).min(self.ring.sizes.bulk_bytes);
+        if !self.ring.is_on_disk() {
+            self.ring.warm(self.warm_bytes, end - self.warm_bytes)?;
+        }
+        self.warm_bytes = end;
+        Ok(())
     }
 
     #[cold]

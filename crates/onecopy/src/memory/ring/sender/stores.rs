@@ -1,81 +1,146 @@
 //! By which stores a piece goes into the bulk.
 //!
-//! Ordinary ones take each line away from the receiver, which read it the last time around, and keep it in this core's caches, where
-//! the receiver has to fetch it. Non-temporal ones send it to memory. Which is faster depends on how far the cores are from each
-//! other, which nobody can be asked and which changes when a process moves. So each sender measures it.
+//! Ordinary ones take each line away from the receiver, which read it the last time around, and keep it in this core's caches, until
+//! others push it out into one that both cores share, if they share one. Non-temporal ones send it to memory. Which is faster depends
+//! on how far the cores are from each other, which nobody can be asked and which changes when a process moves. So each sender measures
+//! it: the time in which it sends as much as the bulk holds, for its part in copying and for that of a receiver that it waits for.
 //!
-//! What two processes reach, of memcpy, by ordinary and by non-temporal stores in a ring of 256 KiB: near to each other (a cache-line
-//! round trip of 112 ns) 0.12 and 0.28 hot and 0.44 and 0.67 cold with messages of 64 KiB, 0.88 and 0.92 cold with 16 MiB; far from
-//! each other (550 ns) 0.05 and 0.38 hot and 0.18 and 1.46 cold with 1 MiB. Ordinary ones win where the lines are in a cache that both
-//! cores share, as with larger rings: 0.60 and 0.28 near, hot, with 64 KiB in one of 2 MiB.
+//! What two processes reach, in GB/s, by ordinary and by non-temporal stores in a ring of 2 MiB with messages of 64 KiB: near to each
+//! other (a cache-line round trip of 110 ns) 40 and 13 hot, 15 and 10 cold; far from each other (490 ns) 2 and 14 hot, and cold.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Ring;
 
 /// Shorter pieces go by ordinary stores: they are as likely to be waited for as to be one of many.
 const LEAST_BYTES: usize = 8 << 10;
-/// After how many pieces both are measured anew: about 64 MiB, in which the slower one is not felt even where it takes thirty times
-/// as long.
-const PERIOD: u32 = 4096;
-/// How many pieces are measured, by turns.
-const MEASURED: u32 = 6;
-/// How many pieces go before the first measurement: several times around a ring, so that it meets no page faults.
-const UNMEASURED: u32 = 128;
+/// How many parts of a round of the bulk are timed: others may use the machine, so the longest does not count.
+const SAMPLES: u32 = 4;
+/// How many samples by the others are not counted: they find the lines where the present ones left them.
+const UNCOUNTED_SAMPLES: u32 = 2 * SAMPLES;
+/// How much goes between two measurements: each time twice as much, as long as they say the same. The slower one goes on for so
+/// long as is not felt, see [`PATIENCE`].
+const PAUSE_BYTES: [u64; 2] = [16 << 20, 512 << 20];
+/// How much goes before the first measurement, of the length of the bulk: it meets no page faults.
+const UNMEASURED_ROUNDS: u64 = 2;
+/// After how many times as long as a round by the present stores takes the others are given up, which have three to go.
+const PATIENCE: u32 = 4;
 
 #[derive(Debug)]
 pub(super) struct Stores {
-    /// How many pieces of this period were put.
-    pieces: u32,
-    /// The shortest time of this period, of 1 MiB: by ordinary stores, and past the caches.
-    best_ns: [u128; 2],
-    /// Which was shorter in the last one.
+    /// Which were the faster ones.
     past_caches: bool,
-}
-
-impl Default for Stores {
-    fn default() -> Self {
-        // Past the caches: that costs little where it is not the faster way, and much is won where it is.
-        Self { pieces: PERIOD - UNMEASURED, best_ns: [0; 2], past_caches: true }
-    }
+    /// How much goes by them before both are measured.
+    left_bytes: u64,
+    pause_bytes: u64,
+    /// How many samples of this measurement there are: [`SAMPLES`] by the present ones, [`UNCOUNTED_SAMPLES`] and then [`SAMPLES`]
+    /// by the others.
+    samples: u32,
+    /// The sample that is being taken.
+    sample_bytes: u64,
+    sample_time: Duration,
+    /// What a round took, by the present ones and by the others, and the longest sample of it.
+    rounds: [Round; 2],
+    /// How long the others have taken until now.
+    trial_time: Duration,
 }
 
 impl Stores {
+    /// For a bulk of so many bytes.
+    pub(super) fn new(bulk_bytes: u64) -> Self {
+        Self {
+            // That costs little where it is not the faster way, and much is won where it is.
+            past_caches: true,
+            left_bytes: UNMEASURED_ROUNDS * bulk_bytes,
+            pause_bytes: PAUSE_BYTES[0],
+            samples: 0,
+            sample_bytes: 0,
+            sample_time: Duration::ZERO,
+            rounds: Default::default(),
+            trial_time: Duration::ZERO,
+        }
+    }
+
     /// Puts a piece into the bulk at `position`.
     #[inline]
-    pub(super) fn put(&mut self, ring: &Ring, position: u64, bytes: &[u8]) {
-        if bytes.len() < LEAST_BYTES {
-            ring.put_bulk(position, bytes);
-        } else if self.pieces < MEASURED {
-            self.measure(ring, position, bytes);
-        } else {
-            self.pieces = (self.pieces + 1) % PERIOD;
-            put(ring, position, bytes, self.past_caches);
+    pub(super) fn put(&self, ring: &Ring, position: u64, bytes: &[u8]) {
+        let is_trial = self.samples >= SAMPLES;
+        match bytes.len() >= LEAST_BYTES && self.past_caches != is_trial {
+            true => ring.put_bulk_past_caches(position, bytes),
+            false => ring.put_bulk(position, bytes),
+        }
+    }
+
+    /// The time, if the next piece, of at most so many bytes, is one to be measured.
+    #[inline]
+    pub(super) fn begin(&self, bytes: usize) -> Option<Instant> {
+        (self.left_bytes == 0 && bytes >= LEAST_BYTES).then(Instant::now)
+    }
+
+    /// Counts a piece that was sent since `begin`.
+    #[inline]
+    pub(super) fn end(&mut self, begin: Option<Instant>, bytes: usize, bulk_bytes: u64) {
+        match begin {
+            Some(begin) => self.measure(begin.elapsed(), bytes, bulk_bytes),
+            None if bytes >= LEAST_BYTES => self.left_bytes = self.left_bytes.saturating_sub(bytes as u64),
+            None => {}
         }
     }
 
     #[cold]
-    fn measure(&mut self, ring: &Ring, position: u64, bytes: &[u8]) {
-        if self.pieces == 0 {
-            self.best_ns = [u128::MAX; 2];
+    fn measure(&mut self, time: Duration, bytes: usize, bulk_bytes: u64) {
+        self.sample_bytes += bytes as u64;
+        self.sample_time += time;
+        if self.samples >= SAMPLES {
+            self.trial_time += time;
+            if self.trial_time > PATIENCE * self.rounds[0].total {
+                return self.decide(false);
+            }
         }
-        let past_caches = self.pieces.is_multiple_of(2);
-        let begin = Instant::now();
-        put(ring, position, bytes, past_caches);
-        let time_ns = (begin.elapsed().as_nanos() << 20) / bytes.len() as u128;
-        let best_ns = &mut self.best_ns[usize::from(past_caches)];
-        *best_ns = time_ns.min(*best_ns);
-        self.pieces += 1;
-        if self.pieces == MEASURED {
-            self.past_caches = self.best_ns[1] < self.best_ns[0];
+        if self.sample_bytes < bulk_bytes / u64::from(SAMPLES) {
+            return;
         }
+        if self.samples < SAMPLES {
+            self.rounds[0].add(self.sample_time);
+        } else if self.samples >= SAMPLES + UNCOUNTED_SAMPLES {
+            self.rounds[1].add(self.sample_time);
+        }
+        (self.sample_bytes, self.sample_time) = (0, Duration::ZERO);
+        self.samples += 1;
+        if self.samples == 2 * SAMPLES + UNCOUNTED_SAMPLES {
+            let [present, others] = self.rounds.map(Round::usual_time);
+            // Non-temporal stores into lines that are in the cache are as fast as others for a while.
+            let enough = if self.past_caches { present } else { present / 4 * 3 };
+            self.decide(others < enough);
+        }
+    }
+
+    /// Ends a measurement, by which the others are faster, or not.
+    fn decide(&mut self, changes: bool) {
+        let [least, most] = PAUSE_BYTES;
+        self.past_caches ^= changes;
+        self.pause_bytes = if changes { least } else { most.min(2 * self.pause_bytes) };
+        self.left_bytes = self.pause_bytes;
+        (self.samples, self.sample_bytes) = (0, 0);
+        (self.sample_time, self.trial_time, self.rounds) = (Duration::ZERO, Duration::ZERO, Default::default());
     }
 }
 
-#[inline]
-fn put(ring: &Ring, position: u64, bytes: &[u8], past_caches: bool) {
-    match past_caches {
-        true => ring.put_bulk_past_caches(position, bytes),
-        false => ring.put_bulk(position, bytes),
+/// The time of the samples of a round.
+#[derive(Clone, Copy, Debug, Default)]
+struct Round {
+    total: Duration,
+    longest: Duration,
+}
+
+impl Round {
+    fn add(&mut self, sample: Duration) {
+        self.total += sample;
+        self.longest = self.longest.max(sample);
+    }
+
+    /// Without the longest.
+    fn usual_time(self) -> Duration {
+        self.total - self.longest
     }
 }

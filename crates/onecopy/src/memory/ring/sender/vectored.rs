@@ -21,7 +21,7 @@ impl RingSender {
         self.flush_by(deadline)?;
         let mut sent = 0;
         while sent < total {
-            let put = |ring: &Ring, stores: &mut Stores, mut position: u64, bytes: usize| {
+            let put = |ring: &Ring, stores: &Stores, mut position: u64, bytes: usize| {
                 left.take(bytes, |part| {
                     stores.put(ring, position, part);
                     position += part.len() as u64;
