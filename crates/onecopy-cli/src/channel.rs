@@ -14,9 +14,7 @@ use onecopy::{Channel, Deadline, Sender as _};
 
 use crate::failure::Failure;
 
-/// How much is sent at once, at most, and so written at once. With less, a side that shares its processor with others waits more often
-/// than it copies. With more, new files on ext4 were written more slowly here, why is not known: dd wrote 1.3 to 1.9 GB/s by 1 MiB, and
-/// 3.8 to 4.4 by 512 or 256 KiB, in turns; `cp` 2.2 to 3.
+/// How much is sent at once, at most. With less, a side that shares its processor with others waits more often than it copies.
 pub(crate) const MESSAGE_BYTES: usize = 512 << 10;
 /// How much memory both sides have for that, short enough for the caches: all of it is used only where the receiver
 /// falls behind.

@@ -13,6 +13,12 @@ use rustix::io::Errno;
 use crate::failure::{Failure, plain};
 use crate::interrupt::{self, Guard};
 
+/// How much of a message is written at once: what `cp` writes. The page cache of a long write lies in long pieces of memory, and in a
+/// virtual machine those that are free are what the host may have taken back: for new files of 4 GiB on ext4 the receiver needed 5.7 to
+/// 6.5 s of processor time by 512 KiB, 2.5 to 4.5 by 64, 1.4 to 1.9 by 32, in turns. With memory at hand 64 KiB cost it a tenth more
+/// than 512, and 32 a quarter more than 64.
+const PIECE_BYTES: usize = 64 << 10;
+
 /// The output of a verb. A regular file appears under its name at [`Output::commit`], whole; without it there is nothing,
 /// and what was there before stays.
 #[derive(Debug)]
@@ -56,10 +62,10 @@ impl Output {
         crate::io::write_all(&self.file, bytes).map_err(|error| Failure::of_output(&self.name, &error))
     }
 
-    /// Writes all of a message, from where it is.
+    /// Writes all of a message, from where it is and piece by piece.
     pub(crate) fn write_view(&mut self, view: &View) -> Result<(), Failure> {
-        crate::io::write_by(&self.file, view.len(), |written| view.write_to(written, self.file.as_fd()))
-            .map_err(|error| Failure::of_output(&self.name, &error))
+        let write = |written: usize| view.write_to(written..written + PIECE_BYTES, self.file.as_fd());
+        crate::io::write_by(&self.file, view.len(), write).map_err(|error| Failure::of_output(&self.name, &error))
     }
 
     /// Gives a file its name, now that it is complete.

@@ -85,6 +85,27 @@ fn files_of_all_sizes_arrive_as_they_are() {
 }
 
 #[test]
+fn a_longer_file_is_replaced_by_the_one_that_came_and_stays_if_the_receiver_is_killed() {
+    let _watchdog = watchdog(LIMIT);
+    let stage = Stage::with(&pattern(5 * MIB + 7, 15));
+    std::fs::write(&stage.output, pattern(9 * MIB, 16)).unwrap();
+    let before = digest(&stage.output);
+    let mut receiver = stage.recv();
+    let mut sender = onecopy(["send", &stage.address, "--timeout", "60s"]).silent_input().start();
+    sender.stdin.as_mut().unwrap().write_all(&pattern(3 * MIB, 17)).unwrap();
+    sender.wait_until_asleep();
+    receiver.kill();
+    sender.end().fails_with(1, &[&stage.address]);
+    assert_eq!(digest(&stage.output), before);
+
+    let receiver = stage.recv();
+    stage.send("60s").end().succeeds();
+    receiver.end().succeeds();
+    assert_eq!(digest(&stage.output), digest(&stage.input));
+    assert_eq!(std::fs::read_dir(stage.output.parent().unwrap()).unwrap().count(), 2, "nothing else is left");
+}
+
+#[test]
 fn a_file_that_is_shortened_is_an_error_on_both_sides() {
     let _watchdog = watchdog(LIMIT);
     for (bytes, told) in [(100, "from 67108864 to 100 bytes"), (0, "from 67108864 to 0 bytes")] {

@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "lends out shared memory on the caller's word")]
 
 use std::fmt;
+use std::ops::Range;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::sync::Arc;
 
@@ -110,25 +111,26 @@ impl View {
         }
     }
 
-    /// Writes bytes from `offset` on to `fd` by one write(2), and returns how many: the kernel takes them from where they are, also
-    /// when the other side does not play by the rules.
+    /// Writes the bytes of `range`, as far as the message goes, to `fd` by one write(2), and returns how many: the kernel takes them
+    /// from where they are, also when the other side does not play by the rules.
     ///
     /// # Errors
     ///
     /// As write(2). [`ErrorKind::Unsupported`](std::io::ErrorKind::Unsupported) in a child made by fork.
-    pub fn write_to(&self, offset: usize, fd: BorrowedFd<'_>) -> std::io::Result<usize> {
-        let offset = offset.min(self.len());
-        let (start, bytes) = match &self.0 {
-            Content::Lent { memory, offset: start, bytes, ticket } => {
+    pub fn write_to(&self, range: Range<usize>, fd: BorrowedFd<'_>) -> std::io::Result<usize> {
+        let end = range.end.min(self.len());
+        let offset = range.start.min(end);
+        let start = match &self.0 {
+            Content::Lent { memory, offset: start, ticket, .. } => {
                 let unsupported = |error| std::io::Error::new(std::io::ErrorKind::Unsupported, error);
                 ticket.link.check_owner().map_err(unsupported)?;
                 // SAFETY: `start + offset` is at most the end of a range that lies within the mapping.
-                (unsafe { memory.base().add(start + offset) }.as_ptr().cast_const(), bytes - offset)
+                unsafe { memory.base().add(start + offset) }.as_ptr().cast_const()
             }
-            Content::Own(message) => (message[offset..].as_ptr(), message.len() - offset),
+            Content::Own(message) => message[offset..].as_ptr(),
         };
-        // SAFETY: the kernel reads `bytes` bytes, which `self` keeps.
-        let written = unsafe { libc::write(fd.as_raw_fd(), start.cast(), bytes) };
+        // SAFETY: the kernel reads from `offset` to `end` of the message, which is as long at least, and which `self` keeps.
+        let written = unsafe { libc::write(fd.as_raw_fd(), start.cast(), end - offset) };
         let written = usize::try_from(written).map_err(|_| std::io::Error::last_os_error())?;
         tally::count_kernel(written);
         Ok(written)

@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "reads views in place")]
 
 use std::io::Read as _;
+use std::ops::Range;
 use std::os::fd::AsFd as _;
 use std::process::Stdio;
 use std::time::Duration;
@@ -437,10 +438,10 @@ fn two_hundred_connections_with_loans_leave_neither_descriptors_nor_mappings() {
     .succeed_within(SECONDS);
 }
 
-/// What `write_to` writes of a view from `offset` on.
-fn written(view: &View, offset: usize) -> Vec<u8> {
+/// What `write_to` writes of a view.
+fn written(view: &View, range: Range<usize>) -> Vec<u8> {
     let (mut reader, writer) = std::io::pipe().unwrap();
-    let count = view.write_to(offset, writer.as_fd()).unwrap();
+    let count = view.write_to(range, writer.as_fd()).unwrap();
     drop(writer);
     let mut bytes = Vec::new();
     assert_eq!(reader.read_to_end(&mut bytes).unwrap(), count);
@@ -454,11 +455,15 @@ fn a_loan_is_shortened_and_its_view_written_from_where_it_is() {
         for number in 0..2 {
             let view = channel.recv_view().unwrap().unwrap();
             assert_eq!((view.len(), view.is_lent()), (1000, number == 0));
-            assert!(is_filled(number, &written(&view, 0)));
-            assert_eq!(written(&view, 900), content(number, 1000)[900..]);
-            assert_eq!([written(&view, 1000), written(&view, usize::MAX)], [b""; 2]);
+            assert!(is_filled(number, &written(&view, 0..1000)));
+            assert_eq!(written(&view, 100..900), content(number, 1000)[100..900]);
+            assert_eq!(written(&view, 900..usize::MAX), content(number, 1000)[900..]);
+            let reversed = Range { start: 900, end: 100 };
+            for empty in [1000..1001, usize::MAX - 1..usize::MAX, 100..100, reversed] {
+                assert_eq!(written(&view, empty), b"");
+            }
             let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-            assert_eq!(view.write_to(0, full.as_fd()).unwrap_err().raw_os_error(), Some(libc::ENOSPC));
+            assert_eq!(view.write_to(0..1, full.as_fd()).unwrap_err().raw_os_error(), Some(libc::ENOSPC));
         }
         channel.send(b"seen").unwrap();
         // Nothing is lent to a side that has closed.
