@@ -18,10 +18,11 @@ use nix::errno::Errno;
 use nix::sys::uio::RemoteIoVec;
 
 use super::claims::{self, End, Share, Units};
-use super::desk::{Desk, Offer, Phase, Turn};
+use super::desk::{self, Desk, Offer, Phase, Turn};
 use super::link::Link;
 use super::parts::{self, ENTRY_BYTES, MOST_PARTS, Place, RANGES};
 use super::registered::{Mapped, RegisteredBuffer, Spot};
+use super::seccomp::Seccomp;
 use super::stats::Path;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::memory::buffer::Buffer;
@@ -31,10 +32,11 @@ use crate::{Error, Result};
 
 /// How much is read between two looks at whether the message was revoked.
 const PIECE_BYTES: usize = 4 << 20;
-/// What is claimed at a time: so many units of this size. Measured on cores far from each other, one message at a time: 1 MiB takes 37 us,
-/// with units of 64 KiB 43; 4 MiB takes 110 us, claimed by 2 MiB at most, and 110 to 232 by 1 MiB.
-const UNIT_BYTES: usize = 32 << 10;
-const MOST_UNITS: usize = 64;
+/// What is claimed at a time: so many units of this size, a page: with 32 KiB one side had to copy 64 KiB alone as soon as the shares were
+/// not halves, in up to 8.5 us for 3.6. Measured on cores far from each other, one message at a time: 4 MiB takes 110 us, claimed by 2 MiB at
+/// most, and 110 to 232 by 1 MiB.
+const UNIT_BYTES: usize = if cfg!(loom) { 32 << 10 } else { 4 << 10 };
+const MOST_UNITS: usize = (2 << 20) / UNIT_BYTES;
 /// How long the sender may keep what it has claimed, when everything else is copied. After that it is taken to be
 /// descheduled or stopped, and this side copies by itself.
 const PATIENCE: Duration = Duration::from_millis(10);
@@ -73,6 +75,8 @@ pub(super) enum Failure {
     Revoked,
     /// The kernel refused.
     Errno(Errno),
+    /// A seccomp filter has come that may forbid it, which is told already.
+    Filtered,
     /// This side has no memory.
     Here(Error),
 }
@@ -85,8 +89,8 @@ impl From<Errno> for Failure {
 
 impl Source {
     /// What `desk` says of the message of `offer`. The turn was ASKED with its number. Where it lies in parts, reads the list of them
-    /// from `peer`.
-    pub(super) fn of(desk: &Desk, offer: Offer, peer: &RemoteProcess) -> Result<Self, Failure> {
+    /// from the peer.
+    pub(super) fn of(desk: &Desk, offer: Offer, link: &Link, seccomp: &mut Seccomp) -> Result<Self, Failure> {
         // Relaxed: the load of the turn ordered them.
         let address = desk.address.load(Ordering::Relaxed);
         let mut source = Self {
@@ -99,8 +103,11 @@ impl Source {
         let parts = desk.parts.load(Ordering::Relaxed);
         if parts != 0 {
             let parts = usize::try_from(parts).ok().filter(|parts| *parts <= MOST_PARTS).ok_or(Errno::EINVAL)?;
+            if !link.may_attach(seccomp) {
+                return Err(Failure::Filtered);
+            }
             let mut list = vec![0; parts * ENTRY_BYTES];
-            source.read(peer, 0, &mut list)?;
+            source.read(link.peer.process(), 0, &mut list)?;
             source.place = Place::of_list(&list, offer.bytes)?;
         }
         Ok(source)
@@ -111,19 +118,34 @@ impl Source {
         Self { place: Place::Whole(0), mapped: Some(mapped), bytes, nonce_address: 0, nonce: Default::default() }
     }
 
+    /// Whether it takes a system call to copy it.
+    fn needs_attach(&self) -> bool {
+        self.mapped.is_none()
+    }
+
     /// The way of a message that is copied `otherwise` where its memory is not registered.
     pub(super) fn path(&self, otherwise: Path) -> Path {
         if self.mapped.is_some() { Path::Registered } else { otherwise }
     }
 
     /// Reads all of it into `target`, unless it is revoked meanwhile.
-    pub(super) fn pull(&self, peer: &RemoteProcess, desk: &Desk, turn: Turn, target: &mut [u8]) -> Result<(), Failure> {
+    pub(super) fn pull(
+        &self,
+        link: &Link,
+        desk: &Desk,
+        turn: Turn,
+        target: &mut [u8],
+        seccomp: &mut Seccomp,
+    ) -> Result<(), Failure> {
+        if self.needs_attach() && !link.may_attach(seccomp) {
+            return Err(Failure::Filtered);
+        }
         let mut offset = 0;
         for piece in target.chunks_mut(PIECE_BYTES) {
             if offset > 0 && Turn::load(desk) != turn {
                 return Err(Failure::Revoked);
             }
-            self.read(peer, offset, piece)?;
+            self.read(link.peer.process(), offset, piece)?;
             offset += piece.len();
         }
         Ok(())
@@ -158,10 +180,18 @@ impl Source {
     }
 
     /// Copies it into a buffer together with the sender, the `helper`, which waits for that.
-    pub(super) fn share(&self, link: &Link, desk: &Desk, asked: Turn, helper: &mut Helper) -> Result<Buffer, Failure> {
+    pub(super) fn share(
+        &self,
+        link: &Link,
+        desk: &Desk,
+        asked: Turn,
+        helper: &mut Helper,
+        seccomp: &mut Seccomp,
+    ) -> Result<Buffer, Failure> {
         let buffer = Buffer::warm(self.bytes).map_err(Failure::Here)?;
+
         // SAFETY: as many bytes of a buffer that is not referred to, and that is retired below when the sender may be writing.
-        match unsafe { self.share_at(buffer.base(), Spot::NOWHERE, link, desk, asked, helper) } {
+        match unsafe { self.share_at((buffer.base(), Spot::NOWHERE), link, desk, asked, helper, seccomp) } {
             Ok(()) => Ok(buffer),
             Err(Failure::Revoked) => Err(Failure::Revoked),
             Err(failure) => {
@@ -180,18 +210,20 @@ impl Source {
         desk: &Desk,
         asked: Turn,
         helper: &mut Helper,
+        seccomp: &mut Seccomp,
     ) -> Result<(), Failure> {
         assert!(buffer.len() >= self.bytes, "a message of {} bytes", self.bytes);
         // SAFETY: as many bytes of a buffer of which this borrow is the only one, and that is renewed below when the sender may be
         // writing.
-        let shared = unsafe { self.share_at(buffer.base(), buffer.spot(link, 0), link, desk, asked, helper) };
+        let shared =
+            unsafe { self.share_at((buffer.base(), buffer.spot(link, 0)), link, desk, asked, helper, seccomp) };
         if !matches!(shared, Ok(()) | Err(Failure::Revoked)) {
             buffer.renew(link).map_err(Failure::Here)?;
         }
         shared
     }
 
-    /// Copies it to `target` together with the sender. After [`Failure::Revoked`] that does not write there, after any other it may.
+    /// Copies it to `target`, which may lie in registered memory, together with the sender. After [`Failure::Revoked`] that does not write there, after any other it may.
     ///
     /// # Safety
     ///
@@ -199,15 +231,15 @@ impl Source {
     /// the library's, and go to nobody else after a failure that is not `Revoked`.
     unsafe fn share_at(
         &self,
-        target: NonNull<u8>,
-        spot: Spot,
+        (target, spot): (NonNull<u8>, Spot),
         link: &Link,
         desk: &Desk,
         asked: Turn,
         helper: &mut Helper,
+        seccomp: &mut Seccomp,
     ) -> Result<(), Failure> {
         let cut = Cut::new(self.bytes, helper.share);
-        desk.target.store(target.as_ptr().expose_provenance() as u64, Ordering::Relaxed);
+        desk::write(&desk.target, target.as_ptr().expose_provenance() as u64);
         desk.target_spot.store(spot);
         cut.write_to(desk);
         claims::open(desk);
@@ -215,9 +247,14 @@ impl Source {
         if !asked.change(desk, Phase::Shared) {
             return Err(Failure::Revoked);
         }
+
         link.wake_sender();
-        // SAFETY: by the caller's promise.
-        let copied = unsafe { self.copy_units(link, desk, target, &cut, helper) };
+        // Only now, when the sender is about to begin.
+        let copied = match self.needs_attach() && !link.may_attach(seccomp) {
+            true => Err(Failure::Filtered),
+            // SAFETY: by the caller's promise.
+            false => unsafe { self.copy_units(link, desk, target, &cut, helper) },
+        };
         if copied.is_err() {
             // Before it is taken away: a sender that is late and fails there knows why. The kernel orders the two, by its lock of this
             // process's mappings.
@@ -248,14 +285,14 @@ impl Source {
             Ok(self.read(peer.process(), part.start, slice)?)
         };
         let (mut until, end) = (None, link.desks.end());
-        let own = claims::complete(desk, cut.units, end, read, || match peer.alarm().look() {
+        let copied = claims::complete(desk, cut.units, end, read, || match peer.alarm().look() {
             true => Err(Errno::ESRCH.into()),
             false if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + helper.patience) => {
                 Err(Errno::ETIMEDOUT.into())
             }
             false => Ok(()),
         })?;
-        helper.share.learn(own, cut.units.count, end);
+        helper.share.learn(copied, cut.units.count, end);
         Ok(())
     }
 }
@@ -278,8 +315,8 @@ impl Cut {
 
     /// The caller publishes it by the turn.
     fn write_to(&self, desk: &Desk) {
-        desk.unit_bytes.store(self.unit_bytes as u64, Ordering::Relaxed);
-        desk.front_units.store(self.units.front as u64, Ordering::Relaxed);
+        desk::write(&desk.unit_bytes, self.unit_bytes as u64);
+        desk::write(&desk.front_units, self.units.front as u64);
     }
 
     /// What the receiver wrote for a message of so many bytes. Relaxed: the load of the turn, which is SHARED, ordered it.
@@ -371,7 +408,7 @@ mod tests {
         desk.target.store(8, Ordering::Relaxed);
         for unit_bytes in [UNIT_BYTES as u64, u64::MAX] {
             desk.unit_bytes.store(unit_bytes, Ordering::Relaxed);
-            desk.claims.0.store(0, Ordering::Relaxed);
+            desk.claims.claimed.store(0, Ordering::Relaxed);
             assert_eq!(help(&own, &desk, End::Front, &[IoSlice::new(&[1; 100])], 100, None), Err(Errno::EFAULT));
         }
     }
@@ -386,7 +423,7 @@ mod tests {
         desk.target.store(buffer.base().as_ptr().expose_provenance() as u64, Ordering::Relaxed);
         std::thread::scope(|scope| {
             let sender = scope.spawn(|| help(&own, &desk, End::Front, &[IoSlice::new(&message)], BYTES, None));
-            while desk.finished.0.load(Ordering::Acquire) == 0 {
+            while desk.claims.finished.load(Ordering::Acquire) == 0 {
                 spin_loop();
             }
             desk.target.store(TAKEN_AWAY, Ordering::Relaxed);

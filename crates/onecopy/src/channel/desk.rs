@@ -18,8 +18,7 @@
 //! A sender that has the other direction in its hands as well says so by `waiting`. When it finds the other desk ASKED by such a
 //! sender too, neither will ever receive: it says so by the other's `deadlock`, and both give up.
 //!
-//! While a message is SHARED both sides claim parts of it by `claims`; the sender counts in `finished` what it has written, and names
-//! in `failed` what it could not write, which the receiver then reads itself.
+//! While a message is SHARED both sides claim parts of it, see [`claims`](super::claims).
 //!
 //! What was lent in this direction comes back by `loans`, see [`loan`](super::loan).
 //!
@@ -63,7 +62,7 @@ pub(super) struct Desk {
     /// Where the sender's nonce stands, and what it is.
     pub(super) nonce_address: AtomicU64,
     pub(super) nonce: [AtomicU64; 2],
-    /// Where in the sender's registered memory the message lies, if it does.
+    /// Where in the sender's registered memory the message lies, if it does. From here on the words seldom change.
     pub(super) source_spot: SpotWords,
     /// Where the message goes, in the receiver, while it is SHARED.
     pub(super) target: AtomicU64,
@@ -72,32 +71,33 @@ pub(super) struct Desk {
     /// How they share it, see [`claims`](super::claims).
     pub(super) unit_bytes: AtomicU64,
     pub(super) front_units: AtomicU64,
-    pub(super) claims: Line,
-    pub(super) finished: Line,
-    /// See [`claims`](super::claims).
-    pub(super) failed: AtomicU64,
+    /// How many packets with registered memory of the sender's side have been sent, and taken from the other side's socket.
+    pub(super) buffers_passed: AtomicU64,
+    pub(super) buffers_taken: AtomicU64,
+    pub(super) claims: Claims,
     /// The turn of a message whose sender waits and receives nothing meanwhile, [`NO_ROOM`] for one that has waited for room in the
     /// ring for a while, or 0.
     pub(super) waiting: AtomicU64,
     /// The same, when the other side has seen that it waits in vain: it is sending too.
     pub(super) deadlock: AtomicU64,
-    /// How many packets with registered memory of the sender's side have been sent, and taken from the other side's socket.
-    pub(super) buffers_passed: AtomicU64,
-    pub(super) buffers_taken: AtomicU64,
     pub(super) sleepers: Sleepers,
     pub(super) loans: GivenBack,
 }
 
-/// A word that both sides change, on a line of its own.
+/// Who copies what, see [`claims`](super::claims), on one line: who claims the last has them all.
 #[derive(Default)]
 #[repr(C, align(128))]
-pub(super) struct Line(pub(super) AtomicU64);
+pub(super) struct Claims {
+    pub(super) claimed: AtomicU64,
+    pub(super) finished: AtomicU64,
+    pub(super) failed: AtomicU64,
+}
 
 #[cfg(not(loom))]
 const _: () = {
-    assert!(offset_of!(Desk, claims) == 128 && offset_of!(Desk, finished) == 256);
-    assert!(offset_of!(Desk, failed) == 384 && offset_of!(Desk, sleepers) == 512);
-    assert!(offset_of!(Desk, loans) == 640 && size_of::<Desk>() == 768 && DESKS_BYTES <= 4096);
+    assert!(offset_of!(Desk, claims) == 128 && offset_of!(Desk, waiting) == 256);
+    assert!(offset_of!(Desk, sleepers) == 384 && offset_of!(Desk, loans) == 512);
+    assert!(size_of::<Desk>() == 640 && DESKS_BYTES <= 4096);
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,6 +248,15 @@ impl Desks {
     }
 }
 
+/// Writes a word that the turn publishes, if it has changed: otherwise its line stays in the cache of the other side too.
+#[inline]
+pub(super) fn write(word: &AtomicU64, value: u64) {
+    // Relaxed: the change of `turn` publishes it.
+    if word.load(Ordering::Relaxed) != value {
+        word.store(value, Ordering::Relaxed);
+    }
+}
+
 impl Desk {
     /// Says where a message lies. The caller publishes it by the turn.
     pub(super) fn write_source(&self, message: &[IoSlice<'_>], spot: Spot, nonce_address: u64, nonce: Value) {
@@ -255,14 +264,11 @@ impl Desk {
             [whole] => (whole.as_ptr().expose_provenance(), 0),
             parts => (parts.as_ptr().expose_provenance(), parts.len()),
         };
-        // Relaxed: the change of `turn` publishes them.
-        self.address.store(address as u64, Ordering::Relaxed);
-        self.parts.store(parts as u64, Ordering::Relaxed);
+        write(&self.address, address as u64);
+        write(&self.parts, parts as u64);
         self.source_spot.store(spot);
-        self.nonce_address.store(nonce_address, Ordering::Relaxed);
-        for (word, value) in self.nonce.iter().zip(nonce) {
-            word.store(value, Ordering::Relaxed);
-        }
+        write(&self.nonce_address, nonce_address);
+        self.nonce.iter().zip(nonce).for_each(|(word, value)| write(word, value));
     }
 }
 

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | up to 104 bytes | inside of one or two cache lines of a ring in shared memory | 2, of these lines |
 //! | up to [`DEFAULT_SINGLE_COPY_BYTES`] | through the ring in pieces, both sides at the same time | 2, in the cache |
+//! | from 64 KiB on, where it is waited for, as an answer is | both sides copy parts of it at the same time, by cross-memory attach | 1, by two processors |
 //! | longer | the receiver reads it from the sender's memory, by cross-memory attach | 1 |
 //! | from [`DEFAULT_COOPERATIVE_BYTES`] on, into a [`Message`] | both sides copy parts of it at the same time | 1, by two processors |
 //! | from one [`RegisteredBuffer`] into another | as before, in user space, since both sides map both | 1, by two processors |
@@ -38,6 +39,7 @@ mod passing;
 mod peer;
 mod policy;
 mod polling;
+mod prompt;
 mod receiver;
 mod registered;
 pub mod rendezvous;

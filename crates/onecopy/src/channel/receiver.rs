@@ -47,6 +47,8 @@ pub struct ChannelReceiver {
     doubted: bool,
     /// Whether it may be waiting for the descriptor.
     is_armed: bool,
+    /// Whether the last message was copied by both sides: then the next one is likely to be.
+    has_shared: bool,
     pub(super) helper: Helper,
 }
 
@@ -76,6 +78,7 @@ impl ChannelReceiver {
             seccomp: Seccomp::of_this_thread(),
             doubted: false,
             is_armed: false,
+            has_shared: false,
             helper: Helper::default(),
         }
     }
@@ -143,10 +146,20 @@ impl ChannelReceiver {
     pub fn recv_by(&mut self, deadline: Deadline) -> Result<Option<Message>> {
         self.link.check_owner()?;
         self.disarm();
+        if self.has_shared {
+            self.prepare_to_share();
+        }
         match self.take_short(deadline) {
             Some(message) => Ok(Some(message)),
             None => self.recv_any(deadline),
         }
+    }
+
+    /// Looks for a filter now, while the sender of the next message is not there yet.
+    #[cold]
+    fn prepare_to_share(&mut self) {
+        self.has_shared = false;
+        self.seccomp.look();
     }
 
     /// Receives a short message that is there or comes at once.
@@ -250,8 +263,9 @@ impl ChannelReceiver {
         self.check_limit(desk, asked, offer.bytes)?;
         let Some(source) = self.source(desk, asked, offer, deadline)? else { return Ok(None) };
         if link.trusted && link.attach.is_ok() && offer.bytes >= self.cooperative_bytes {
-            match source.share(&link, desk, asked, &mut self.helper) {
+            match source.share(&link, desk, asked, &mut self.helper, &mut self.seccomp) {
                 Ok(buffer) => {
+                    self.has_shared = true;
                     let path = source.path(Path::Cooperative);
                     return Ok(self.settle(desk, asked.with(Phase::Shared), path, buffer));
                 }
@@ -272,11 +286,7 @@ impl ChannelReceiver {
         if let Some(mapped) = link.find(Half::Receiver, desk.source_spot.load(), offer.bytes)? {
             return Ok(Some(Source::registered(mapped, offer.bytes)));
         }
-        if !link.may_attach(&mut self.seccomp) {
-            self.refuse(desk, asked, Answer::Errno(libc::EPERM));
-            return Ok(None);
-        }
-        match Source::of(desk, offer, link.peer.process()) {
+        match Source::of(desk, offer, &link, &mut self.seccomp) {
             Ok(source) => Ok(Some(source)),
             Err(failure) => self.failed(desk, asked, failure, offer.bytes, deadline),
         }
@@ -288,7 +298,7 @@ impl ChannelReceiver {
             Ok(buffer) => buffer,
             Err(error) => return self.failed(desk, turn, Failure::Here(error), source.bytes, deadline),
         };
-        match source.pull(self.link.peer.process(), desk, turn, &mut buffer) {
+        match source.pull(&self.link, desk, turn, &mut buffer, &mut self.seccomp) {
             Ok(()) => Ok(self.settle(desk, turn, source.path(Path::SingleCopy), buffer)),
             Err(failure) => self.failed(desk, turn, failure, source.bytes, deadline),
         }
@@ -342,6 +352,10 @@ impl ChannelReceiver {
             Failure::Here(error) => {
                 self.refuse(desk, turn, Answer::Errno(libc::ENOMEM));
                 return Err(error);
+            }
+            Failure::Filtered => {
+                self.refuse(desk, turn, Answer::Errno(libc::EPERM));
+                return Ok(None);
             }
             Failure::Errno(errno) => errno,
         };
@@ -468,14 +482,14 @@ impl ChannelReceiver {
             && self.may_share(buffer, offer.bytes)
         {
             turn = asked.with(Phase::Shared);
-            match source.share_into(buffer, &link, desk, asked, &mut self.helper) {
+            match source.share_into(buffer, &link, desk, asked, &mut self.helper, &mut self.seccomp) {
                 Ok(()) => return Ok(self.settle_into(desk, turn, source.path(Path::Cooperative), offer.bytes)),
                 // The sender has been stopped in the middle: what it has is still there to be read.
                 Err(Failure::Errno(Errno::ETIMEDOUT)) => {}
                 Err(failure) => return self.failed(desk, turn, failure, offer.bytes, deadline),
             }
         }
-        match source.pull(link.peer.process(), desk, turn, &mut target.bytes()[..offer.bytes]) {
+        match source.pull(&link, desk, turn, &mut target.bytes()[..offer.bytes], &mut self.seccomp) {
             Ok(()) => Ok(self.settle_into(desk, turn, source.path(Path::SingleCopy), offer.bytes)),
             Err(failure) => self.failed(desk, turn, failure, offer.bytes, deadline),
         }

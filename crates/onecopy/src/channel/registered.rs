@@ -31,6 +31,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
 
+use super::desk::write;
 use super::link::Link;
 use super::passing::{Kind, pass};
 use super::polling::Half;
@@ -70,8 +71,8 @@ pub(super) struct SpotWords {
 impl SpotWords {
     /// The caller publishes it by the turn.
     pub(super) fn store(&self, spot: Spot) {
-        self.number.store(spot.number, Ordering::Relaxed);
-        self.offset.store(spot.offset, Ordering::Relaxed);
+        write(&self.number, spot.number);
+        write(&self.offset, spot.offset);
     }
 
     /// Relaxed: the load of the turn ordered it.

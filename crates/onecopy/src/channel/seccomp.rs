@@ -29,6 +29,11 @@ impl Seccomp {
         if is_filtered() { Self::Known } else { Self::Unfiltered(None) }
     }
 
+    /// Looks now, so that [`Seccomp::has_come`] need not when it is asked soon.
+    pub(super) fn look(&mut self) {
+        self.has_come();
+    }
+
     /// Whether a filter has come since this began, of which nothing is known.
     pub(super) fn has_come(&mut self) -> bool {
         let Self::Unfiltered(looked) = self else { return matches!(self, Self::Unknown) };

@@ -13,6 +13,7 @@ use super::loan::Lender;
 use super::message::SHORT_BYTES;
 use super::parts::{self, MOST_PARTS};
 use super::polling::{Arming, Half};
+use super::prompt::Prompt;
 use super::registered::{Mapped, Spot};
 use super::seccomp::Seccomp;
 use super::stats::{Path, Stats};
@@ -32,6 +33,9 @@ const DEFAULT_REGISTERED_COPY_BYTES: usize = 64 << 10;
 
 /// How long a side waits for room in the ring before it tells the other one so.
 const SLICE: Duration = Duration::from_millis(50);
+/// How often a sender that does not sleep at once looks for an answer before it looks for what may be wrong: those words are the other
+/// side's, which will have to fetch them back when it sends next. Less than the looks before a sleep.
+const EAGER_POLLS: u32 = 200;
 /// How long dropping a sender waits for the receiver to take a message that was kept for it.
 pub const LINGER: Duration = Duration::from_secs(1);
 
@@ -45,12 +49,13 @@ pub struct ChannelSender {
     number: u64,
     single_copy_bytes: usize,
     registered_copy_bytes: usize,
+    pub(super) prompt: Prompt,
     /// Why the receiver could not read this process's memory: it will not try again.
-    refused: Option<String>,
+    pub(super) refused: Option<String>,
     /// Whether the receiver could copy a message neither out of registered memory nor otherwise.
     cannot_map: bool,
     /// Whether this side could not write the receiver's memory.
-    cannot_help: bool,
+    pub(super) cannot_help: bool,
     /// Whether the receiving half is in other hands, which may receive while this one waits.
     pub(super) is_split: bool,
     /// A message that the receiver may still be copying.
@@ -88,6 +93,7 @@ impl ChannelSender {
             number: 0,
             single_copy_bytes: DEFAULT_SINGLE_COPY_BYTES,
             registered_copy_bytes: DEFAULT_REGISTERED_COPY_BYTES,
+            prompt: Prompt::default(),
             refused: None,
             cannot_map: false,
             cannot_help,
@@ -106,9 +112,10 @@ impl ChannelSender {
     }
 
     /// Sets from how many bytes on a message is copied once, from this process's memory into the receiver's, while
-    /// [`send_by`](Sender::send_by) waits for that; shorter ones go through the ring. `usize::MAX` is never.
+    /// [`send_by`](Sender::send_by) waits for that; shorter ones go through the ring. `usize::MAX` is never. Until it is set that is
+    /// [`DEFAULT_SINGLE_COPY_BYTES`], and 64 KiB where messages go to and fro and the receiver takes this one at once.
     pub fn set_single_copy_bytes(&mut self, bytes: usize) {
-        (self.single_copy_bytes, self.registered_copy_bytes) = (bytes, bytes);
+        (self.single_copy_bytes, self.registered_copy_bytes, self.prompt.copy_bytes) = (bytes, bytes, bytes);
     }
 
     /// What went which way until now.
@@ -348,7 +355,7 @@ impl ChannelSender {
         if !self.is_split {
             desk.waiting.store(asked.to_bits(), Ordering::SeqCst);
         }
-        let waited = self.wait(desk, asked, message, bytes, deadline);
+        let waited = self.wait(desk, asked, message, bytes, None, deadline);
         desk.waiting.store(0, Ordering::SeqCst);
         waited
     }
@@ -372,20 +379,30 @@ impl ChannelSender {
         }
     }
 
-    /// Waits until the receiver has its copy or refuses, and helps it where it wants that; says how the message went, if it did.
+    /// Waits until the receiver has its copy or refuses, and helps it where it wants that; says how the message went, if it did. Does not
+    /// wait longer than for `patience` until the receiver begins.
     fn wait(
         &mut self,
         desk: &Desk,
         asked: Turn,
         message: &[IoSlice<'_>],
         bytes: usize,
+        patience: Option<Duration>,
         deadline: Deadline,
     ) -> Result<Path> {
         let strategy = self.strategy;
-        let event = wait(&mut Waiting { sender: self, desk, asked, bytes, shared: false }, strategy, deadline)?;
+        if !self.cannot_help && self.link.attach.is_ok() {
+            // While the receiver has not answered yet.
+            self.seccomp.look();
+        }
+        let eager = if strategy.spin_time() == Some(Duration::ZERO) { 0 } else { EAGER_POLLS };
+        let prompt = patience.is_some();
+        let until = patience.map_or(deadline, |patience| deadline.at_most(patience));
+        let waiting = &mut Waiting { sender: self, desk, asked, bytes, shared: false, prompt, eager };
+        let event = wait(waiting, strategy, until)?;
         if event == Event::Shared {
             let path = self.take_part(desk, asked, message, bytes);
-            wait(&mut Waiting { sender: self, desk, asked, bytes, shared: true }, strategy, deadline)?;
+            wait(&mut Waiting { sender: self, desk, asked, bytes, shared: true, prompt, eager }, strategy, deadline)?;
             return Ok(path);
         }
         Ok(Path::SingleCopy)
@@ -403,6 +420,7 @@ impl ChannelSender {
                 return path;
             }
         }
+
         if let Err(errno) = help(self.link.peer.process(), desk, self.link.desks.end(), message, bytes, mapped.as_ref())
             // A receiver that could not wait any longer has taken its buffer away: that is no refusal.
             && Turn::load(desk) == asked.with(Phase::Shared)
@@ -472,8 +490,11 @@ impl ChannelSender {
         self.check_receiver()?;
         self.finish_owned(deadline)?;
         let bytes = parts::total(parts).ok_or_else(|| self.too_long())?;
-        let may = self.goes_from_here(bytes) && deadline != Deadline::Now && parts.len() <= MOST_PARTS;
-        if may && self.send_from_here(parts, bytes, deadline)? {
+        let may = deadline != Deadline::Now && parts.len() <= MOST_PARTS;
+        if may && self.goes_from_here(bytes) && self.send_from_here(parts, bytes, deadline)? {
+            return Ok(());
+        }
+        if may && self.is_awaited(bytes) && self.send_promptly(parts, bytes, deadline)? {
             return Ok(());
         }
         self.send_with(bytes, deadline, |ring, deadline| ring.send_vectored_by(parts, bytes, deadline))
@@ -553,6 +574,12 @@ impl ChannelSender {
         if may && self.offer_at(&parts, spot, message.len(), deadline)?.finish(deadline)? {
             return Ok(());
         }
+        if deadline != Deadline::Now
+            && self.is_awaited(message.len())
+            && self.send_promptly(&parts, message.len(), deadline)?
+        {
+            return Ok(());
+        }
         self.send_through_ring(message, deadline)
     }
 
@@ -622,6 +649,16 @@ impl Offered<'_> {
         self.is_settled = true;
         self.sender.settle(self.asked, self.bytes, waited)
     }
+
+    /// The same for a message that can go through the ring as well: so the other side is not told that this one waits, and that does not
+    /// wait for longer than `patience` until the receiver begins.
+    pub(super) fn finish_within(&mut self, patience: Duration, deadline: Deadline) -> Result<bool> {
+        let link = Arc::clone(&self.sender.link);
+        let desk = link.desks.outgoing();
+        let waited = self.sender.wait(desk, self.asked, self.message, self.bytes, Some(patience), deadline);
+        self.is_settled = true;
+        self.sender.settle(self.asked, self.bytes, waited)
+    }
 }
 
 impl Drop for Offered<'_> {
@@ -640,6 +677,10 @@ struct Waiting<'a> {
     bytes: usize,
     /// Whether it has helped already.
     shared: bool,
+    /// Whether there is another way, by the ring.
+    prompt: bool,
+    /// How often it looks for the receiver's answer alone.
+    eager: u32,
 }
 
 /// Whether the other side waits in a send as well, or has found that this one does, whose desk has `own` for waiting. What this
@@ -664,10 +705,21 @@ fn tell_deadlock(link: &Link) {
 }
 
 impl Waiting<'_> {
+    fn is_in_vain(&self) -> bool {
+        let link = &self.sender.link;
+        match self.prompt {
+            false => is_in_vain(link, self.asked.to_bits()),
+            // Whatever the other side is about, this one can do without.
+            true => !self.shared && Turn::load(link.desks.incoming()).is(Phase::Asked),
+        }
+    }
+
     #[cold]
     fn in_vain(&self) -> Error {
         let link = &self.sender.link;
-        tell_deadlock(link);
+        if !self.prompt {
+            tell_deadlock(link);
+        }
         Error::WouldDeadlock { object: link.object.clone(), message_bytes: self.bytes }
     }
 }
@@ -678,9 +730,13 @@ impl Wait for Waiting<'_> {
     fn poll(&mut self) -> Result<Option<Event>> {
         let turn = Turn::load(self.desk);
         if turn == self.asked || (self.shared && turn == self.asked.with(Phase::Shared)) {
+            if self.eager > 0 {
+                self.eager -= 1;
+                return Ok(None);
+            }
             let link = &self.sender.link;
             let is_closed = self.sender.ring.is_receiver_closed();
-            let is_in_vain = !self.sender.is_split && is_in_vain(link, self.asked.to_bits());
+            let is_in_vain = !self.sender.is_split && self.is_in_vain();
             // A receiver that has closed, or sends and waits, changes the turn no more.
             if (is_closed || is_in_vain) && Turn::load(self.desk) == turn {
                 return Err(if is_closed { link.gone("it has closed") } else { self.in_vain() });

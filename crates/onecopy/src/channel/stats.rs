@@ -130,6 +130,11 @@ impl Counters {
         self.received[path as usize].add(bytes);
     }
 
+    /// How many messages were received, by all ways.
+    pub(super) fn received_messages(&self) -> u64 {
+        self.received.iter().fold(0, |sum, path| sum.wrapping_add(path.messages.load(Ordering::Relaxed)))
+    }
+
     /// Adds `messages` to those that did not take their way for this reason.
     pub(super) fn note_fallback(&self, reason: &str, messages: u64) {
         let mut known = self.fallbacks.lock().unwrap_or_else(PoisonError::into_inner);

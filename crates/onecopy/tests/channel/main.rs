@@ -19,6 +19,7 @@ mod page_fuzz;
 mod pages;
 mod pair;
 mod polling;
+mod prompt;
 mod refusal;
 mod registered;
 mod rendezvous;

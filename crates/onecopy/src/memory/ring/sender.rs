@@ -16,7 +16,7 @@ use crate::atomic::{AtomicU32, Ordering, fence};
 use crate::memory::Region;
 use crate::memory::bell::Bell;
 use crate::memory::role::{self, Status};
-use crate::memory::wait::{Alarm, Wait, arm, wait, wake};
+use crate::memory::wait::{Alarm, Wait, arm, is_asleep, wait, wake};
 use crate::process::{Identity, Watch};
 use crate::{Deadline, Error, Result, Sender, WaitStrategy, tally};
 
@@ -164,6 +164,12 @@ impl RingSender {
     #[inline]
     pub(crate) fn is_receiver_closed(&self) -> bool {
         Status::load(&self.ring.header().roles.receiver).is_closed()
+    }
+
+    /// Whether the receiver sleeps, or waits for a descriptor.
+    #[inline]
+    pub(crate) fn is_receiver_asleep(&self) -> bool {
+        is_asleep(&self.ring.header().sleepers.receiver)
     }
 
     /// Sends what is no message, of up to 56 bytes, and stands in line with the messages: the receiver finds it by
