@@ -2,6 +2,7 @@
 
 mod lock;
 mod origin;
+mod own;
 
 use std::fs;
 use std::io;

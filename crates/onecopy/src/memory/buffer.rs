@@ -10,6 +10,9 @@
 //! with MADV_COLLAPSE (Linux 6.1), which works whatever the setting. Without either the pages are small ones. Buffers that are shorter
 //! than a huge page share one: it stays as a whole for as long as one of them is there.
 //!
+//! A child made by fork has the pool of its parent, or begins with none where another thread of that was using it just then; so with
+//! the addresses. What it cannot find there stays mapped, of no use.
+//!
 //! # Safety
 //!
 //! A [`Buffer`] is the only owner of its pages. Its bytes are reached through it alone, by the rules of references. A buffer
@@ -26,20 +29,20 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use blocks::{Blocks, Part, Unused, units_for};
 use pages::capacity_for;
 pub(crate) use pages::{HUGE_BYTES, Pages};
 
 use crate::Result;
+use crate::process::ProcessLock;
 
 /// How many buffers are kept at most: each is looked at when one is asked for.
 const KEPT_BUFFERS: usize = 64;
 
 /// How much memory the pool keeps, in bytes.
 static LIMIT_BYTES: AtomicUsize = AtomicUsize::new(64 << 20);
-static POOL: Mutex<Pool> = Mutex::new(Pool::new());
+static POOL: ProcessLock<Pool> = ProcessLock::with(Pool::new);
 
 /// Page-aligned bytes that belong to this process alone until they are exposed by a [`window`](super::window).
 ///
@@ -244,7 +247,7 @@ pub fn pool_bytes() -> usize {
 }
 
 fn pool<T>(work: impl FnOnce(&mut Pool) -> T) -> T {
-    work(&mut POOL.lock().unwrap_or_else(PoisonError::into_inner))
+    work(&mut POOL.lock())
 }
 
 /// Warm memory that no buffer uses.

@@ -13,8 +13,14 @@
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
+use super::own::own_id;
+
 /// As a mutex that is never poisoned, for a static.
-pub(crate) struct ProcessLock<T>(AtomicPtr<Place<T>>);
+pub(crate) struct ProcessLock<T> {
+    place: AtomicPtr<Place<T>>,
+    /// Makes the value that a process begins with.
+    begin: fn() -> T,
+}
 
 struct Place<T> {
     pid: u32,
@@ -23,16 +29,25 @@ struct Place<T> {
 
 impl<T: Default + Send + 'static> ProcessLock<T> {
     pub(crate) const fn new() -> Self {
-        Self(AtomicPtr::new(std::ptr::null_mut()))
+        Self::with(T::default)
+    }
+}
+
+impl<T: Send + 'static> ProcessLock<T> {
+    /// One that begins with what `begin` makes.
+    pub(crate) const fn with(begin: fn() -> T) -> Self {
+        Self { place: AtomicPtr::new(std::ptr::null_mut()), begin }
     }
 
+    #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'static, T> {
-        self.lock_as(std::process::id())
+        self.lock_as(own_id())
     }
 
+    #[inline]
     fn lock_as(&self, pid: u32) -> MutexGuard<'static, T> {
         loop {
-            let found = self.0.load(Ordering::Acquire);
+            let found = self.place.load(Ordering::Acquire);
             // SAFETY: null, or leaked below before it was stored.
             let place: Option<&'static Place<T>> = unsafe { found.as_ref() };
             match place {
@@ -46,16 +61,18 @@ impl<T: Default + Send + 'static> ProcessLock<T> {
     /// empty, and given up.
     #[cold]
     fn replace(&self, parents: Option<&'static Place<T>>, pid: u32) {
-        let new: &'static Place<T> = Box::leak(Box::new(Place { pid, value: Mutex::default() }));
+        let new: &'static Place<T> = Box::leak(Box::new(Place { pid, value: Mutex::new((self.begin)()) }));
         let mut value = new.value.lock().unwrap_or_else(PoisonError::into_inner);
         let old = parents.map_or(std::ptr::null_mut(), |place| std::ptr::from_ref(place).cast_mut());
         let pointer = std::ptr::from_ref(new).cast_mut();
-        if self.0.compare_exchange(old, pointer, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        if self.place.compare_exchange(old, pointer, Ordering::AcqRel, Ordering::Relaxed).is_ok()
             && let Some(parents) = parents
         {
             match parents.value.try_lock() {
-                Ok(mut theirs) => *value = std::mem::take(&mut *theirs),
-                Err(TryLockError::Poisoned(theirs)) => *value = std::mem::take(&mut *theirs.into_inner()),
+                Ok(mut theirs) => *value = std::mem::replace(&mut *theirs, (self.begin)()),
+                Err(TryLockError::Poisoned(theirs)) => {
+                    *value = std::mem::replace(&mut *theirs.into_inner(), (self.begin)())
+                }
                 // Left as it is, for good.
                 Err(TryLockError::WouldBlock) => {}
             }

@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use onecopy::channel::{ChannelName, ChannelReceiver, ChannelSender, Policy};
+use onecopy::memory::buffer::Buffer;
+use onecopy::memory::window::WriteWindow;
 use onecopy::{Channel, Deadline, Error, Listener, Receiver as _, Sender as _};
 use rustix::net::getpeername;
 use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal, waitpid};
@@ -269,6 +271,15 @@ fn a_child_may_close_its_copies_and_reuse_their_numbers() {
     peer.succeed();
 }
 
+/// Takes memory of each kind from the library, and gives it back: of a block that buffers share, small pages and huge ones; and gives
+/// some up for good.
+fn take_and_give_memory() {
+    for bytes in [5000, 100_000, MIB, 3 * MIB] {
+        drop([Buffer::warm(bytes), Buffer::warm(bytes)].map(Result::unwrap));
+        drop(WriteWindow::expose(Buffer::warm(bytes).unwrap()).unwrap());
+    }
+}
+
 /// Opens and closes a channel from this process to itself.
 fn open_and_close(listener: &Listener, name: &str) {
     std::thread::scope(|scope| {
@@ -277,7 +288,7 @@ fn open_and_close(listener: &Listener, name: &str) {
     });
 }
 
-/// The second process: forks again and again while other threads open and close channels. These threads are there before: std itself
+/// The second process: forks again and again while other threads open and close channels and take memory. These threads are there before: std itself
 /// has a lock while it starts one, which a child would find locked.
 fn fork_meanwhile() {
     let name = unique("busy");
@@ -296,6 +307,13 @@ fn fork_meanwhile() {
             let name = ChannelName::name(&name).unwrap();
             again(&|| Channel::connect_by(&name, &Policy::default(), time()));
         });
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                take_and_give_memory();
+                // These alone take no longer than the library holds a lock for them.
+                (0..1000).for_each(|_| drop(Buffer::warm(100_000).unwrap()));
+            }
+        });
         eventually("the library has its threads", || opened.load(Ordering::Relaxed) >= 2);
         let rounds = rounds(100, 1000);
         // A busy machine may let these threads run late: they open something about once a round all the same.
@@ -305,6 +323,7 @@ fn fork_meanwhile() {
                 set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
                 let name = unique("forked");
                 open_and_close(&Listener::bind(&name).unwrap(), &name);
+                take_and_give_memory();
                 true
             });
         }
@@ -313,8 +332,8 @@ fn fork_meanwhile() {
 }
 
 #[test]
-fn a_child_of_a_process_that_opens_channels_opens_its_own() {
-    let test = "fork::a_child_of_a_process_that_opens_channels_opens_its_own";
+fn a_child_of_a_process_that_opens_channels_opens_its_own_and_has_memory() {
+    let test = "fork::a_child_of_a_process_that_opens_channels_opens_its_own_and_has_memory";
     match role() {
         Some(_) => fork_meanwhile(),
         None => apart(test, "forks", SECONDS),

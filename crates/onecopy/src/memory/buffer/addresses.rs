@@ -12,17 +12,17 @@
 
 use std::collections::BTreeMap;
 use std::ptr::{self, NonNull};
-use std::sync::Mutex;
 
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 use super::pages::HUGE_BYTES;
+use crate::process::ProcessLock;
 
 /// For ranges of whole pages.
-pub(super) static SMALL: Mutex<Addresses> = Mutex::new(Addresses::new(1, 64 << 20));
+pub(super) static SMALL: ProcessLock<Addresses> = ProcessLock::with(|| Addresses::new(1, 64 << 20));
 /// For ranges of whole huge pages.
-pub(super) static LARGE: Mutex<Addresses> = Mutex::new(Addresses::new(HUGE_BYTES, 1 << 30));
+pub(super) static LARGE: ProcessLock<Addresses> = ProcessLock::with(|| Addresses::new(HUGE_BYTES, 1 << 30));
 
 /// Addresses by the range, all of which begin at a multiple of the same number and are multiples of it long.
 pub(super) struct Addresses {
@@ -39,7 +39,7 @@ pub(super) struct Addresses {
 type Ranges = BTreeMap<usize, usize>;
 
 impl Addresses {
-    const fn new(alignment: usize, chunk_bytes: usize) -> Self {
+    fn new(alignment: usize, chunk_bytes: usize) -> Self {
         Self { alignment, chunk_bytes, free: Ranges::new(), retired: Ranges::new() }
     }
 

@@ -8,7 +8,6 @@
 
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
-use std::sync::PoisonError;
 
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect};
@@ -162,7 +161,7 @@ fn range_for(bytes: usize) -> Option<usize> {
 /// Those that begin where a huge page can, if there is room for one.
 fn addresses_for<T>(bytes: usize, work: impl FnOnce(&mut Addresses) -> T) -> T {
     let addresses = if bytes < HUGE_BYTES { &addresses::SMALL } else { &addresses::LARGE };
-    work(&mut addresses.lock().unwrap_or_else(PoisonError::into_inner))
+    work(&mut addresses.lock())
 }
 
 #[cfg(test)]
