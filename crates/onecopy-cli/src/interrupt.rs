@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::process::{Pid, PidfdFlags, Signal, getpgrp, pidfd_open, pidfd_send_signal};
 use rustix::termios::tcgetpgrp;
@@ -21,8 +21,19 @@ use crate::failure::{Failure, plain};
 static FILES: Mutex<Vec<Transient>> = Mutex::new(Vec::new());
 /// Adds signals to those that are waited for.
 static HANDLE: OnceLock<Handle> = OnceLock::new();
-/// The command that gets the signals in the place of this process.
-static COMMAND: Mutex<Option<OwnedFd>> = Mutex::new(None);
+/// What a signal does.
+static TARGET: Mutex<Target> = Mutex::new(Target::Process);
+
+/// Whom a signal is for.
+#[derive(Debug)]
+enum Target {
+    /// This process, which ends.
+    Process,
+    /// This process, which ends by itself as soon as it can: what came first.
+    Later(Option<i32>),
+    /// The command that gets the signals in the place of this process.
+    Command(OwnedFd),
+}
 
 /// A file that a verb made for itself. The inode tells it from one that somebody else put there since.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,17 +62,46 @@ pub(crate) fn watch() -> Result<(), Failure> {
         .map_err(|error| Failure::failed(format!("cannot start a thread: {}", plain(&error))))
 }
 
+/// From now on a signal does not end this process, which may come to hold what does not come back by that: it has to ask for
+/// [`put_off`] again and again, or to start a command.
+pub(crate) fn put_off_signals() {
+    *target() = Target::Later(None);
+}
+
+/// The signal that has come since, if one has.
+pub(crate) fn put_off() -> Option<Failure> {
+    match *target() {
+        Target::Later(signal) => signal.map(Failure::Interrupted),
+        _ => None,
+    }
+}
+
+fn target() -> MutexGuard<'static, Target> {
+    TARGET.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Starts a command by `spawn`, and from then on passes the signals on to it, whose end then ends this process. These are more
 /// then than those that end other verbs: what this process holds for the command it keeps until that has ended.
-pub(crate) fn spawn_and_forward(spawn: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
+///
+/// # Errors
+///
+/// [`Failure::Interrupted`] by a signal that was put off; and within that what `spawn` says.
+pub(crate) fn spawn_and_forward(spawn: impl FnOnce() -> io::Result<Child>) -> Result<io::Result<Child>, Failure> {
     // Held across the start, so that no signal ends this process between the two steps.
-    let mut command = COMMAND.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut target = target();
+    if let Target::Later(Some(signal)) = *target {
+        return Err(Failure::Interrupted(signal));
+    }
+    Ok(spawn_for(&mut target, spawn))
+}
+
+fn spawn_for(target: &mut Target, spawn: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
     if let Some(handle) = HANDLE.get() {
         unless_ignored(&[SIGQUIT, SIGUSR1, SIGUSR2]).into_iter().try_for_each(|signal| handle.add_signal(signal))?;
     }
     let mut child = spawn()?;
     match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
-        Ok(fd) => *command = Some(fd),
+        Ok(fd) => *target = Target::Command(fd),
         Err(errno) => {
             // Nothing could reach it. It may have ended by itself meanwhile.
             let _ = child.kill();
@@ -72,10 +112,17 @@ pub(crate) fn spawn_and_forward(spawn: impl FnOnce() -> io::Result<Child>) -> io
     Ok(child)
 }
 
-/// Whether there is a command that gets the signal.
+/// Whether there is a command that gets the signal, or this process ends by itself.
 fn forward(signal: i32) -> bool {
-    let command = COMMAND.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(command) = &*command else { return false };
+    let mut target = target();
+    let command = match &mut *target {
+        Target::Process => return false,
+        Target::Later(first) => {
+            first.get_or_insert(signal);
+            return true;
+        }
+        Target::Command(command) => command,
+    };
     let is_key = matches!(signal, SIGINT | SIGQUIT);
     if let Some(signal) = Signal::from_named_raw(signal).filter(|_| !(is_key && is_typed())) {
         // A command that has ended is noticed by whoever waits for it.
@@ -144,7 +191,7 @@ fn remove_all() {
     }
 }
 
-fn lock() -> std::sync::MutexGuard<'static, Vec<Transient>> {
+fn lock() -> MutexGuard<'static, Vec<Transient>> {
     FILES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -10,11 +10,12 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use onecopy::open::OpenOptions;
-use onecopy::sync::{Acquired, Mode};
+use onecopy::sync::{Acquired, Lock, Mode};
 use onecopy::{Address, Deadline, Error};
 
 use crate::endpoint;
 use crate::failure::{Failure, visible};
+use crate::interrupt;
 use crate::units;
 use holder::Holder;
 
@@ -35,6 +36,9 @@ value back; `onecopy rm rwlock:/name` removes the lock, and the next use makes i
 
 Exit codes: COMMAND's own; 126 and 127 when it cannot be run or is not found; 128 and the number of the signal that ended it; 1 (or
 -E CODE) when -n finds the lock taken; 124 (or -E CODE) when --timeout passed.";
+
+/// How long a signal may wait.
+const SLICE: Duration = Duration::from_millis(100);
 
 /// The options of `lock`.
 #[derive(Debug, clap::Args)]
@@ -86,7 +90,14 @@ fn acquire(arguments: &Arguments) -> Result<Holder, Failure> {
     let options = OpenOptions { deadline, ..OpenOptions::default() };
     let mode = if arguments.shared { Mode::Shared } else { Mode::Exclusive };
     let mut holder = Holder::open(address, arguments.close, &options)?;
-    match holder.lock().acquire_by(mode, deadline) {
+    let acquired = match address {
+        Address::NamedSemaphore(_) | Address::Semaphore(_) | Address::Rwlock(_) | Address::Mutex(_) => {
+            acquire_unless_interrupted(holder.lock(), mode, deadline)?
+        }
+        // The end of this process gives it back.
+        _ => holder.lock().acquire_by(mode, deadline),
+    };
+    match acquired {
         Ok(Acquired::Clean) => {}
         Ok(Acquired::OwnerDied) => {
             let text = format!("warning: whoever held {address} before has died with it; it is recovered");
@@ -95,6 +106,25 @@ fn acquire(arguments: &Arguments) -> Result<Holder, Failure> {
         Err(error) => return Err(taken(error, arguments, holder.in_the_way(mode))),
     }
     Ok(holder)
+}
+
+/// Acquires what the end of this process would leave taken. A signal that comes with it is put off until it can be given back, and one
+/// that comes while it is waited for, for at most a [`SLICE`].
+fn acquire_unless_interrupted(
+    lock: &mut dyn Lock,
+    mode: Mode,
+    deadline: Deadline,
+) -> Result<Result<Acquired, Error>, Failure> {
+    interrupt::put_off_signals();
+    loop {
+        match lock.acquire_by(mode, deadline.at_most(SLICE)) {
+            Err(error) if error.is_out_of_time() && !deadline.has_passed() => {}
+            result => return Ok(result),
+        }
+        if let Some(interrupted) = interrupt::put_off() {
+            return Err(interrupted);
+        }
+    }
 }
 
 /// Somebody else holds it, which has exit codes of its own.

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 pub(crate) use library::{Peer, Scratch, argument, eventually, pattern, role, skip, unique, watchdog};
 
 /// How long a command may take before the test fails.
-const LIMIT: Duration = Duration::from_secs(100);
+const LIMIT: Duration = Duration::from_secs(250);
 
 /// The command with `arguments`, without input.
 pub(crate) fn onecopy<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Run {
@@ -186,13 +186,19 @@ impl Running {
 
     /// Stops it by SIGSTOP once it has written some megabytes (proc_pid_io(5)), and waits until it stands still.
     pub(crate) fn stop_in_the_middle(&self) {
-        let (io, stat) = (format!("/proc/{}/io", self.pid()), format!("/proc/{}/stat", self.pid()));
+        let io = format!("/proc/{}/io", self.pid());
         eventually("it writes", || {
             let io = std::fs::read_to_string(&io).unwrap_or_default();
             let line = io.lines().find_map(|line| line.strip_prefix("wchar: "));
             line.and_then(|count| count.parse::<u64>().ok()).unwrap_or(0) > 8 << 20
         });
         self.signal("STOP");
+        self.wait_until_stopped();
+    }
+
+    /// Waits until it stands still after SIGSTOP.
+    pub(crate) fn wait_until_stopped(&self) {
+        let stat = format!("/proc/{}/stat", self.pid());
         eventually("it stands still", || {
             let stat = std::fs::read_to_string(&stat).unwrap_or_default();
             stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))

@@ -3,6 +3,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use onecopy::Deadline;
+use onecopy::open::{OpenOptions, open_lock};
+use onecopy::sync::Mode;
+
 use crate::support::{Cleanup, Running, Scratch, eventually, hold, key, onecopy, program, stay, unique, watchdog};
 
 const ONECOPY: &str = env!("CARGO_BIN_EXE_onecopy");
@@ -223,6 +227,33 @@ fn an_interrupt_while_it_waits_is_130() {
         waiter.signal("INT");
         assert_eq!(waiter.end().status.code(), Some(130), "{address}");
         drop(holder);
+    }
+}
+
+/// The lock and the signal come while the process is stopped, so that it gets both at once when it goes on.
+#[test]
+fn a_signal_that_comes_with_the_lock_leaves_it_free() {
+    let _watchdog = watchdog(Duration::from_secs(200));
+    let rounds = if std::env::var_os("ONECOPY_SOAK").is_some() { 500 } else { 25 };
+    for address in [format!("sem:/{}", unique("lock")), format!("rwlock:shm:/{}", unique("lock"))] {
+        let _cleanup = Cleanup::new(&address);
+        let mut ours = open_lock(&address.parse().unwrap(), &OpenOptions::default()).unwrap();
+        for round in 0..rounds {
+            let _ = ours.acquire_by(Mode::Exclusive, Deadline::Now).expect("nobody has it");
+            let waiter = onecopy(["lock", &address, "--", "true"]).start();
+            waiter.wait_until_asleep();
+            waiter.signal("STOP");
+            waiter.wait_until_stopped();
+            ours.release().unwrap();
+            let signal = ["TERM", "INT"][round % 2];
+            waiter.signal(signal);
+            waiter.signal("CONT");
+            let ended = waiter.end();
+            let code = ended.status.code().unwrap();
+            assert!([0, 130, 143].contains(&code) && ended.stderr.is_empty(), "{address}, round {round}: {ended:?}");
+        }
+        let _ = ours.acquire_by(Mode::Exclusive, Deadline::Now).expect("nobody has it");
+        ours.release().unwrap();
     }
 }
 

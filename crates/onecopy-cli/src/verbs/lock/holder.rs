@@ -74,7 +74,7 @@ impl Holder {
             }
             None => child::command(program, arguments).spawn(),
         };
-        let mut child = interrupt::spawn_and_forward(start).map_err(|error| cannot_run(program, &error))?;
+        let mut child = interrupt::spawn_and_forward(start)?.map_err(|error| cannot_run(program, &error))?;
         wait(&mut child)
     }
 
