@@ -84,7 +84,7 @@ fn assert_fields(row: &Value, fields: &[&str]) {
 
 #[test]
 fn every_mechanism_has_a_row_that_verified_or_the_reason_why_not() {
-    let _watchdog = watchdog(Duration::from_secs(150));
+    let _watchdog = watchdog(Duration::from_secs(300));
     let ended = bench(&["--json", "--quick", "--size", "4K", "--workload", "rtt,stream"]).end();
     assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
     let report = json(&ended);
@@ -107,7 +107,7 @@ fn primitives() -> String {
 
 #[test]
 fn what_wakes_and_what_locks_has_rows_that_verified() {
-    let _watchdog = watchdog(Duration::from_secs(150));
+    let _watchdog = watchdog(Duration::from_secs(300));
     let ended = bench(&["--json", "--quick", "--only", &primitives()]).end();
     assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
     let report = json(&ended);
@@ -131,7 +131,7 @@ fn what_wakes_and_what_locks_has_rows_that_verified() {
 
 #[test]
 fn a_wake_up_that_means_another_and_a_count_that_is_lost_fail_their_rows() {
-    let _watchdog = watchdog(Duration::from_secs(100));
+    let _watchdog = watchdog(Duration::from_secs(300));
     let ended = bench(&["--json", "--quick", "--only", &primitives()])
         .with(|command| {
             command.env("ONECOPY_BENCH_CORRUPT", "1");
@@ -147,7 +147,7 @@ fn a_wake_up_that_means_another_and_a_count_that_is_lost_fail_their_rows() {
 
 #[test]
 fn the_json_has_the_documented_form() {
-    let _watchdog = watchdog(Duration::from_secs(100));
+    let _watchdog = watchdog(Duration::from_secs(300));
     let report = json(&bench(&["--json", "--only", "pipe", "--size", "4096", "--workload", "rtt,stream,cpu"]).end());
     assert_eq!(report["version"], 1);
     assert_fields(&report["host"], &["kernel", "cpu", "cores", "huge_pages", "onecopy", "commit"]);
@@ -202,7 +202,7 @@ fn the_json_has_the_documented_form() {
 
 #[test]
 fn the_crossover_points_of_the_channel_stand_beside_the_defaults() {
-    let _watchdog = watchdog(Duration::from_secs(100));
+    let _watchdog = watchdog(Duration::from_secs(300));
     let measure = || json(&bench(&["--json", "--quick", "--only", "channel", "--workload", "fresh"]).end());
     let mut report = measure();
     // Most senders of some run came too late to copy their part: a busy machine, but not for ever.
@@ -231,7 +231,7 @@ fn the_crossover_points_of_the_channel_stand_beside_the_defaults() {
 
 #[test]
 fn the_channel_says_which_way_its_messages_took() {
-    let _watchdog = watchdog(Duration::from_secs(100));
+    let _watchdog = watchdog(Duration::from_secs(300));
     let both = "channel,channel-no-cma";
     let run =
         |sizes, workloads| json(&bench(&["--json", "--only", both, "--size", sizes, "--workload", workloads]).end());
@@ -268,7 +268,7 @@ fn the_channel_says_which_way_its_messages_took() {
 
 #[test]
 fn loans_are_measured_where_they_are_made() {
-    let _watchdog = watchdog(Duration::from_secs(100));
+    let _watchdog = watchdog(Duration::from_secs(300));
     let report = json(&bench(&["--json", "--quick", "--only", "channel-loan", "--size", "4K,1M"]).end());
     let two_cores = !report["baselines"]["cache_line_rtt_ns"].is_null();
     assert_eq!(rows(&report).len(), 4, "{report}");
@@ -290,7 +290,7 @@ fn loans_are_measured_where_they_are_made() {
 
 #[test]
 fn registered_memory_is_copied_in_user_space() {
-    let _watchdog = watchdog(Duration::from_secs(100));
+    let _watchdog = watchdog(Duration::from_secs(300));
     let report = json(&bench(&["--json", "--quick", "--workload", "registered", "--size", "64K,1M"]).end());
     assert_eq!(rows(&report).len(), 2, "{report}");
     for row in rows(&report) {
@@ -310,7 +310,7 @@ fn copied(row: &Value, side: &str) -> [f64; 2] {
 
 #[test]
 fn each_side_counts_the_bytes_that_it_copies() {
-    let _watchdog = watchdog(Duration::from_secs(100));
+    let _watchdog = watchdog(Duration::from_secs(300));
     // In user space and by the kernel, at the sender and at the receiver. The fragments of a message are put together.
     let expected = [
         ("pipe", [[0.0, 1.0], [0.0, 1.0]]),
@@ -358,7 +358,7 @@ fn has_two_cores(report: &Value) -> bool {
 
 #[test]
 fn one_byte_that_is_corrupted_on_the_way_fails_every_row() {
-    let _watchdog = watchdog(Duration::from_secs(100));
+    let _watchdog = watchdog(Duration::from_secs(300));
     let corrupt = |arguments: &[&str]| {
         bench(arguments).with(|command| {
             command.env("ONECOPY_BENCH_CORRUPT", "1");
@@ -405,7 +405,7 @@ fn signal(name: &str, pid: u32) {
 
 #[test]
 fn a_killed_worker_makes_a_row_with_its_error() {
-    let _watchdog = watchdog(Duration::from_secs(100));
+    let _watchdog = watchdog(Duration::from_secs(300));
     for which in [0, 1] {
         let running = bench_for("60", &["--json", "--only", "fifo", "--workload", "layer", "--size", "4K"]).start();
         // Ours and the plain pair: the first two are connected by then, and move messages.
@@ -423,7 +423,7 @@ fn a_killed_worker_makes_a_row_with_its_error() {
 
 #[test]
 fn a_worker_that_hangs_makes_a_row_with_its_error() {
-    let _watchdog = watchdog(Duration::from_secs(100));
+    let _watchdog = watchdog(Duration::from_secs(300));
     let run = bench_for("0.3", &["--json", "--only", "pipe", "--workload", "layer", "--size", "4K"]);
     let running = run
         .with(|command| {
@@ -465,7 +465,7 @@ fn leftovers(pid: u32, workers: &[u32]) -> Vec<String> {
 
 #[test]
 fn an_interrupt_ends_it_with_130_and_leaves_nothing() {
-    let _watchdog = watchdog(Duration::from_secs(150));
+    let _watchdog = watchdog(Duration::from_secs(300));
     for transport in TRANSPORTS.iter().filter(|name| **name != "sctp" && !name.starts_with("channel")) {
         let running = bench_for("60", &["--only", transport, "--workload", "layer", "--size", "4K"]).start();
         let (pid, workers) = (running.pid(), workers(&running, 4));
@@ -479,7 +479,7 @@ fn an_interrupt_ends_it_with_130_and_leaves_nothing() {
 
 #[test]
 fn nothing_outlives_the_process_that_measures() {
-    let _watchdog = watchdog(Duration::from_secs(100));
+    let _watchdog = watchdog(Duration::from_secs(300));
     for transport in ["fifo", "posix-mq", "sysv-mq", "posix-shm", "sysv-shm"] {
         // Killed while it creates, while it connects, while it measures.
         for count in 1..=4 {
@@ -529,7 +529,7 @@ fn wrong_usage_is_one_line_and_measures_nothing() {
 
 #[test]
 fn a_file_is_streamed_whole_and_verified() {
-    let _watchdog = watchdog(Duration::from_secs(100));
+    let _watchdog = watchdog(Duration::from_secs(300));
     let scratch = Scratch::new();
     for (name, len) in [("large", 1_000_003), ("small", 5)] {
         let file = scratch.path(name);
@@ -546,7 +546,7 @@ fn a_file_is_streamed_whole_and_verified() {
 
 #[test]
 fn figures_are_exported_and_compared() {
-    let _watchdog = watchdog(Duration::from_secs(100));
+    let _watchdog = watchdog(Duration::from_secs(300));
     let scratch = Scratch::new();
     let path = |name: &str| scratch.path(name).to_str().unwrap().to_owned();
     let (before, csv, html) = (path("before.json"), path("figures.csv"), path("figures.html"));
@@ -575,7 +575,7 @@ fn figures_are_exported_and_compared() {
 
 #[test]
 fn no_line_is_longer_than_a_terminal_of_80_columns() {
-    let _watchdog = watchdog(Duration::from_secs(100));
+    let _watchdog = watchdog(Duration::from_secs(300));
     let ended = bench(&["--quick", "--only", "unix-seqpacket,posix-mq", "--size", "64,1000000"]).end();
     let text = String::from_utf8(ended.succeeds()).unwrap();
     for line in text.lines() {
@@ -589,7 +589,7 @@ fn no_line_is_longer_than_a_terminal_of_80_columns() {
 
 #[test]
 fn one_core_is_enough_and_is_said() {
-    let _watchdog = watchdog(Duration::from_secs(100));
+    let _watchdog = watchdog(Duration::from_secs(300));
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
     let first = cores.split([',', '-']).next().unwrap();
