@@ -275,8 +275,10 @@ impl ChannelSender {
     ) -> Result<()> {
         let link = Arc::clone(&self.link);
         let desk = link.desks.outgoing();
-        // What was told of an earlier wait.
+        // What was told of an earlier wait, here and by the other side, which may have got room since and not have run. If it has not, it
+        // says so again.
         desk.deadlock.store(0, Ordering::SeqCst);
+        let _ = link.desks.incoming().waiting.compare_exchange(NO_ROOM, 0, Ordering::SeqCst, Ordering::SeqCst);
         let mut suspected = false;
         let result = loop {
             let kept = self.ring.kept_bytes();

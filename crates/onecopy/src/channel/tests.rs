@@ -173,6 +173,18 @@ fn two_long_sends_at_once_are_an_error_on_both_sides_and_lose_nothing() {
 }
 
 #[test]
+fn a_side_that_lacked_room_and_has_not_run_since_is_waited_for() {
+    let (mut one, other) = pair_with(&Policy::same_user().separate());
+    let long = vec![5; 8 << 20];
+    one.sender().send_by(&long, Deadline::after(Duration::from_millis(100))).expect("a part of it has room");
+    // As one that was stopped in a send before `one` received.
+    other.sender.link.desks.outgoing().waiting.store(desk::NO_ROOM, Ordering::SeqCst);
+    let start = Instant::now();
+    let error = one.sender().send_by(&long, Deadline::after(Duration::from_secs(1))).unwrap_err();
+    assert!(error.is_out_of_time() && start.elapsed() >= Duration::from_secs(1), "{error}");
+}
+
+#[test]
 fn two_long_sends_through_the_ring_are_kept_as_far_as_they_began_and_then_refused() {
     let (mut one, mut other) = pair_with(&Policy::same_user().separate());
     let big = vec![5; 2 << 20];
