@@ -139,9 +139,7 @@ pub(super) fn complete<E: From<Errno>>(
         }
         waited = copied.elapsed() > (copied - begun) / LONG_WAIT;
     }
-
     let copied = Copied { own, waited };
-
     let failed = desk.claims.failed.load(Ordering::Acquire);
     let Some(start) = (failed & FRONT).checked_sub(1) else { return Ok(copied) };
     let units = start as usize..(start + (failed >> BACK_SHIFT)) as usize;
@@ -165,7 +163,6 @@ pub(super) fn take_part(
         && let Some(units) = claim(desk, all, end, own)
     {
         own += units.len();
-
         let written = write(units.clone());
         if written.is_err() {
             desk.claims.failed.store((units.len() as u64) << BACK_SHIFT | (units.start as u64 + 1), Ordering::Release);

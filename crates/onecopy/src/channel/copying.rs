@@ -189,7 +189,6 @@ impl Source {
         seccomp: &mut Seccomp,
     ) -> Result<Buffer, Failure> {
         let buffer = Buffer::warm(self.bytes).map_err(Failure::Here)?;
-
         // SAFETY: as many bytes of a buffer that is not referred to, and that is retired below when the sender may be writing.
         match unsafe { self.share_at((buffer.base(), Spot::NOWHERE), link, desk, asked, helper, seccomp) } {
             Ok(()) => Ok(buffer),
@@ -223,7 +222,8 @@ impl Source {
         shared
     }
 
-    /// Copies it to `target`, which may lie in registered memory, together with the sender. After [`Failure::Revoked`] that does not write there, after any other it may.
+    /// Copies it to `target`, which may lie in registered memory, together with the sender. After [`Failure::Revoked`] that does not
+    /// write there, after any other it may.
     ///
     /// # Safety
     ///
@@ -247,7 +247,6 @@ impl Source {
         if !asked.change(desk, Phase::Shared) {
             return Err(Failure::Revoked);
         }
-
         link.wake_sender();
         // Only now, when the sender is about to begin.
         let copied = match self.needs_attach() && !link.may_attach(seccomp) {

@@ -422,7 +422,6 @@ impl ChannelSender {
                 return path;
             }
         }
-
         if let Err(errno) = help(self.link.peer.process(), desk, self.link.desks.end(), message, bytes, mapped.as_ref())
             // A receiver that could not wait any longer has taken its buffer away: that is no refusal.
             && Turn::load(desk) == asked.with(Phase::Shared)

@@ -90,7 +90,7 @@ pub(crate) unsafe fn copy_out_past_caches(shared: *mut u8, private: &[u8]) {
     unsafe { copy_out(shared, private) }
 }
 
-/// As [`copy_in`], for many bytes that another core has written.
+/// As [`copy_in`], for bytes that another core has written: many of them line by line.
 ///
 /// # Safety
 ///
@@ -102,7 +102,7 @@ pub(crate) unsafe fn copy_in_lines(private: &mut [u8], shared: *const u8) {
     unsafe { lines_unseen(private.as_mut_ptr(), shared, private.len()) }
 }
 
-/// As [`copy_out`], for many bytes that another core will read.
+/// As [`copy_out`], for bytes that another core will read: many of them line by line.
 ///
 /// # Safety
 ///
@@ -114,7 +114,7 @@ pub(crate) unsafe fn copy_out_lines(shared: *mut u8, private: &[u8]) {
     unsafe { lines_unseen(shared, private.as_ptr(), private.len()) }
 }
 
-/// A copy line by line, and the rest by memcpy.
+/// A copy of [`LEAST_LINES_BYTES`] or more line by line, and of the rest by memcpy(3).
 ///
 /// Of lines in the cache that two cores share: streams of 64 KiB, hot, through a ring of 2 MiB go at 40 GB/s where the receiver copies by
 /// this loop, at 37 to 39 by wider registers, at 31 to 33 by memcpy(3), and at 13 by `rep movsb`.
@@ -125,7 +125,7 @@ pub(crate) unsafe fn copy_out_lines(shared: *mut u8, private: &[u8]) {
 #[cfg(target_arch = "x86_64")]
 #[inline]
 unsafe fn lines_unseen(to: *mut u8, from: *const u8, len: usize) {
-    let whole = len / STREAMED_BYTES * STREAMED_BYTES;
+    let whole = if len >= LEAST_LINES_BYTES { len / STREAMED_BYTES * STREAMED_BYTES } else { 0 };
     if whole > 0 {
         // SAFETY: reads and writes `whole` bytes from where the operands point, and changes no other memory; SSE2 is part of
         // x86-64; the string flag is not used, the arithmetic flags and four registers are declared changed.
@@ -210,6 +210,9 @@ pub(crate) fn prefetch_to_write(shared: *const u8, len: usize) {
 /// How much is copied past the caches at a time, and asked for in advance: a cache line.
 #[cfg(target_arch = "x86_64")]
 const STREAMED_BYTES: usize = 64;
+/// From how many bytes on a copy between two cores goes line by line.
+#[cfg(target_arch = "x86_64")]
+const LEAST_LINES_BYTES: usize = 4096;
 
 /// A copy by non-temporal stores, hidden from the compiler as memcpy is, with the fence that such stores need.
 ///

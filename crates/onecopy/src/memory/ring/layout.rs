@@ -22,9 +22,7 @@ use std::sync::Arc;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::memory::Region;
 #[cfg(not(loom))]
-use crate::memory::copy::{
-    copy_in, copy_in_lines, copy_out, copy_out_lines, copy_out_past_caches, prefetch, prefetch_to_write,
-};
+use crate::memory::copy::{copy_in_lines, copy_out_lines, copy_out_past_caches, prefetch, prefetch_to_write};
 use crate::memory::role::Roles;
 use crate::memory::wait::Sleepers;
 use crate::{Error, Result, tally};
@@ -45,10 +43,6 @@ pub const MIN_RING_BYTES: usize = BULK_OFFSET + 4 * SMALL_PIECE_BYTES;
 pub const PIECE_BYTES: usize = 16 * 1024;
 /// The same in a region in which there would be room for less than eight of them.
 const SMALL_PIECE_BYTES: usize = 4096;
-
-/// From how many bytes on a piece is copied line by line, and not by memcpy(3).
-#[cfg(not(loom))]
-const LEAST_LINES_BYTES: usize = 4096;
 
 /// The magic number "onecRing" less its last two bytes, which are the version of this layout.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"onecRi\0\0") | VERSION << 48;
@@ -379,12 +373,8 @@ impl Ring {
     #[inline]
     pub(super) fn put_bulk(&self, position: u64, bytes: &[u8]) {
         let shared = self.bulk(position, bytes.len());
-        match bytes.len() >= LEAST_LINES_BYTES {
-            // SAFETY: `bulk` has checked the range; the region is writable and stays mapped; `bytes` is private.
-            true => unsafe { copy_out_lines(shared, bytes) },
-            // SAFETY: as above.
-            false => unsafe { copy_out(shared, bytes) },
-        }
+        // SAFETY: `bulk` has checked the range; the region is writable and stays mapped; `bytes` is private.
+        unsafe { copy_out_lines(shared, bytes) };
     }
 
     /// As [`Ring::put_bulk`], past the caches.
@@ -399,12 +389,8 @@ impl Ring {
     #[inline]
     pub(super) fn take_bulk(&self, position: u64, bytes: &mut [u8]) {
         let shared = self.bulk(position, bytes.len());
-        match bytes.len() >= LEAST_LINES_BYTES {
-            // SAFETY: `bulk` has checked the range; the region stays mapped; `bytes` is private.
-            true => unsafe { copy_in_lines(bytes, shared) },
-            // SAFETY: as above.
-            false => unsafe { copy_in(bytes, shared) },
-        }
+        // SAFETY: `bulk` has checked the range; the region stays mapped; `bytes` is private.
+        unsafe { copy_in_lines(bytes, shared) };
     }
 
     /// Has the first `bytes` at `position` of the bulk brought into this core's cache.
