@@ -31,8 +31,9 @@
 //!
 //! A notification may go to a waiter that is killed before it acts on it: then nobody else gets it. So a wait without a
 //! deadline looks up once a second, as if it had been woken without a cause, which every use has to expect anyway; with
-//! [`Condvar::wait_while_by`] nothing that was changed goes unnoticed for longer than that. Who wants to know of deaths waits on something else:
-//! the mutex tells of its owner.
+//! [`Condvar::wait_while_by`] nothing that was changed goes unnoticed for longer than that. One that is killed when the mutex's owner
+//! has just woken it to lock that again can leave another waiter asleep though the mutex is free: that one looks again a second after
+//! its deadline, or two after it began. Who wants to know of deaths waits on something else: the mutex tells of its owner.
 //!
 //! # Safety
 //!

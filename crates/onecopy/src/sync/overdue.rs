@@ -5,10 +5,16 @@
 //! timed wait needs that lock to give up when its time is up. Its read-write lock turns round and round, asleep or not, when a
 //! writer is killed while it waits its turn. No call of the interface shows or ends such a state.
 //!
+//! A wait on its condition variable ends with the mutex, for which it can wait for ever though that is free: whoever unlocks it wakes
+//! one of those who sleep, the next owner comes in between and knows of none, and when the one that was woken is killed at that
+//! moment, nobody wakes another. The kernel does so, on behalf of the dead, only where it finds the mutex without an owner
+//! (handle_futex_death in its kernel/futex/core.c, by the list_op_pending of get_robust_list(2)).
+//!
 //! So a thread of this process looks at the calls that are a second overdue. One that sleeps on a word of the object itself, as
-//! `/proc/self/task/TID/syscall` tells, waits for the dead, and so does one that has used the processor for a while since. Then the object is declared broken in its header, made anew, and
-//! all its words are woken until the call has returned. It is of no use from then on, and everybody is told so.
-//! The thread starts with the first such call, and sleeps while there are none.
+//! `/proc/self/task/TID/syscall` tells, waits for the dead, and so does one that has used the processor for a while since. Then the
+//! object is declared broken in its header, made anew, and all its words are woken until the call has returned. It is of no use from
+//! then on, and everybody is told so. Where a call sleeps on another word, which is that of the mutex, whoever comes first there is woken:
+//! it locks the mutex, or marks it as waited for. The thread starts with the first such call, and sleeps while there are none.
 //!
 //! # Safety
 //!
@@ -18,13 +24,13 @@
 #![expect(unsafe_code, reason = "makes an object anew that other calls still use")]
 
 use std::fs;
-use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use libc::c_long;
 use rustix::io::Errno;
 use rustix::thread::{futex, gettid};
 
@@ -112,9 +118,7 @@ impl Table {
         loop {
             let now = Instant::now();
             for entry in calls.entries.iter_mut().filter(|entry| entry.look_at <= now) {
-                if entry.sleeps_inside() || entry.keeps_running() {
-                    entry.break_open();
-                }
+                entry.end_vain_wait();
                 entry.look_at = now + LOOK_AGAIN;
             }
             calls.look_at = calls.entries.iter().map(|entry| entry.look_at).min();
@@ -157,11 +161,20 @@ pub(super) fn watch(due: Instant, object: NonNull<u8>, state: &AtomicU64, broken
 }
 
 impl Entry {
-    /// Whether the call sleeps on a word of the object. On one of a mutex it waits for a living owner.
-    fn sleeps_inside(&self) -> bool {
+    /// Breaks the object open when the call sleeps in it, or goes round and round, and wakes who waits for the mutex.
+    fn end_vain_wait(&mut self) {
+        let text = fs::read_to_string(format!("/proc/self/task/{}/syscall", self.thread)).unwrap_or_default();
         let start = self.object.as_ptr().addr();
-        fs::read_to_string(format!("/proc/self/task/{}/syscall", self.thread))
-            .is_ok_and(|text| sleeps_within(&text, &(start..start + OBJECT_ROOM_BYTES)))
+        match futex_address(&text) {
+            Some(address) if !(start..start + OBJECT_ROOM_BYTES).contains(&address) => {
+                wake_one(address);
+                // To look at the mutex is not to go round and round.
+                self.had_run = None;
+            }
+            Some(_) => self.break_open(),
+            None if self.keeps_running() => self.break_open(),
+            None => {}
+        }
     }
 
     /// Whether the call goes round and round.
@@ -193,12 +206,18 @@ impl Entry {
     }
 }
 
-/// Whether `/proc/PID/syscall` tells of a futex(2) on an address within `object`: its number, then its arguments in hexadecimal.
-fn sleeps_within(text: &str, object: &Range<usize>) -> bool {
+/// The address of the futex(2) that `/proc/PID/syscall` tells of: its number, then its arguments in hexadecimal.
+fn futex_address(text: &str) -> Option<usize> {
     let mut words = text.split_ascii_whitespace();
-    let number = words.next().and_then(|word| word.parse().ok());
-    let address = words.next().and_then(|word| usize::from_str_radix(word.trim_start_matches("0x"), 16).ok());
-    number == Some(libc::SYS_futex) && address.is_some_and(|address| object.contains(&address))
+    let number: c_long = words.next()?.parse().ok()?;
+    let address = usize::from_str_radix(words.next()?.trim_start_matches("0x"), 16).ok()?;
+    (number == libc::SYS_futex).then_some(address)
+}
+
+/// Wakes one of those who sleep on a word that processes share.
+fn wake_one(address: usize) {
+    // SAFETY: the kernel looks for who sleeps there, and does not use what lies there.
+    unsafe { libc::syscall(libc::SYS_futex, address, libc::FUTEX_WAKE, 1) };
 }
 
 #[cfg(test)]
@@ -217,14 +236,12 @@ mod tests {
     }
 
     #[test]
-    fn a_sleep_within_the_object_is_told_from_others() {
-        let object = 0x7f00_0080..0x7f00_00c0;
-        let told = |text: &str| sleeps_within(text, &object);
+    fn a_sleep_on_a_word_is_told_from_others() {
         let number = libc::SYS_futex;
-        assert!(told(&format!("{number} 0x7f000080 0x80 0x1 0x0 0x0 0x0 0x7ffd 0x7f8c\n")));
-        assert!(told(&format!("{number} 0x7f0000bc 0x80 0x1 0x0 0x0 0x0 0x7ffd 0x7f8c\n")));
-        assert!(!told(&format!("{number} 0x7f0000c0 0x80 0x1 0x0 0x0 0x0 0x7ffd 0x7f8c\n")));
-        assert!(!told("1 0x7f000080 0x80 0x1 0x0 0x0 0x0 0x7ffd 0x7f8c\n"));
-        assert!(!told("running\n") && !told("") && !told("-1 0x7ffd 0x7f8c\n"));
+        let told = format!("{number} 0x7f000080 0x80 0x1 0x0 0x0 0x0 0x7ffd 0x7f8c\n");
+        assert_eq!(futex_address(&told), Some(0x7f00_0080));
+        for other in ["1 0x7f000080 0x80 0x1 0x0 0x0 0x0 0x7ffd 0x7f8c\n", "running\n", "", "-1 0x7ffd 0x7f8c\n"] {
+            assert_eq!(futex_address(other), None, "{other}");
+        }
     }
 }

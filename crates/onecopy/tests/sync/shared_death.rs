@@ -11,13 +11,14 @@ use onecopy::sync::futex::Futex;
 use onecopy::sync::mutex::{LockError, Mutex, MutexGuard};
 use onecopy::sync::rwlock::Rwlock;
 use onecopy::sync::semaphore::Semaphore;
-use onecopy::sync::shared::{Place, room_bytes};
+use onecopy::sync::shared::{HEADER_BYTES, Place, room_bytes};
 use onecopy::sync::{Notify, Wait};
 use onecopy::{Deadline, Error};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::thread::{CpuSet, futex, sched_getcpu, sched_setaffinity};
 
 use crate::stage::{Memory, Shared, fork};
-use crate::support::{Peer, argument, role, watchdog};
+use crate::support::{Peer, argument, role, wait_until_asleep, watchdog};
 use crate::{Numbers, rounds};
 
 /// No call of these tests may take longer than this beyond its deadline: far more than what the library promises.
@@ -81,6 +82,16 @@ fn of_condvar(place: &Place) -> (Condvar, Mutex<u64>) {
     (condvar, Mutex::open_or_create(&place.at(room_bytes(0)).unwrap(), 0, Deadline::Now).unwrap())
 }
 
+/// Waits, whoever has died.
+fn wait_once(condvar: &Condvar, mutex: &Mutex<u64>, wait: Duration) {
+    let guard = locked(mutex);
+    match comes_back("a wait", wait, |deadline| condvar.wait_by(guard, deadline)) {
+        Ok(_) => {}
+        Err(LockError::OwnerDied(died)) => drop(died.repair(|_| ()).unwrap()),
+        Err(LockError::Failed(error)) => assert!(is_accepted(&error), "{error}"),
+    }
+}
+
 /// Waiters are killed while they sleep, so that the C library's own calls would hang from the second notification on.
 fn kill_waiters_of_a_condvar(place: &Place, round: u64) {
     let mut numbers = Numbers(round + 1);
@@ -104,12 +115,7 @@ fn kill_waiters_of_a_condvar(place: &Place, round: u64) {
             if step % 2 == 0 { condvar.notify_one() } else { condvar.notify_all() }
         });
         notified.unwrap_or_else(|error| assert!(is_accepted(&error), "{error}"));
-        let guard = locked(&mutex);
-        match comes_back("a wait", Duration::from_millis(2), |deadline| condvar.wait_by(guard, deadline)) {
-            Ok(_) => {}
-            Err(LockError::OwnerDied(died)) => drop(died.repair(|_| ()).unwrap()),
-            Err(LockError::Failed(error)) => assert!(is_accepted(&error), "{error}"),
-        }
+        wait_once(&condvar, &mutex, Duration::from_millis(2));
     }
     end(children[1]);
 }
@@ -118,6 +124,57 @@ fn kill_waiters_of_a_condvar(place: &Place, round: u64) {
 fn a_condition_variable_whose_waiters_are_killed_hangs_nobody() {
     let test = "shared_death::a_condition_variable_whose_waiters_are_killed_hangs_nobody";
     in_rounds(test, kill_waiters_of_a_condvar);
+}
+
+/// Two who were notified wait for the mutex. Its owner wakes the first, locks it again before that one runs, and kills it. Whether
+/// the owner then knew of no waiter.
+fn take_a_wake_up_along(place: &Place) -> bool {
+    let (condvar, mutex) = of_condvar(place);
+    let waits = |nice| {
+        let child = fork(|| {
+            rustix::process::nice(nice).unwrap();
+            wait_once(&condvar, &mutex, Duration::from_secs(1));
+        });
+        asleep(child);
+        child
+    };
+    let [first, second] = [19, 0].map(waits);
+    let guard = locked(&mutex);
+    for child in [first, second] {
+        condvar.notify_one().unwrap();
+        asleep(child);
+    }
+    drop(guard);
+    let guard = locked(&mutex);
+    end(first);
+    let mut word = [0; 4];
+    place.region().read_at(room_bytes(0) + HEADER_BYTES, &mut word).unwrap();
+    drop(guard);
+    let (_, status) = waitpid(Some(second), WaitOptions::empty()).unwrap().unwrap();
+    assert_eq!(status.exit_status(), Some(0), "the second waiter");
+    u32::from_ne_bytes(word) & futex::WAITERS == 0
+}
+
+fn asleep(child: Pid) {
+    wait_until_asleep(child.as_raw_pid().cast_unsigned());
+}
+
+#[test]
+fn a_waiter_that_takes_a_wake_up_along_hangs_nobody() {
+    let test = "shared_death::a_waiter_that_takes_a_wake_up_along_hangs_nobody";
+    if role().is_none() {
+        let _watchdog = watchdog(Duration::from_secs(200));
+        return Peer::start(test, "alone", &[]).succeed_within(Duration::from_secs(120));
+    }
+    // So that whoever is woken runs when the owner sleeps.
+    let mut here = CpuSet::new();
+    here.set(sched_getcpu());
+    sched_setaffinity(None, &here).unwrap();
+    let rounds = (1..).scan(0, |taken, round| {
+        *taken += usize::from(take_a_wake_up_along(&Shared::new(Memory::Inherited).place));
+        (*taken < 3).then_some(round)
+    });
+    println!("{test}: taken along 3 times in {} rounds", rounds.last().unwrap_or(0) + 1);
 }
 
 fn kill_the_waker_of_a_condvar(place: &Place, round: u64) {
