@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use onecopy::Mechanism;
 use serde_json::Value;
-use support::{Scratch, unique, watchdog};
+use support::{Scratch, reserved_port, unique, watchdog};
 
 const ONECOPY: &str = env!("CARGO_BIN_EXE_onecopy");
 
@@ -191,15 +191,14 @@ fn tried(mechanism: Mechanism) -> String {
     let name = unique(mechanism.name());
     let key = format!("0x{:x}", std::process::id() << 8 | u32::try_from(mechanism.row()).unwrap());
     let line = mechanism.info().try_it;
-    let port =
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+    let (_reserved, port) = reserved_port();
     let own = line
         .replace("/tmp/", &format!("{}/", scratch.root().display()))
         .replace("mq:/jobs", &format!("mq:/{name}"))
         .replace("shm:/", &format!("shm:/{name}-"))
         .replace("sem:/", &format!("sem:/{name}-"))
         .replace("0x4d2", &key)
-        .replace("7000", &port.to_string());
+        .replace("localhost:7000", &format!("127.0.0.1:{port}"));
     let object = own.split(' ').find(|word| word.contains(':')).expect("an address");
     let _cleanup = Cleanup(object.trim_matches('\'').to_owned());
     let folder = Path::new(ONECOPY).parent().expect("its folder");

@@ -1,9 +1,10 @@
 //! socat: UNIX sockets of three types, TCP, UDP, FIFOs, pseudoterminals.
 
-use std::net::{TcpListener, UdpSocket};
 use std::time::Duration;
 
-use crate::support::{Ended, Run, Running, Scratch, eventually, onecopy, pattern, program, skip, watchdog};
+use crate::support::{
+    Ended, Run, Running, Scratch, eventually, onecopy, pattern, program, reserved_port, skip, watchdog,
+};
 
 /// All byte values, more than one buffer of a terminal, in one datagram.
 const BYTES: usize = 30_000;
@@ -88,10 +89,23 @@ fn tcp() {
     assert!(sends(&address.replace("tcp:", "TCP4:")).input(bytes.clone()).end().status.success());
     came(receiver.end(), &bytes);
 
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (_reserved, port) = reserved_port();
     let receiver = receives(&format!("TCP4-LISTEN:{port},bind=127.0.0.1,reuseaddr")).start();
     onecopy(["send", &format!("tcp:127.0.0.1:{port}"), "--timeout", "60s"]).input(bytes.clone()).end().succeeds();
     came(receiver.end(), &bytes);
+}
+
+/// The port of 127.0.0.1 to which a UDP socket of this process is bound.
+fn bound_port(pid: u32) -> Option<u16> {
+    let links = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+    let own: Vec<_> = links.filter_map(|link| std::fs::read_link(link.path()).ok()).collect();
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/udp")).ok()?;
+    table.lines().find_map(|line| {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let port = fields.get(1)?.strip_prefix("0100007F:")?;
+        let inode = format!("socket:[{}]", fields.get(9)?);
+        own.iter().any(|link| link.as_os_str() == &*inode).then(|| u16::from_str_radix(port, 16).ok())?
+    })
 }
 
 #[test]
@@ -105,11 +119,14 @@ fn udp() {
     assert!(program("socat", ["-u", "-b", "65536", "-", &target]).input(bytes.clone()).end().status.success());
     came(receiver.end(), &bytes);
 
-    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let receiver = receives(&format!("UDP4-RECVFROM:{port},bind=127.0.0.1")).start();
+    let receiver = receives("UDP4-RECVFROM:0,bind=127.0.0.1").start();
     // Nobody refuses a datagram to a port that is not bound yet, so socat is waited for.
-    let bound = format!("0100007F:{port:04X}");
-    eventually("socat is bound", || std::fs::read_to_string("/proc/net/udp").unwrap().contains(&bound));
+    let mut port = None;
+    eventually("socat is bound", || {
+        port = bound_port(receiver.pid());
+        port.is_some()
+    });
+    let port = port.unwrap();
     onecopy(["send", &format!("udp:127.0.0.1:{port}")]).input(bytes.clone()).end().succeeds();
     came(receiver.end(), &bytes);
 }

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 #[allow(unused_imports, reason = "each test binary uses its own part of this file")]
-pub(crate) use library::{Peer, Scratch, argument, eventually, pattern, role, skip, unique, watchdog};
+pub(crate) use library::{Peer, Scratch, argument, eventually, pattern, reserved_port, role, skip, unique, watchdog};
 
 /// How long a command may take before the test fails.
 const LIMIT: Duration = Duration::from_secs(250);

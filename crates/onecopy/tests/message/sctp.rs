@@ -6,6 +6,7 @@ use onecopy::message::sctp::{SctpListener, SctpSocket, is_available};
 use onecopy::{Deadline, Error, HostPort, Receiver, Sender};
 
 use crate::support::{self, Peer, argument, eventually, pattern, role, watchdog};
+use crate::udp::local;
 
 const SIZES: [usize; 6] = [1, 1452, 1453, 9000, 65_536, 200_000];
 
@@ -179,7 +180,7 @@ fn a_client_may_come_before_its_listener_and_deadlines_hold() {
         return;
     }
     let _watchdog = watchdog(Duration::from_secs(60));
-    let address = listener().local_address().unwrap();
+    let address = SctpListener::bind(&local()).unwrap().local_address().unwrap();
     let error = SctpSocket::connect(&address, Deadline::Now).unwrap_err();
     assert!(error.is_peer_gone() || error.is_out_of_time(), "{error}");
     let start = Instant::now();

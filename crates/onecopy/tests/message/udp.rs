@@ -11,7 +11,7 @@ use crate::support::{self, Peer, argument, eventually, pattern, role, watchdog};
 const SIZES: [usize; 7] = [0, 1, 1472, 1473, 9000, 65_506, IPV4_LIMIT_BYTES];
 
 /// A port of our own on a loopback address that no other test uses: a port that was closed stays closed.
-fn local() -> HostPort {
+pub(crate) fn local() -> HostPort {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let pid = std::process::id();
     let own = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -6,14 +6,13 @@ use std::time::Duration;
 use onecopy::stream::tcp::{TcpListener, TcpStream};
 use onecopy::stream::{ByteReader, ByteWriter};
 use onecopy::{Deadline, Error, HostPort};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::exchange::{
     begin_a_message, notice_the_kill, receive_sizes, runs_out_of_time, runs_out_of_time_when_full, send_sizes,
     write_until_gone,
 };
 use crate::interrupt::{accept_interrupts, interrupt};
-use crate::support::{Peer, Scratch, argument, eventually, role, skip, watchdog};
+use crate::support::{Peer, Scratch, argument, eventually, reserved_port, role, skip, watchdog};
 
 const SECONDS: Duration = Duration::from_secs(60);
 
@@ -21,7 +20,7 @@ fn local(host: &str) -> HostPort {
     HostPort::new(host, 0).unwrap()
 }
 
-/// A port of 127.0.0.1 at which nobody listens, and that is given to nobody else: it is bound.
+/// A port at which nobody listens, see [`reserved_port`].
 struct Reserved {
     socket: OwnedFd,
     address: HostPort,
@@ -29,12 +28,8 @@ struct Reserved {
 
 impl Reserved {
     fn new() -> Self {
-        let socket =
-            rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
-        rustix::net::sockopt::set_socket_reuseaddr(&socket, true).unwrap();
-        rustix::net::bind(&socket, &std::net::SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        let bound = std::net::SocketAddr::try_from(rustix::net::getsockname(&socket).unwrap()).unwrap();
-        Self { socket, address: HostPort::new("127.0.0.1", bound.port()).unwrap() }
+        let (socket, port) = reserved_port();
+        Self { socket, address: HostPort::new("127.0.0.1", port).unwrap() }
     }
 
     fn start(&self, test: &str, role: &str) -> Peer {

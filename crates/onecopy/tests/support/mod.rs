@@ -2,11 +2,15 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of this file")]
 
 use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, mpsc};
 use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt};
 
 const ROLE: &str = "ONECOPY_TEST_ROLE";
 
@@ -256,6 +260,16 @@ pub fn pattern(len: usize, seed: u64) -> Vec<u8> {
             state as u8
         })
         .collect()
+}
+
+/// A TCP port of 127.0.0.1 at which nobody listens, and that the kernel gives to nobody else while the socket is there. Whoever
+/// names it can listen, by SO_REUSEADDR.
+pub fn reserved_port() -> (OwnedFd, u16) {
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+    bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let bound = SocketAddrV4::try_from(getsockname(&socket).unwrap()).unwrap();
+    (socket, bound.port())
 }
 
 /// Waits until every thread of process `pid` has slept in the kernel for some time: it has got as far as it gets alone.
