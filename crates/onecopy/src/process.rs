@@ -1,5 +1,6 @@
 //! Which process: its number alone is used again, its number with its start time is not.
 
+mod forks;
 mod lock;
 mod origin;
 mod own;
@@ -14,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+pub(crate) use forks::forks;
 pub(crate) use lock::ProcessLock;
 pub(crate) use origin::Origin;
 

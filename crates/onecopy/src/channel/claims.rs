@@ -3,7 +3,7 @@
 //! One side claims from the front on, and the other one from the back, each its share first: so each has the same part of every
 //! message, and what it copied last time is in its cache still. Which side is which does not depend on who sends: what went one way
 //! often comes back. Who is done with its share takes of the other's what is not claimed yet. The receiver learns from that, and from
-//! how long it waits then, how to share the next message.
+//! how long it waits then, how to share the next message: see [`helper`](super::helper).
 //!
 //! | Word | Meaning | Who changes it |
 //! |---|---|---|
@@ -16,7 +16,7 @@
 #![cfg_attr(loom, expect(unsafe_code, reason = "reaches the cells of a model"))]
 
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -31,10 +31,14 @@ const FRONT: u64 = u32::MAX as u64;
 /// Of a long share a side claims all but an eighth, and then that: the other side finds something there if this one is much slower. A
 /// quarter and a sixteenth are as good. A short one it claims at once: each claim takes a line away from the other side.
 const LATE: usize = 8;
-const LONG_SHARE: usize = 64;
+pub(super) const LONG_SHARE: usize = 64;
 /// Of the other's share it takes a quarter at a time: the other may come at any moment. Less than this many is not worth a call.
 const STOLEN: usize = 4;
 const LEAST_STOLEN: usize = if cfg!(loom) { 1 } else { 8 };
+/// How long a receiver without a share waits for the sender to copy all before it takes of its share, and how much longer for each unit:
+/// more than that needs.
+const HEAD_START: Duration = Duration::from_micros(20);
+const HEAD_START_UNIT: Duration = Duration::from_nanos(250);
 /// A receiver waits long that waits for this part of the time for which it has copied.
 const LONG_WAIT: u32 = 2;
 
@@ -49,43 +53,13 @@ pub(super) struct Units {
     pub(super) most: usize,
 }
 
-/// Which part of a message the side at the front copies, as the receiver has learned.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Share(u32);
-
-impl Share {
-    const WHOLE: u32 = 1 << 16;
-    /// The most by which it changes with a message: a side that was not there for once comes back.
-    const STEP: u32 = Self::WHOLE / 16;
-    /// The same where each side copied its share.
-    const SMALL_STEP: u32 = Self::WHOLE / 128;
-
-    /// The halves of both sides.
-    pub(super) const fn half() -> Self {
-        Self(Self::WHOLE / 2)
-    }
-
-    /// That part of so many units.
-    pub(super) fn of(self, count: usize) -> usize {
-        ((count as u64 * u64::from(self.0) + u64::from(Self::WHOLE / 2)) / u64::from(Self::WHOLE)) as usize
-    }
-
-    /// Draws near to what was the part of the receiver, whose end is `end`: `own` of so many units. Where that was its share, and short, it
-    /// gets more if it had to wait for the sender; if not, both get nearer to halves. A boundary that is not the same for both directions
-    /// is a part that the caches exchange: one page more or less for each 64 KiB made 6.0 us of 5.5, far from each other.
-    pub(super) fn learn(&mut self, Copied { own, waited }: Copied, count: usize, end: End) {
-        let front = if end == End::Front { own } else { count - own };
-        let next = if front != self.of(count) {
-            let found = (front as u64 * u64::from(Self::WHOLE) / count as u64) as u32;
-            self.0.midpoint(found).clamp(self.0 - Self::STEP, self.0 + Self::STEP)
-        } else if front.max(count - front) > LONG_SHARE {
-            return;
-        } else if waited {
-            if end == End::Front { self.0 + Self::SMALL_STEP } else { self.0 - Self::SMALL_STEP }
-        } else {
-            Self::half().0.clamp(self.0 - Self::SMALL_STEP, self.0 + Self::SMALL_STEP)
-        };
-        self.0 = next.clamp(Self::WHOLE / 8, Self::WHOLE / 8 * 7);
+impl Units {
+    /// Those that the side at `end` should copy.
+    pub(super) fn share_of(self, end: End) -> Range<usize> {
+        match end {
+            End::Front => 0..self.front,
+            End::Back => self.front..self.count,
+        }
     }
 }
 
@@ -120,7 +94,16 @@ pub(super) fn complete<E: From<Errno>>(
     mut read: impl FnMut(Range<usize>) -> Result<(), E>,
     mut wait: impl FnMut() -> Result<(), E>,
 ) -> Result<Copied, E> {
+    // Acquire: the units that the sender counted are written.
+    let is_finished = |own| desk.claims.finished.load(Ordering::Acquire) >= (all.count - own) as u64;
     let (mut own, begun) = (0, Instant::now());
+    if all.share_of(end).is_empty() {
+        let head_start = HEAD_START + HEAD_START_UNIT * all.count.min(1 << 10) as u32;
+        while !is_finished(0) && begun.elapsed() < head_start {
+            wait()?;
+            spin_loop();
+        }
+    }
     // Not more than there are: a peer may set the counters back.
     while own < all.count
         && let Some(units) = claim(desk, all, end, own)
@@ -128,12 +111,10 @@ pub(super) fn complete<E: From<Errno>>(
         own += units.len();
         read(units)?;
     }
-    // Acquire: the units that the sender counted are written.
-    let is_finished = || desk.claims.finished.load(Ordering::Acquire) >= (all.count - own) as u64;
     let mut waited = false;
-    if !is_finished() {
+    if !is_finished(own) {
         let copied = Instant::now();
-        while !is_finished() {
+        while !is_finished(own) {
             wait()?;
             spin_loop();
         }
@@ -179,10 +160,8 @@ fn claim(desk: &Desk, all: Units, end: End, own: usize) -> Option<Range<usize>> 
     // Relaxed: these loads and changes order nothing but the claims among themselves. At first without a look, for which the line would
     // have to come here once more.
     let left = if own == 0 { 0..all.count } else { left(desk.claims.claimed.load(Ordering::Relaxed), all.count)? };
-    let share = match end {
-        End::Front => left.start..all.front.min(left.end),
-        End::Back => all.front.max(left.start)..left.end,
-    };
+    let share = all.share_of(end);
+    let share = share.start.max(left.start)..share.end.min(left.end);
     let wanted = match share.len() {
         0 => (left.len() / STOLEN).max(LEAST_STOLEN),
         short @ ..=LONG_SHARE => short,
@@ -239,43 +218,6 @@ mod tests {
         assert_eq!(claim(&desk, all, End::Back, 0), Some(8..16));
         assert_eq!(claim(&desk, all, End::Back, 8), Some(0..8), "of a sender that is late not less than is worth it");
         assert_eq!(claim(&desk, all, End::Front, 0), None);
-    }
-
-    #[test]
-    fn a_share_follows_what_each_side_does_but_slowly() {
-        let copied = |own| Copied { own, waited: false };
-        let mut share = Share::half();
-        assert_eq!((share.of(32), share.of(31), share.of(1)), (16, 16, 1));
-        share.learn(copied(16), 32, End::Front);
-        assert_eq!(share.of(32), 16);
-        share.learn(copied(32), 32, End::Back);
-        assert_eq!(share.of(32), 14);
-        share.learn(copied(20), 32, End::Front);
-        assert_eq!(share.of(32), 16);
-        for _ in 0..100 {
-            share.learn(copied(320), 320, End::Front);
-        }
-        assert_eq!(share.of(32), 28, "the other side has a share in any case");
-        assert_eq!(share.of(1 << 31), 7 << 28, "as many as can be counted");
-        share.learn(copied(280), 320, End::Front);
-        assert_eq!(share.of(32), 28, "of a long message only what is taken of another's share tells");
-    }
-
-    #[test]
-    fn of_short_messages_a_receiver_that_waits_gets_more_and_otherwise_both_get_halves() {
-        for (end, more) in [(End::Front, 9..=12), (End::Back, 4..=7)] {
-            let mut share = Share::half();
-            let mut learn = |waited, times| {
-                for _ in 0..times {
-                    let front = share.of(16);
-                    let own = if end == End::Front { front } else { 16 - front };
-                    share.learn(Copied { own, waited }, 16, end);
-                }
-                share.of(16)
-            };
-            assert!(more.contains(&learn(true, 20)), "{end:?}");
-            assert_eq!(learn(false, 1000), 8, "{end:?}");
-        }
     }
 
     #[test]

@@ -17,15 +17,16 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::uio::RemoteIoVec;
 
-use super::claims::{self, End, Share, Units};
+use super::claims::{self, Copied, End, Units};
 use super::desk::{self, Desk, Offer, Phase, Turn};
+use super::helper::{Helper, Share};
 use super::link::Link;
+use super::message::Body;
 use super::parts::{self, ENTRY_BYTES, MOST_PARTS, Place, RANGES};
-use super::registered::{Mapped, RegisteredBuffer, Spot};
+use super::registered::{Mapped, RegisteredBuffer, Spot, Stores};
 use super::seccomp::Seccomp;
 use super::stats::Path;
 use crate::atomic::{AtomicU64, Ordering};
-use crate::memory::buffer::Buffer;
 use crate::memory::nonce::{NONCE_BYTES, Value};
 use crate::memory::remote::RemoteProcess;
 use crate::{Error, Result};
@@ -37,25 +38,8 @@ const PIECE_BYTES: usize = 4 << 20;
 /// most, and 110 to 232 by 1 MiB.
 const UNIT_BYTES: usize = if cfg!(loom) { 32 << 10 } else { 4 << 10 };
 const MOST_UNITS: usize = (2 << 20) / UNIT_BYTES;
-/// How long the sender may keep what it has claimed, when everything else is copied. After that it is taken to be
-/// descheduled or stopped, and this side copies by itself.
-const PATIENCE: Duration = Duration::from_millis(10);
-
 /// What stands for the place of a message whose receiver could not wait for its sender any longer: nothing lies there.
 const TAKEN_AWAY: u64 = 0;
-
-/// A sender that copies too, as its receiver knows it.
-#[derive(Debug)]
-pub(super) struct Helper {
-    pub(super) patience: Duration,
-    share: Share,
-}
-
-impl Default for Helper {
-    fn default() -> Self {
-        Self { patience: PATIENCE, share: Share::half() }
-    }
-}
 
 /// A message in the memory of its sender.
 #[derive(Debug)]
@@ -179,22 +163,23 @@ impl Source {
         Ok(())
     }
 
-    /// Copies it into a buffer together with the sender, the `helper`, which waits for that.
+    /// Copies it into `body`, of its length, together with the sender, the `helper`, which waits for that.
     pub(super) fn share(
         &self,
+        body: Body,
         link: &Link,
         desk: &Desk,
         asked: Turn,
         helper: &mut Helper,
         seccomp: &mut Seccomp,
-    ) -> Result<Buffer, Failure> {
-        let buffer = Buffer::warm(self.bytes).map_err(Failure::Here)?;
-        // SAFETY: as many bytes of a buffer that is not referred to, and that is retired below when the sender may be writing.
-        match unsafe { self.share_at((buffer.base(), Spot::NOWHERE), link, desk, asked, helper, seccomp) } {
-            Ok(()) => Ok(buffer),
+    ) -> Result<Body, Failure> {
+        assert_eq!(body.len(), self.bytes, "the place for a message");
+        // SAFETY: as many bytes that are not referred to, and that are retired below when the sender may be writing.
+        match unsafe { self.share_at((body.base(), body.spot()), link, desk, asked, helper, seccomp) } {
+            Ok(()) => Ok(body),
             Err(Failure::Revoked) => Err(Failure::Revoked),
             Err(failure) => {
-                buffer.retire();
+                body.retire();
                 Err(failure)
             }
         }
@@ -238,7 +223,12 @@ impl Source {
         helper: &mut Helper,
         seccomp: &mut Seccomp,
     ) -> Result<(), Failure> {
-        let cut = Cut::new(self.bytes, helper.share);
+        let end = link.desks.end();
+        // Where the sender alone needs no calls.
+        let is_landing = spot.is_somewhere() && self.needs_attach();
+        let share = helper.share(self.bytes, end, is_landing);
+        let cut = Cut::new(self.bytes, share);
+        let begun = Instant::now();
         desk::write(&desk.target, target.as_ptr().expose_provenance() as u64);
         desk.target_spot.store(spot);
         cut.write_to(desk);
@@ -252,14 +242,15 @@ impl Source {
         let copied = match self.needs_attach() && !link.may_attach(seccomp) {
             true => Err(Failure::Filtered),
             // SAFETY: by the caller's promise.
-            false => unsafe { self.copy_units(link, desk, target, &cut, helper) },
+            false => unsafe { self.copy_units(link, desk, target, &cut, helper.patience) },
         };
         if copied.is_err() {
             // Before it is taken away: a sender that is late and fails there knows why. The kernel orders the two, by its lock of this
             // process's mappings.
             desk.target.store(TAKEN_AWAY, Ordering::Relaxed);
         }
-        copied
+        helper.learn(self.bytes, cut.units, copied?, begun.elapsed(), end, is_landing);
+        Ok(())
     }
 
     /// # Safety
@@ -271,8 +262,8 @@ impl Source {
         desk: &Desk,
         target: NonNull<u8>,
         cut: &Cut,
-        helper: &mut Helper,
-    ) -> Result<(), Failure> {
+        patience: Duration,
+    ) -> Result<Copied, Failure> {
         let peer = &link.peer;
         let read = |units: Range<usize>| -> Result<(), Failure> {
             let part = cut.bytes_of(&units);
@@ -283,16 +274,14 @@ impl Source {
             let slice = unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), part.len()) };
             Ok(self.read(peer.process(), part.start, slice)?)
         };
-        let (mut until, end) = (None, link.desks.end());
-        let copied = claims::complete(desk, cut.units, end, read, || match peer.alarm().look() {
+        let mut until = None;
+        claims::complete(desk, cut.units, link.desks.end(), read, || match peer.alarm().look() {
             true => Err(Errno::ESRCH.into()),
-            false if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + helper.patience) => {
+            false if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + patience) => {
                 Err(Errno::ETIMEDOUT.into())
             }
             false => Ok(()),
-        })?;
-        helper.share.learn(copied, cut.units.count, end);
-        Ok(())
+        })
     }
 }
 
@@ -343,7 +332,7 @@ pub(super) fn help(
     end: End,
     message: &[IoSlice<'_>],
     bytes: usize,
-    mapped: Option<&Mapped>,
+    mapped: Option<(&Mapped, Stores)>,
 ) -> Result<(), Errno> {
     // Relaxed: as below.
     let target = desk.target.load(Ordering::Relaxed);
@@ -351,7 +340,7 @@ pub(super) fn help(
     let written = claims::take_part(desk, cut.units, end, |units| {
         let wanted = cut.bytes_of(&units);
         match mapped {
-            Some(mapped) => write_mapped(mapped, message, wanted),
+            Some((mapped, stores)) => write_mapped(mapped, stores, message, wanted),
             None => write(peer, target, message, wanted),
         }
     });
@@ -359,12 +348,17 @@ pub(super) fn help(
 }
 
 /// Copies what lies at `wanted` of a message there in the receiver's registered memory.
-fn write_mapped(mapped: &Mapped, message: &[IoSlice<'_>], mut wanted: Range<usize>) -> Result<(), Errno> {
+fn write_mapped(
+    mapped: &Mapped,
+    stores: Stores,
+    message: &[IoSlice<'_>],
+    mut wanted: Range<usize>,
+) -> Result<(), Errno> {
     while !wanted.is_empty() {
         let mut local = [IoSlice::new(&[]); RANGES];
         let count = parts::own(message, wanted.clone(), &mut local);
         for part in &local[..count] {
-            mapped.write(wanted.start, part)?;
+            mapped.write(wanted.start, part, stores)?;
             wanted.start += part.len();
         }
     }
@@ -394,6 +388,7 @@ fn range(address: u64, len: usize) -> RemoteIoVec {
 mod tests {
     use super::*;
     use crate::atomic::spin_loop;
+    use crate::memory::buffer::Buffer;
 
     #[test]
     fn units_that_a_receiver_cannot_ask_for_are_refused() {

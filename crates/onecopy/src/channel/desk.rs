@@ -41,11 +41,14 @@ use super::registered::{Spot, SpotWords};
 use crate::atomic::{AtomicU64, Ordering};
 #[cfg(not(loom))]
 use crate::memory::Region;
+use crate::memory::copy::prefetch_to_write;
 use crate::memory::nonce::Value;
 use crate::memory::wait::Sleepers;
 
 /// What the two desks need, in bytes.
 pub(super) const DESKS_BYTES: usize = 2 * size_of::<Desk>();
+
+const LINE_BYTES: usize = 64;
 
 /// A value of [`Desk::waiting`].
 pub(super) const NO_ROOM: u64 = u64::MAX;
@@ -258,6 +261,18 @@ pub(super) fn write(word: &AtomicU64, value: u64) {
 }
 
 impl Desk {
+    /// Has the line of the turn brought here, to be changed: a load would leave it with the other side too.
+    #[inline]
+    pub(super) fn fetch_turn(&self) {
+        prefetch_to_write(std::ptr::from_ref(&self.turn).cast(), LINE_BYTES);
+    }
+
+    /// The same for that of the claims.
+    #[inline]
+    pub(super) fn fetch_claims(&self) {
+        prefetch_to_write(std::ptr::from_ref(&self.claims).cast(), LINE_BYTES);
+    }
+
     /// Says where a message lies. The caller publishes it by the turn.
     pub(super) fn write_source(&self, message: &[IoSlice<'_>], spot: Spot, nonce_address: u64, nonce: Value) {
         let (address, parts) = match message {

@@ -16,7 +16,6 @@
 //! A receiver that sets bits too early reads bytes of a later message; bits of loans that were not sent are ignored. So whatever
 //! it writes, the sender's memory is the sender's alone while it fills it.
 
-mod extents;
 mod lender;
 mod slip;
 

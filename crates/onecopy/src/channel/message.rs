@@ -3,7 +3,10 @@
 use std::cell::Cell;
 use std::fmt;
 use std::ops::Deref;
+use std::ptr::NonNull;
 
+use super::landing::Landing;
+use super::registered::Spot;
 use crate::memory::buffer::Buffer;
 use crate::memory::ring::INLINE_MESSAGE_BYTES;
 
@@ -27,9 +30,9 @@ pub struct Message(Option<Box<Block>>);
 /// which they were stored a moment ago, and that waits for the stores: sending and receiving 8 bytes on one core took 23 ns and takes 18.
 pub(super) struct Block {
     len: usize,
-    /// The bytes, unless there is a buffer.
+    /// The bytes, unless there is a body.
     short: Words,
-    buffer: Option<Buffer>,
+    body: Option<Body>,
     /// What else is kept, below this one.
     next: Option<Box<Block>>,
     /// How many that are.
@@ -62,7 +65,7 @@ impl Block {
 
     #[cold]
     fn new() -> Box<Self> {
-        Box::new(Self { len: 0, short: Words([0; SHORT_BYTES]), buffer: None, next: None, below: 0 })
+        Box::new(Self { len: 0, short: Words([0; SHORT_BYTES]), body: None, next: None, below: 0 })
     }
 
     /// Keeps it for the next message of this thread. One that ends has freed what it kept.
@@ -94,6 +97,53 @@ impl Block {
     }
 }
 
+/// The memory of a longer message.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// Of this process alone.
+    Buffer(Buffer),
+    /// The sender has it mapped too.
+    Landing(Landing),
+}
+
+impl Body {
+    /// The first byte. Valid for as long as the body, wherever that is moved.
+    pub(super) fn base(&self) -> NonNull<u8> {
+        match self {
+            Self::Buffer(buffer) => buffer.base(),
+            Self::Landing(landing) => landing.base(),
+        }
+    }
+
+    /// What the sender knows it by.
+    pub(super) fn spot(&self) -> Spot {
+        match self {
+            Self::Buffer(_) => Spot::NOWHERE,
+            Self::Landing(landing) => landing.spot(),
+        }
+    }
+
+    /// Takes the memory away from a writer that may still be at it, for good.
+    pub(super) fn retire(self) {
+        match self {
+            Self::Buffer(buffer) => buffer.retire(),
+            Self::Landing(landing) => landing.retire(),
+        }
+    }
+}
+
+impl Deref for Body {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Buffer(buffer) => buffer,
+            Self::Landing(landing) => landing,
+        }
+    }
+}
+
 impl Message {
     /// A short message that `fill` writes.
     pub(super) fn short<E>(len: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<Self, E> {
@@ -102,16 +152,16 @@ impl Message {
         Ok(block.into_message(len))
     }
 
-    /// A message in a buffer.
+    /// A message in memory of its own.
     #[inline]
-    pub(super) fn long(buffer: Buffer) -> Self {
+    pub(super) fn long(body: Body) -> Self {
         let mut block = Block::take();
-        block.len = buffer.len();
-        if let Some(short) = block.short.0.get_mut(..buffer.len()) {
+        block.len = body.len();
+        if let Some(short) = block.short.0.get_mut(..body.len()) {
             // Where the length says that it is.
-            short.copy_from_slice(&buffer);
+            short.copy_from_slice(&body);
         }
-        block.buffer = Some(buffer);
+        block.body = Some(body);
         Self(Some(block))
     }
 
@@ -129,7 +179,7 @@ impl Deref for Message {
     fn deref(&self) -> &[u8] {
         match self.0.as_deref() {
             Some(Block { short, len, .. }) if *len <= SHORT_BYTES => &short.0[..*len],
-            Some(Block { buffer: Some(buffer), .. }) => buffer,
+            Some(Block { body: Some(body), .. }) => body,
             _ => &[],
         }
     }
@@ -139,7 +189,7 @@ impl Drop for Message {
     #[inline]
     fn drop(&mut self) {
         if let Some(mut block) = self.0.take() {
-            block.buffer = None;
+            block.body = None;
             block.give_back();
         }
     }
@@ -183,7 +233,7 @@ mod tests {
     fn a_message_is_what_was_put_into_it_whatever_its_block_held_before() {
         drop(short(&[7; SHORT_BYTES]));
         for len in [0, 1, SHORT_BYTES, SHORT_BYTES + 1, 5000] {
-            let message = Message::long(Buffer::copy_of(&vec![3; len]).unwrap());
+            let message = Message::long(Body::Buffer(Buffer::copy_of(&vec![3; len]).unwrap()));
             assert_eq!(message[..], vec![3; len]);
         }
         assert_eq!(short(&[5; 9]).into_vec(), [5; 9], "and not the buffer");

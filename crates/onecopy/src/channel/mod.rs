@@ -27,6 +27,9 @@
 mod claims;
 mod copying;
 mod desk;
+mod extents;
+mod helper;
+mod landing;
 mod link;
 mod liveness;
 mod loan;

@@ -95,13 +95,13 @@ mod tests {
     use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 
     use super::*;
-    use crate::memory::anonymous::registered::{Own, Rights};
+    use crate::memory::anonymous::registered::{Children, Own, Rights};
 
     #[test]
     fn memory_is_found_though_the_other_side_has_closed_with_bytes_unread() {
         let (own, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
         let (own, other) = (Socket::new(own, "channel:x"), Socket::new(other, "channel:x"));
-        let (_memory, fd) = Own::create(4096, Rights::ReadWrite).unwrap();
+        let (_memory, fd) = Own::create(4096, Rights::ReadWrite, Children::Without).unwrap();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         let fds = [fd.as_fd()];

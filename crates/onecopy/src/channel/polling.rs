@@ -23,10 +23,10 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
 use super::passing::{Kind, Passed, peek};
-use super::registered::{BUFFERS, slot_of};
+use super::registered::{BUFFERS, PLACES, Use, slot_of};
 use crate::io::socket::Socket;
 use crate::memory::Region;
-use crate::memory::anonymous::registered::{MOST_BYTES, Theirs};
+use crate::memory::anonymous::registered::Theirs;
 use crate::memory::bell::Bell;
 use crate::sys::socket_options::set_peek_offset;
 use crate::{Error, Result};
@@ -81,7 +81,7 @@ struct State {
     waiting: [bool; 2],
     lent: Lent,
     /// What the other side has registered.
-    buffers: [Option<Arc<Theirs>>; BUFFERS],
+    buffers: [Option<Arc<Theirs>>; PLACES],
     /// Why the last of it that came could not be mapped.
     useless: Option<String>,
     /// How many packets with memory are still in the socket though this side has mapped that: the first ones.
@@ -100,12 +100,12 @@ impl State {
         }
         let slot = slot_of(memory.number());
         self.buffers[slot] = None;
-        let bytes = self.buffers.iter().flatten().map(|kept| kept.len()).sum::<usize>();
-        if bytes + memory.len() > MOST_BYTES {
-            return Err(format!(
-                "{} bytes beside {bytes} that are registered are more than the limit of {MOST_BYTES}",
-                memory.len()
-            ));
+        let what = Use::of_slot(slot);
+        let same = self.buffers.iter().flatten().filter(|kept| Use::of_slot(slot_of(kept.number())) == what);
+        let (bytes, limit) = (same.map(|kept| kept.len()).sum::<usize>(), what.most_bytes());
+        if bytes + memory.len() > limit {
+            let len = memory.len();
+            return Err(format!("{len} bytes beside {bytes} that are registered are more than the limit of {limit}"));
         }
         self.buffers[slot] = Some(Arc::new(memory));
         Ok(())

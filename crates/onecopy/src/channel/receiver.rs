@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::copying::{Failure, Helper, Source};
+use super::copying::{Failure, Source};
 use super::desk::{Answer, Desk, Offer, Phase, Turn};
+use super::helper::Helper;
+use super::landing::Landings;
 use super::link::Link;
 use super::loan::Slip;
-use super::message::{Block, Message, SHORT_BYTES};
+use super::message::{Block, Body, Message, SHORT_BYTES};
 use super::polling::{Arming, Half};
 use super::registered::RegisteredBuffer;
 use super::seccomp::Seccomp;
@@ -50,6 +52,7 @@ pub struct ChannelReceiver {
     /// Whether the last message was copied by both sides: then the next one is likely to be.
     has_shared: bool,
     pub(super) helper: Helper,
+    landings: Landings,
 }
 
 /// Wakes a sender of the other side that waits at its desk, when this side has closed.
@@ -67,7 +70,7 @@ impl Drop for Farewell {
 impl ChannelReceiver {
     pub(super) fn new(mut ring: RingReceiver, link: Arc<Link>) -> Self {
         ring.set_alarm(Arc::clone(link.peer.alarm()), link.polling.bell(Half::Sender));
-        let farewell = Farewell(Arc::clone(&link));
+        let (farewell, end) = (Farewell(Arc::clone(&link)), link.desks.end());
         Self {
             ring,
             _farewell: farewell,
@@ -79,7 +82,8 @@ impl ChannelReceiver {
             doubted: false,
             is_armed: false,
             has_shared: false,
-            helper: Helper::default(),
+            helper: Helper::new(end),
+            landings: Landings::default(),
         }
     }
 
@@ -215,7 +219,7 @@ impl ChannelReceiver {
         let mut buffer = Buffer::warm(bytes)?;
         self.ring.take_begun(begun, &mut buffer, deadline)?;
         self.count_ring(bytes);
-        Ok(Message::long(buffer))
+        Ok(Message::long(Body::Buffer(buffer)))
     }
 
     /// Receives a message that stands in the ring.
@@ -234,7 +238,7 @@ impl ChannelReceiver {
         } else {
             let mut buffer = Buffer::warm(bytes)?;
             fill(&mut buffer)?;
-            Message::long(buffer)
+            Message::long(Body::Buffer(buffer))
         };
         self.count_ring(bytes);
         Ok(message)
@@ -256,6 +260,7 @@ impl ChannelReceiver {
     fn take_offered(&mut self, offer: Offer, deadline: Deadline) -> Result<Option<Message>> {
         let link = Arc::clone(&self.link);
         let desk = link.desks.incoming();
+        desk.fetch_turn();
         let asked = Turn::new(offer.number, Phase::Asked);
         if Turn::load(desk) != asked {
             return Ok(None);
@@ -263,11 +268,15 @@ impl ChannelReceiver {
         self.check_limit(desk, asked, offer.bytes)?;
         let Some(source) = self.source(desk, asked, offer, deadline)? else { return Ok(None) };
         if link.trusted && link.attach.is_ok() && offer.bytes >= self.cooperative_bytes {
-            match source.share(&link, desk, asked, &mut self.helper, &mut self.seccomp) {
-                Ok(buffer) => {
+            let body = match self.landings.take(&link, offer.bytes, &self.helper) {
+                Some(landing) => Body::Landing(landing),
+                None => Body::Buffer(Buffer::warm(offer.bytes)?),
+            };
+            match source.share(body, &link, desk, asked, &mut self.helper, &mut self.seccomp) {
+                Ok(body) => {
                     self.has_shared = true;
                     let path = source.path(Path::Cooperative);
-                    return Ok(self.settle(desk, asked.with(Phase::Shared), path, buffer));
+                    return Ok(self.settle(desk, asked.with(Phase::Shared), path, body));
                 }
                 // The sender has been stopped in the middle: what it has is still there to be read.
                 Err(Failure::Errno(Errno::ETIMEDOUT)) => {
@@ -299,18 +308,18 @@ impl ChannelReceiver {
             Err(error) => return self.failed(desk, turn, Failure::Here(error), source.bytes, deadline),
         };
         match source.pull(&self.link, desk, turn, &mut buffer, &mut self.seccomp) {
-            Ok(()) => Ok(self.settle(desk, turn, source.path(Path::SingleCopy), buffer)),
+            Ok(()) => Ok(self.settle(desk, turn, source.path(Path::SingleCopy), Body::Buffer(buffer))),
             Err(failure) => self.failed(desk, turn, failure, source.bytes, deadline),
         }
     }
 
     /// The message, unless its sender has revoked it meanwhile.
-    fn settle(&self, desk: &Desk, turn: Turn, path: Path, buffer: Buffer) -> Option<Message> {
+    fn settle(&self, desk: &Desk, turn: Turn, path: Path, body: Body) -> Option<Message> {
         if !self.answer(desk, turn, Phase::Done) {
             return None;
         }
-        self.link.counters.count_received(path, buffer.len());
-        Some(Message::long(buffer))
+        self.link.counters.count_received(path, body.len());
+        Some(Message::long(body))
     }
 
     fn answer(&self, desk: &Desk, turn: Turn, phase: Phase) -> bool {

@@ -10,9 +10,9 @@
 //! Each side then copies its part of a message as it can: the receiver out of the sender's memory, if that is registered, the sender
 //! into the receiver's, and either by a system call where it has no mapping. Who claims which part is the same as ever.
 //!
-//! There are [`BUFFERS`] places for what a side has registered. The number of a registration says in which one it is, and what is
-//! registered there next takes the place of it on the other side too, so that keeps no more mappings than that, and of 1 GiB
-//! together. What it has not taken out of the socket is bounded likewise, by its word in
+//! There are [`BUFFERS`] places for what a side has registered, and as many for its [landings](super::landing). The number of a
+//! registration says in which one it is, and what is registered there next takes the place of it on the other side too, so that keeps
+//! no more mappings than that, and of 1 GiB together, and 256 MiB of landings. What it has not taken out of the socket is bounded likewise, by its word in
 //! [`Desk::buffers_taken`](super::desk::Desk).
 //!
 //! **Who may write.** A side may write the memory of the other where the policies of both let them attach to each other and both are
@@ -32,16 +32,52 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nix::errno::Errno;
 
 use super::desk::write;
+use super::landing;
 use super::link::Link;
 use super::passing::{Kind, pass};
 use super::polling::Half;
 use super::{Channel, ChannelReceiver, ChannelSender};
 use crate::atomic::{AtomicU64, Ordering};
-use crate::memory::anonymous::registered::{Own, Rights, Theirs};
+use crate::memory::anonymous::registered::{Children, MOST_BYTES, Own, Rights, Theirs};
 use crate::{Deadline, Error, Result};
 
 /// How many buffers one side of a channel can have registered at a time. The other side maps up to 1 GiB of them.
 pub const BUFFERS: usize = 16;
+
+/// How many places there are in all.
+pub(super) const PLACES: usize = 2 * BUFFERS;
+
+/// What is registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// A buffer of the user's.
+    Buffer,
+    /// Memory for messages that arrive, see [`landing`](super::landing).
+    Landing,
+}
+
+impl Use {
+    /// What stands at this place.
+    pub(super) fn of_slot(slot: usize) -> Self {
+        if slot < BUFFERS { Self::Buffer } else { Self::Landing }
+    }
+
+    /// How much of it the other side maps together.
+    pub(super) fn most_bytes(self) -> usize {
+        match self {
+            Self::Buffer => MOST_BYTES,
+            Self::Landing => landing::MOST_BYTES,
+        }
+    }
+
+    /// A bit for each of its places.
+    fn slots(self) -> u32 {
+        match self {
+            Self::Buffer => (1 << BUFFERS) - 1,
+            Self::Landing => !((1 << BUFFERS) - 1),
+        }
+    }
+}
 
 /// Where a message, or the place for it, lies in registered memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +93,11 @@ impl Spot {
 
     pub(super) fn is_somewhere(self) -> bool {
         self != Self::NOWHERE
+    }
+
+    /// Whether the receiver's user has registered what is there.
+    pub(super) fn is_buffer(self) -> bool {
+        self.is_somewhere() && Use::of_slot(slot_of(self.number)) == Use::Buffer
     }
 }
 
@@ -83,7 +124,7 @@ impl SpotWords {
 
 /// In which place the registration with this number is.
 pub(super) fn slot_of(number: u64) -> usize {
-    (number % BUFFERS as u64) as usize
+    (number % PLACES as u64) as usize
 }
 
 /// The places for what one side registers.
@@ -108,19 +149,19 @@ impl Slots {
 
 /// Memory that the other side was passed.
 #[derive(Debug)]
-struct Registration {
+pub(super) struct Registration {
     slots: Arc<Slots>,
     number: u64,
 }
 
 impl Registration {
     /// Passes `memory` to the other side; or says why that cannot be.
-    fn of(link: &Link, memory: &Own, fd: &OwnedFd) -> Result<Self, String> {
+    pub(super) fn of(link: &Link, memory: &Own, fd: &OwnedFd, what: Use) -> Result<Self, String> {
         // Relaxed: nothing else depends on it. Whatever the other side writes there, it gets no more than what is registered.
         let seen = link.desks.outgoing().buffers_taken.load(Ordering::Relaxed);
         let number = link.buffers.with(|taken| {
-            let slot = taken.slots.trailing_ones();
-            if slot as usize >= BUFFERS {
+            let slot = (!taken.slots & what.slots()).trailing_zeros();
+            if slot as usize >= PLACES {
                 return Err(format!("{BUFFERS} buffers of this side are registered already"));
             }
             if taken.packets.saturating_sub(seen) >= BUFFERS as u64 {
@@ -129,7 +170,7 @@ impl Registration {
             taken.slots |= 1 << slot;
             taken.registrations += 1;
             taken.packets += 1;
-            Ok(taken.registrations * BUFFERS as u64 + u64::from(slot))
+            Ok(taken.registrations * PLACES as u64 + u64::from(slot))
         })?;
         let registration = Self { slots: Arc::clone(&link.buffers), number };
         memory.set_number(number);
@@ -141,6 +182,11 @@ impl Registration {
         // Relaxed: it tells no more than that there is news.
         link.desks.outgoing().buffers_passed.fetch_add(1, Ordering::Relaxed);
         Ok(registration)
+    }
+
+    /// What the other side knows the byte at `offset` by.
+    pub(super) fn spot(&self, offset: usize) -> Spot {
+        Spot { number: self.number, offset: offset as u64 }
     }
 
     fn is_with(&self, link: &Link) -> bool {
@@ -213,8 +259,8 @@ impl RegisteredBuffer {
             return Ok(Self { memory: None, registration: None, len });
         }
         let rights = if link.is_open { Rights::ReadWrite } else { Rights::Read };
-        let (memory, fd) = Own::create(len, rights)?;
-        let registration = Registration::of(link, &memory, &fd)
+        let (memory, fd) = Own::create(len, rights, Children::Without)?;
+        let registration = Registration::of(link, &memory, &fd, Use::Buffer)
             .map_err(|why| link.counters.note_fallback(&format!("memory could not be registered: {why}"), 0))
             .ok();
         Ok(Self { memory: Some(memory), registration, len })
@@ -235,9 +281,7 @@ impl RegisteredBuffer {
     /// What the other side of `link` knows the byte at `offset` by.
     pub(super) fn spot(&self, link: &Link, offset: usize) -> Spot {
         match &self.registration {
-            Some(registration) if registration.is_with(link) => {
-                Spot { number: registration.number, offset: offset as u64 }
-            }
+            Some(registration) if registration.is_with(link) => registration.spot(offset),
             _ => Spot::NOWHERE,
         }
     }
@@ -292,6 +336,14 @@ impl fmt::Debug for RegisteredBuffer {
     }
 }
 
+/// How to write memory that the other side will read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stores {
+    Ordinary,
+    /// Past the caches, in which what was there is not.
+    PastCaches,
+}
+
 /// A part of what the other side has registered: a message, or the place for one.
 #[derive(Debug)]
 pub(super) struct Mapped {
@@ -308,9 +360,14 @@ impl Mapped {
     }
 
     /// Copies `piece` to `at` of it.
-    pub(super) fn write(&self, at: usize, piece: &[u8]) -> Result<(), Errno> {
+    pub(super) fn write(&self, at: usize, piece: &[u8], stores: Stores) -> Result<(), Errno> {
         let offset = self.check(at, piece.len())?;
-        self.memory.region().write_at(offset, piece).map_err(|_| Errno::EFAULT)
+        let region = self.memory.region();
+        let written = match stores {
+            Stores::Ordinary => region.write_at(offset, piece),
+            Stores::PastCaches => region.write_past_caches_at(offset, piece),
+        };
+        written.map_err(|_| Errno::EFAULT)
     }
 
     /// Whether this side may write it.

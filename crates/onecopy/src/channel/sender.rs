@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Peer;
 use super::copying::help;
 use super::desk::{Answer, Desk, NO_ROOM, Offer, Phase, Turn};
+use super::landing::Targets;
 use super::link::Link;
 use super::loan::Lender;
 use super::message::SHORT_BYTES;
@@ -64,6 +65,7 @@ pub struct ChannelSender {
     /// Whether it may be waiting for the descriptor.
     is_armed: bool,
     pub(super) lender: Lender,
+    targets: Targets,
 }
 
 /// A message that [`ChannelSender::send_owned`] was given.
@@ -102,6 +104,7 @@ impl ChannelSender {
             seccomp: Seccomp::of_this_thread(),
             is_armed: false,
             lender: Lender::default(),
+            targets: Targets::default(),
         }
     }
 
@@ -403,6 +406,7 @@ impl ChannelSender {
         let waiting = &mut Waiting { sender: self, desk, asked, bytes, shared: false, prompt, eager };
         let event = wait(waiting, strategy, until)?;
         if event == Event::Shared {
+            desk.fetch_claims();
             let path = self.take_part(desk, asked, message, bytes);
             wait(&mut Waiting { sender: self, desk, asked, bytes, shared: true, prompt, eager }, strategy, deadline)?;
             return Ok(path);
@@ -413,16 +417,18 @@ impl ChannelSender {
     /// Copies what it can of a message into the receiver's buffer.
     fn take_part(&mut self, desk: &Desk, asked: Turn, message: &[IoSlice<'_>], bytes: usize) -> Path {
         // What is wrong with it is for the receiving half to tell.
-        let mapped = self.link.find(Half::Sender, desk.target_spot.load(), bytes).ok().flatten();
+        let spot = desk.target_spot.load();
+        let mapped = self.link.find(Half::Sender, spot, bytes).ok().flatten();
         let mapped = mapped.filter(Mapped::is_writable);
-        let path = if mapped.is_some() { Path::Registered } else { Path::Cooperative };
+        let path = if mapped.is_some() && spot.is_buffer() { Path::Registered } else { Path::Cooperative };
+        let stores = self.targets.stores(spot, bytes);
         if mapped.is_none() {
             self.cannot_help = self.cannot_help || !self.link.may_attach(&mut self.seccomp);
             if self.cannot_help {
                 return path;
             }
         }
-        if let Err(errno) = help(self.link.peer.process(), desk, self.link.desks.end(), message, bytes, mapped.as_ref())
+        if let Err(errno) = help(self.link.peer.process(), desk, self.link.desks.end(), message, bytes, mapped.as_ref().map(|mapped| (mapped, stores)))
             // A receiver that could not wait any longer has taken its buffer away: that is no refusal.
             && Turn::load(desk) == asked.with(Phase::Shared)
         {

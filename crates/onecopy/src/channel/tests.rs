@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::desk::{Phase, Turn};
+use super::registered::Stores;
 use super::*;
 use crate::Error;
 use crate::atomic::Ordering;
@@ -544,7 +545,7 @@ fn what_is_passed_as_registered_memory_and_is_none_is_of_no_use_and_does_no_harm
     );
     assert_eq!(received_from(&mut one, &mut other, Spot { number: 36, offset: 0 }, &message), Path::Cooperative);
     assert!(other.stats().fallbacks().iter().any(|one| one.reason.contains("more than the limit")));
-    numbered(48 + 3, 100 * page);
+    numbered(64 + 3, 100 * page);
     let buffer = one.register(1 << 20).unwrap();
     let spot = buffer.spot(&one.sender.link, 0);
     assert_eq!(received_from(&mut one, &mut other, spot, &vec![0; 300_000]), Path::Registered);
@@ -592,16 +593,18 @@ fn a_buffer_that_is_dropped_while_the_other_side_has_it_mapped_harms_nobody() {
         let mapped = other.sender.link.find(polling::Half::Sender, spot, 3 << 20).unwrap().unwrap();
         drop(buffer);
         // A late write goes to memory that is nobody's any more.
-        mapped.write(1 << 20, &[9; 5000]).unwrap();
+        mapped.write(1 << 20, &[9; 5000], Stores::Ordinary).unwrap();
         let mut found = vec![1; 2 << 20];
         mapped.read(0, &mut found).unwrap();
         assert!(found[..1 << 20].iter().all(|&byte| byte == 0), "its pages are given back");
         let mut next = one.register(3 << 20).unwrap();
         assert!(next.iter().all(|&byte| byte == 0));
         next.fill(5);
-        mapped.write(0, &vec![9; 3 << 20]).unwrap();
+        mapped.write(0, &vec![9; 3 << 20], Stores::Ordinary).unwrap();
         assert!(next.iter().all(|&byte| byte == 5));
-        assert!(mapped.write(3 << 20, &[1]).is_err() && mapped.read(usize::MAX, &mut [0; 2]).is_err());
+        assert!(
+            mapped.write(3 << 20, &[1], Stores::Ordinary).is_err() && mapped.read(usize::MAX, &mut [0; 2]).is_err()
+        );
         assert!(other.sender.link.find(polling::Half::Sender, spot, 1).unwrap().is_none());
     }
 }
@@ -616,7 +619,7 @@ fn what_a_separate_channel_registers_is_read_and_never_written() {
     let mut found = [0; 100];
     mapped.read(5000, &mut found).unwrap();
     assert_eq!(found, [7; 100]);
-    assert!(!mapped.is_writable() && mapped.write(5000, &[9]).is_err());
+    assert!(!mapped.is_writable() && mapped.write(5000, &[9], Stores::Ordinary).is_err());
     assert!(buffer.iter().all(|&byte| byte == 7));
 }
 
@@ -628,7 +631,7 @@ fn memory_that_was_renewed_is_other_memory_at_another_place() {
     let mapped = one.sender.link.find(polling::Half::Sender, old, 1 << 20).unwrap().unwrap();
     buffer.renew(&other.sender.link).unwrap();
     assert!(buffer.is_registered() && buffer.base() != place && buffer.len() == 1 << 20);
-    mapped.write(0, &vec![9; 1 << 20]).unwrap();
+    mapped.write(0, &vec![9; 1 << 20], Stores::Ordinary).unwrap();
     assert!(buffer.iter().all(|&byte| byte == 0));
     // By its address it is nowhere either.
     let own = crate::memory::remote::RemoteProcess::open(std::process::id()).unwrap();

@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use super::loan::{DEFAULT_LOAN_LIMIT_BYTES, LOANS, Slip};
-use super::message::SHORT_BYTES;
+use super::message::{Body, SHORT_BYTES};
 use super::stats::Path;
 use super::{ChannelReceiver, Message, link::Link};
 use crate::memory::Region;
@@ -151,7 +151,7 @@ impl View {
         }
         let mut buffer = Buffer::warm(len)?;
         self.copy_to(&mut buffer)?;
-        Ok(Message::long(buffer))
+        Ok(Message::long(Body::Buffer(buffer)))
     }
 
     /// The bytes, where they are.

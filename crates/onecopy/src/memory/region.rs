@@ -20,7 +20,7 @@ use rustix::mm::{
 };
 
 use super::allocate::{Use, allocate};
-use super::copy::{copy_in, copy_out};
+use super::copy::{copy_in, copy_out, copy_out_past_caches};
 use super::guarded;
 use super::writers::Writers;
 use crate::sys::sysv_shm::Attachment;
@@ -364,17 +364,33 @@ impl Region {
     /// nothing was copied then. [`Error::Shortened`] when the object has meanwhile become too short for the range; what it
     /// still has room for was written then.
     pub fn write_at(&self, offset: usize, bytes: &[u8]) -> Result<()> {
-        self.check_writable()?;
-        self.check("write", offset, bytes.len())?;
+        let shared = self.target(offset, bytes.len())?;
         if let Backing::File { fd, trusted: false } = &self.backing {
             return self.write_guarded(fd, offset, bytes);
         }
-        // SAFETY: the range was checked, so the sum stays within the mapping.
-        let shared = unsafe { self.base.add(offset) };
-        // SAFETY: writable for `bytes.len()` bytes, checked above; `self` owns the mapping during the call; `bytes` is
+        // SAFETY: writable for `bytes.len()` bytes, checked by `target`; `self` owns the mapping during the call; `bytes` is
         // private and so does not overlap it.
         unsafe { copy_out(shared.as_ptr(), bytes) };
         Ok(())
+    }
+
+    /// As [`Region::write_at`], past the caches, for memory that nobody can shorten.
+    pub(crate) fn write_past_caches_at(&self, offset: usize, bytes: &[u8]) -> Result<()> {
+        let shared = self.target(offset, bytes.len())?;
+        if matches!(self.backing, Backing::File { trusted: false, .. }) {
+            return self.write_at(offset, bytes);
+        }
+        // SAFETY: as in `write_at`.
+        unsafe { copy_out_past_caches(shared.as_ptr(), bytes) };
+        Ok(())
+    }
+
+    /// Where `len` bytes from `offset` on are, to be written.
+    fn target(&self, offset: usize, len: usize) -> Result<NonNull<u8>> {
+        self.check_writable()?;
+        self.check("write", offset, len)?;
+        // SAFETY: the range was checked, so the sum stays within the mapping.
+        Ok(unsafe { self.base.add(offset) })
     }
 
     fn read_guarded(&self, fd: &OwnedFd, offset: usize, buffer: &mut [u8]) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::extents::Extents;
+use super::super::extents::Extents;
 use super::slip::Slip;
 use super::{DEFAULT_LOAN_LIMIT_BYTES, GivenBack, LOANS};
 use crate::atomic::AtomicU32;

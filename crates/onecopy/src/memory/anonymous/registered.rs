@@ -7,8 +7,8 @@
 //!
 //! [`Own`] lends references to its bytes, so nobody else may write them but where the caller says that this process is at the mercy
 //! of the other in any case: see [`Rights`]. [`Theirs`] is memory that a peer writes at any time, and forms no reference to it.
-//! In a child made by fork the mapping of [`Own`] does not exist and its addresses may be anybody's: each access looks for the
-//! sentinel, which the kernel clears there, and nothing is unmapped.
+//! In a child made by fork the mapping of [`Own`] does not exist and its addresses may be anybody's, as a rule: each access looks for
+//! the sentinel, which the kernel clears there, and nothing is unmapped. See [`Children`] for the exception.
 #![expect(unsafe_code, reason = "lends out shared memory, and reaches a word of it as an atomic")]
 
 use std::ops::Range;
@@ -25,6 +25,7 @@ use crate::memory::allocate::{check_len, check_limit, check_memory};
 use crate::memory::buffer::{HUGE_BYTES, Pages};
 use crate::memory::nonce::Nonce;
 use crate::memory::region::{Access, Region};
+use crate::process::forks;
 use crate::{Error, Result};
 
 /// The name of the memory, as `/proc/PID/maps` shows it.
@@ -41,6 +42,15 @@ pub(crate) enum Rights {
     ReadWrite,
 }
 
+/// What a child made by fork has of the memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Children {
+    /// Nothing.
+    Without,
+    /// The mapping. What it had in it must not change under the child: see [`Own::has_heirs`].
+    With,
+}
+
 /// The mapping of the process that made it.
 #[derive(Debug)]
 pub(crate) struct Own {
@@ -50,6 +60,8 @@ pub(crate) struct Own {
     bytes: usize,
     /// Is there in the process that made the mapping, and in no child of it.
     sentinel: Nonce,
+    /// How often the process had forked when it made the mapping, if children have that.
+    forks: Option<u64>,
 }
 
 impl Own {
@@ -57,10 +69,17 @@ impl Own {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for a length of 0, and one that this machine cannot have; [`Error::Unsupported`] before Linux 5.1;
-    /// EMFILE, ENFILE, ENOMEM.
-    pub(crate) fn create(len: usize, rights: Rights) -> Result<(Self, OwnedFd)> {
+    /// [`Error::Invalid`] for a length of 0, and one that this machine cannot have; [`Error::Unsupported`] before Linux 5.1, and for
+    /// children that cannot be counted; EMFILE, ENFILE, ENOMEM.
+    pub(crate) fn create(len: usize, rights: Rights, children: Children) -> Result<(Self, OwnedFd)> {
         let object = format!("memfd:{NAME}");
+        let forks = match children {
+            Children::Without => None,
+            Children::With => Some(forks().ok_or_else(|| {
+                let reason = "the C library cannot tell of forks".into();
+                Error::Unsupported { object: object.clone(), reason }
+            })?),
+        };
         let page = rustix::param::page_size();
         let bytes = len.checked_next_multiple_of(page).unwrap_or(len);
         let total = bytes.saturating_add(page);
@@ -73,8 +92,10 @@ impl Own {
         add_seals(fd.as_fd(), SealFlags::SHRINK | SealFlags::GROW, &object)?;
         let pages = Pages::share(fd.as_fd(), total).map_err(|errno| Error::os("mmap", &object, errno))?;
         pages.warm_up().map_err(|errno| Error::os("madvise(MADV_POPULATE_WRITE)", &object, errno))?;
-        let own = Self { pages: Some(pages), bytes, sentinel };
-        own.advise(Advice::LinuxDontFork).map_err(|errno| Error::os("madvise(MADV_DONTFORK)", &object, errno))?;
+        let own = Self { pages: Some(pages), bytes, sentinel, forks };
+        if children == Children::Without {
+            own.advise(Advice::LinuxDontFork).map_err(|errno| Error::os("madvise(MADV_DONTFORK)", &object, errno))?;
+        }
         let seals = match rights {
             Rights::Read => SealFlags::FUTURE_WRITE | SealFlags::SEAL,
             Rights::ReadWrite => SealFlags::SEAL,
@@ -88,6 +109,11 @@ impl Own {
         // SAFETY: the whole mapping, which `self` owns; the advice that is given here changes no byte but at the end of the memory,
         // when nothing borrows from it.
         unsafe { madvise(pages.base().as_ptr().cast(), pages.bytes(), advice) }
+    }
+
+    /// Whether a child may have been made that has the mapping. What lay there then must stay as it is.
+    pub(crate) fn has_heirs(&self) -> bool {
+        self.forks.is_some() && self.forks != forks()
     }
 
     /// The first byte. Valid for as long as the memory, wherever that is moved.
@@ -150,8 +176,10 @@ impl Own {
     /// Gives the pages back, though others may have them mapped.
     fn end(&self) {
         self.set_number(0);
-        // Refused where the memory is sealed: then it lasts until they unmap it.
-        let _ = self.advise(Advice::LinuxRemove);
+        if !self.has_heirs() {
+            // Refused where the memory is sealed: then it lasts until they unmap it.
+            let _ = self.advise(Advice::LinuxRemove);
+        }
     }
 }
 
@@ -247,7 +275,7 @@ mod tests {
     #[test]
     fn both_mappings_begin_where_a_huge_page_can_and_are_the_same_memory() {
         for len in [1, HUGE_BYTES - 1, HUGE_BYTES, 3 * HUGE_BYTES + 5] {
-            let (mut own, fd) = Own::create(len, Rights::ReadWrite).unwrap();
+            let (mut own, fd) = Own::create(len, Rights::ReadWrite, Children::Without).unwrap();
             own.set_number(7);
             let theirs = Theirs::map(&fd, "theirs").unwrap();
             let alignment = if len < HUGE_BYTES { 4096 } else { HUGE_BYTES };

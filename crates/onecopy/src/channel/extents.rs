@@ -1,11 +1,11 @@
-//! Which parts of the memory for loans are free.
+//! Which parts of a stretch of memory are free: of that for loans, and of those for what is received.
 
 use std::ops::Range;
 
-/// Loans begin at pairs of cache lines, which are fetched together.
+/// What is taken begins at pairs of cache lines, which are fetched together.
 const LINES_BYTES: usize = 128;
 
-/// Free ranges in their order, of which no two touch. There are at most as many as loans, and one more.
+/// Free ranges in their order, of which no two touch. There are at most as many as taken ones, and one more.
 #[derive(Debug)]
 pub(super) struct Extents(Vec<Range<usize>>);
 
@@ -48,13 +48,13 @@ impl Extents {
         }
     }
 
-    /// The longest loan that there is room for.
+    /// The longest range that can be taken.
     pub(super) fn longest(&self) -> usize {
         self.0.iter().map(Range::len).max().unwrap_or(0)
     }
 }
 
-/// How much a loan of `bytes` takes; `None` is more than an address space holds.
+/// How much is taken for `bytes`; `None` is more than an address space holds.
 fn rounded(bytes: usize) -> Option<usize> {
     bytes.max(1).checked_next_multiple_of(LINES_BYTES)
 }
