@@ -19,7 +19,7 @@ use nix::sys::uio::RemoteIoVec;
 
 use super::claims::{self, Copied, End, Units};
 use super::desk::{self, Desk, Offer, Phase, Turn};
-use super::helper::{Helper, Share};
+use super::helper::{self, Helper, Share};
 use super::link::Link;
 use super::message::Body;
 use super::parts::{self, ENTRY_BYTES, MOST_PARTS, Place, RANGES};
@@ -45,8 +45,10 @@ const TAKEN_AWAY: u64 = 0;
 #[derive(Debug)]
 pub(super) struct Source {
     place: Place,
-    /// In registered memory that this side has mapped: then nothing else says where.
+    /// In memory that this side has mapped: then nothing else says where.
     mapped: Option<Mapped>,
+    /// Whether the sender's user has registered that.
+    is_registered: bool,
     pub(super) bytes: usize,
     nonce_address: u64,
     nonce: Value,
@@ -80,6 +82,7 @@ impl Source {
         let mut source = Self {
             place: Place::Whole(address),
             mapped: None,
+            is_registered: false,
             bytes: offer.bytes,
             nonce_address: desk.nonce_address.load(Ordering::Relaxed),
             nonce: [desk.nonce[0].load(Ordering::Relaxed), desk.nonce[1].load(Ordering::Relaxed)],
@@ -97,9 +100,10 @@ impl Source {
         Ok(source)
     }
 
-    /// A message in registered memory.
-    pub(super) fn registered(mapped: Mapped, bytes: usize) -> Self {
-        Self { place: Place::Whole(0), mapped: Some(mapped), bytes, nonce_address: 0, nonce: Default::default() }
+    /// A message in memory that this side has mapped, and perhaps that the sender's user has registered.
+    pub(super) fn mapped(mapped: Mapped, bytes: usize, is_registered: bool) -> Self {
+        let (place, nonce) = (Place::Whole(0), Default::default());
+        Self { place, mapped: Some(mapped), bytes, is_registered, nonce_address: 0, nonce }
     }
 
     /// Whether it takes a system call to copy it.
@@ -109,7 +113,7 @@ impl Source {
 
     /// The way of a message that is copied `otherwise` where its memory is not registered.
     pub(super) fn path(&self, otherwise: Path) -> Path {
-        if self.mapped.is_some() { Path::Registered } else { otherwise }
+        if self.is_registered { Path::Registered } else { otherwise }
     }
 
     /// Reads all of it into `target`, unless it is revoked meanwhile.
@@ -224,9 +228,8 @@ impl Source {
         seccomp: &mut Seccomp,
     ) -> Result<(), Failure> {
         let end = link.desks.end();
-        // Where the sender alone needs no calls.
-        let is_landing = spot.is_somewhere() && self.needs_attach();
-        let share = helper.share(self.bytes, end, is_landing);
+        let mapped = helper::Mapped { target: spot.is_somewhere(), source: self.mapped.is_some() };
+        let share = helper.share(self.bytes, end, mapped);
         let cut = Cut::new(self.bytes, share);
         let begun = Instant::now();
         desk::write(&desk.target, target.as_ptr().expose_provenance() as u64);
@@ -249,7 +252,7 @@ impl Source {
             // process's mappings.
             desk.target.store(TAKEN_AWAY, Ordering::Relaxed);
         }
-        helper.learn(self.bytes, cut.units, copied?, begun.elapsed(), end, is_landing);
+        helper.learn(self.bytes, cut.units, copied?, begun.elapsed(), end, mapped);
         Ok(())
     }
 
@@ -396,14 +399,14 @@ mod tests {
         let desk = Desk::default();
         for unit_bytes in [0, 1, UNIT_BYTES as u64 - 1] {
             desk.unit_bytes.store(unit_bytes, Ordering::Relaxed);
-            assert_eq!(help(&own, &desk, End::Front, &[IoSlice::new(&[1; 100])], 100, None), Err(Errno::EINVAL));
+            assert_eq!(help(&own, &desk, End::Back, &[IoSlice::new(&[1; 100])], 100, None), Err(Errno::EINVAL));
         }
         // At address 8 there is nothing.
         desk.target.store(8, Ordering::Relaxed);
         for unit_bytes in [UNIT_BYTES as u64, u64::MAX] {
             desk.unit_bytes.store(unit_bytes, Ordering::Relaxed);
             desk.claims.claimed.store(0, Ordering::Relaxed);
-            assert_eq!(help(&own, &desk, End::Front, &[IoSlice::new(&[1; 100])], 100, None), Err(Errno::EFAULT));
+            assert_eq!(help(&own, &desk, End::Back, &[IoSlice::new(&[1; 100])], 100, None), Err(Errno::EFAULT));
         }
     }
 

@@ -5,6 +5,8 @@
 //! [registered](super::registered), and names the place for a message at the [desk](super::desk). It goes on by process_vm_readv(2)
 //! itself. A sender that cannot map it writes there by process_vm_writev(2), as into any other buffer.
 //!
+//! A message that is sent back from where it has landed lies in memory that its receiver has mapped: that copies it without calls, too.
+//!
 //! The memory is cut from arenas: each as large as all before it, so that a few registrations are enough. A message gives its place
 //! back when it is dropped; an arena in which none is left goes when the process keeps more than
 //! [`pool_limit_bytes`](crate::memory::buffer::pool_limit_bytes) of unused ones.
@@ -140,6 +142,7 @@ struct State {
 /// Fields are dropped in this order: the place is free when the memory says that its registration is over.
 #[derive(Debug)]
 struct Memory {
+    _site: Site,
     own: Own,
     _registration: Registration,
 }
@@ -150,8 +153,9 @@ impl Arena {
         let (own, fd) = Own::create(bytes, Rights::ReadWrite, Children::With).ok()?;
         let registration = Registration::of(link, &own, &fd, Use::Landing).ok()?;
         let (base, number) = (own.base(), registration.spot(0));
+        let site = Site::new(&link.sites, base.as_ptr().addr()..base.as_ptr().addr() + bytes, number);
         let mut state = State {
-            memory: Some(Memory { own, _registration: registration }),
+            memory: Some(Memory { _site: site, own, _registration: registration }),
             free: Extents::new(bytes),
             free_bytes: bytes,
             counted: Some(0),
@@ -204,6 +208,46 @@ impl Drop for State {
         if self.is_torn {
             self.memory.take().into_iter().for_each(|memory| memory.own.retire());
         }
+    }
+}
+
+/// Where the arenas of one side of a channel are.
+#[derive(Debug, Default)]
+pub(super) struct Sites(Mutex<Vec<(Range<usize>, Spot)>>);
+
+impl Sites {
+    fn all(&self) -> MutexGuard<'_, Vec<(Range<usize>, Spot)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the other side knows `message` by, if that is what has landed here.
+    pub(super) fn spot(&self, message: &[u8]) -> Spot {
+        let Range { start, end } = message.as_ptr_range();
+        let (start, end) = (start.addr(), end.addr());
+        let sites = self.all();
+        let site = sites.iter().find(|(range, _)| range.start <= start && end <= range.end);
+        site.map_or(Spot::NOWHERE, |(range, spot)| Spot { offset: (start - range.start) as u64, ..*spot })
+    }
+}
+
+/// An entry of [`Sites`].
+#[derive(Debug)]
+struct Site {
+    sites: Arc<Sites>,
+    start: usize,
+}
+
+impl Site {
+    fn new(sites: &Arc<Sites>, range: Range<usize>, spot: Spot) -> Self {
+        let start = range.start;
+        sites.all().push((range, spot));
+        Self { sites: Arc::clone(sites), start }
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.sites.all().retain(|(range, _)| range.start != self.start);
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Peer;
 use super::desk::{DESKS_BYTES, Desks};
+use super::landing::Sites;
 use super::liveness::{Lifeline, PeerProcess, WORDS_BYTES};
 use super::polling::{Half, Polling};
 use super::registered::Slots;
@@ -34,6 +35,8 @@ pub(super) struct Link {
     pub(super) is_open: bool,
     /// The places for what this side registers.
     pub(super) buffers: Arc<Slots>,
+    /// Where what it receives lands.
+    pub(super) sites: Arc<Sites>,
     pub(super) object: String,
     pub(super) identity: Peer,
     /// Hangs up at the other side when this one is dropped.

@@ -72,6 +72,7 @@ pub use peer::Peer;
 pub use policy::{Policy, Tracer};
 pub use polling::Arming;
 pub use receiver::{ChannelReceiver, DEFAULT_COOPERATIVE_BYTES};
+use registered::Spot;
 pub use registered::{BUFFERS, RegisteredBuffer};
 pub use sender::{ChannelSender, DEFAULT_SINGLE_COPY_BYTES, LINGER};
 pub use stats::{Count, Fallback, Path, Stats};
@@ -171,6 +172,7 @@ impl Channel {
             trusted,
             is_open,
             buffers: Arc::default(),
+            sites: Arc::default(),
             object,
             identity,
             polling: Polling::new(socket),
@@ -243,7 +245,8 @@ impl Channel {
         }
         self.sender.flush_by(deadline)?;
         let parts = [IoSlice::new(message)];
-        let mut offered = self.sender.offer_for_now(&parts, message.len(), deadline)?;
+        let spot = self.sender.spot_of(message, Spot::NOWHERE);
+        let mut offered = self.sender.offer_for_now(&parts, spot, message.len(), deadline)?;
         let received = self.receiver.recv_by(deadline);
         // Also after an error: from here on nobody reads the message any more.
         let until = if received.is_ok() { deadline } else { Deadline::Now };

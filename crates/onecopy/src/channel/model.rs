@@ -13,6 +13,7 @@ use super::desk::Desk;
 use super::link::Link;
 use super::liveness::PeerProcess;
 use super::polling::Polling;
+use super::registered::Spot;
 use super::stats::Counters;
 use super::{ChannelReceiver, ChannelSender, DEFAULT_COOPERATIVE_BYTES, Peer};
 use crate::io::socket::Socket;
@@ -66,6 +67,7 @@ fn link(desks: &Arc<[Desk; 2]>, outgoing: usize) -> Arc<Link> {
         trusted: true,
         is_open: true,
         buffers: Arc::default(),
+        sites: Arc::default(),
         object: "the channel of a model".into(),
         identity: Peer::nobody_visible(0, 0),
         polling: Polling::new(socket),
@@ -169,7 +171,7 @@ fn revoked(way: Way) {
     });
     let mut message = vec![7; LONG];
     let parts = [IoSlice::new(&message)];
-    let sent = match sender.offer_for_now(&parts, LONG, Deadline::Never).unwrap().finish(Deadline::Now) {
+    let sent = match sender.offer_for_now(&parts, Spot::NOWHERE, LONG, Deadline::Never).unwrap().finish(Deadline::Now) {
         Ok(true) => 1,
         Ok(false) => unreachable!("nobody refuses"),
         Err(error) => {

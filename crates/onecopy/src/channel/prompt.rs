@@ -9,6 +9,7 @@ use std::io::IoSlice;
 use std::time::Duration;
 
 use super::link::Link;
+use super::registered::Spot;
 use super::sender::ChannelSender;
 use crate::{Deadline, Error, Result};
 
@@ -69,8 +70,14 @@ impl ChannelSender {
     }
 
     /// Has both sides copy `message`, if the receiver begins at once. False: it does not, and nothing was sent.
-    pub(super) fn send_promptly(&mut self, message: &[IoSlice<'_>], bytes: usize, deadline: Deadline) -> Result<bool> {
-        match self.offer_for_now(message, bytes, deadline)?.finish_within(PATIENCE, deadline) {
+    pub(super) fn send_promptly(
+        &mut self,
+        message: &[IoSlice<'_>],
+        spot: Spot,
+        bytes: usize,
+        deadline: Deadline,
+    ) -> Result<bool> {
+        match self.offer_for_now(message, spot, bytes, deadline)?.finish_within(PATIENCE, deadline) {
             Err(Error::WouldDeadlock { .. }) => {}
             Err(error) if error.is_out_of_time() && !deadline.has_passed() => {}
             sent => return sent,

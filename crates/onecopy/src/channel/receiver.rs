@@ -292,8 +292,9 @@ impl ChannelReceiver {
     fn source(&mut self, desk: &Desk, asked: Turn, offer: Offer, deadline: Deadline) -> Result<Option<Source>> {
         let link = Arc::clone(&self.link);
         link.look_for_buffers(Half::Receiver)?;
-        if let Some(mapped) = link.find(Half::Receiver, desk.source_spot.load(), offer.bytes)? {
-            return Ok(Some(Source::registered(mapped, offer.bytes)));
+        let spot = desk.source_spot.load();
+        if let Some(mapped) = link.find(Half::Receiver, spot, offer.bytes)? {
+            return Ok(Some(Source::mapped(mapped, offer.bytes, spot.is_buffer())));
         }
         match Source::of(desk, offer, &link, &mut self.seccomp) {
             Ok(source) => Ok(Some(source)),

@@ -310,21 +310,11 @@ impl ChannelSender {
 
     /// Has the receiver copy `message` from here. False: it cannot, and nothing was sent.
     fn send_from_here(&mut self, message: &[IoSlice<'_>], bytes: usize, deadline: Deadline) -> Result<bool> {
-        self.offer_for_now(message, bytes, deadline)?.finish(deadline)
+        self.offer_for_now(message, Spot::NOWHERE, bytes, deadline)?.finish(deadline)
     }
 
-    /// Tells the receiver where `message` lies, until what this returns is dropped.
+    /// Tells the receiver where `message` lies, perhaps in memory that it has mapped, until what this returns is dropped.
     pub(super) fn offer_for_now<'a>(
-        &'a mut self,
-        message: &'a [IoSlice<'a>],
-        bytes: usize,
-        deadline: Deadline,
-    ) -> Result<Offered<'a>> {
-        self.offer_at(message, Spot::NOWHERE, bytes, deadline)
-    }
-
-    /// As [`ChannelSender::offer_for_now`], for what may lie in registered memory.
-    fn offer_at<'a>(
         &'a mut self,
         message: &'a [IoSlice<'a>],
         spot: Spot,
@@ -501,7 +491,7 @@ impl ChannelSender {
         if may && self.goes_from_here(bytes) && self.send_from_here(parts, bytes, deadline)? {
             return Ok(());
         }
-        if may && self.is_awaited(bytes) && self.send_promptly(parts, bytes, deadline)? {
+        if may && self.is_awaited(bytes) && self.send_promptly(parts, Spot::NOWHERE, bytes, deadline)? {
             return Ok(());
         }
         self.send_with(bytes, deadline, |ring, deadline| ring.send_vectored_by(parts, bytes, deadline))
@@ -577,17 +567,26 @@ impl ChannelSender {
         let parts = [IoSlice::new(message)];
         if may {
             self.link.look_for_buffers(Half::Sender)?;
-        }
-        if may && self.offer_at(&parts, spot, message.len(), deadline)?.finish(deadline)? {
-            return Ok(());
+            let spot = self.spot_of(message, spot);
+            if self.offer_for_now(&parts, spot, message.len(), deadline)?.finish(deadline)? {
+                return Ok(());
+            }
         }
         if deadline != Deadline::Now
             && self.is_awaited(message.len())
-            && self.send_promptly(&parts, message.len(), deadline)?
+            && self.send_promptly(&parts, self.spot_of(message, spot), message.len(), deadline)?
         {
             return Ok(());
         }
         self.send_through_ring(message, deadline)
+    }
+
+    /// Where the other side may have `message` mapped, which is registered at `spot` or has come from there.
+    pub(super) fn spot_of(&self, message: &[u8], spot: Spot) -> Spot {
+        match spot.is_somewhere() || self.cannot_map {
+            true => spot,
+            false => self.link.sites.spot(message),
+        }
     }
 
     fn refused(&mut self, desk: &Desk, message_bytes: usize) -> Result<bool> {

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::desk::{Phase, Turn};
-use super::registered::Stores;
+use super::registered::{Spot, Stores};
 use super::*;
 use crate::Error;
 use crate::atomic::Ordering;
@@ -373,7 +373,7 @@ fn an_offer_ends_with_the_call_that_made_it_even_when_that_panics() {
     let message = pattern(1 << 20, 1);
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let parts = [IoSlice::new(&message)];
-        let _offered = one.sender.offer_for_now(&parts, message.len(), Deadline::Now).unwrap();
+        let _offered = one.sender.offer_for_now(&parts, Spot::NOWHERE, message.len(), Deadline::Now).unwrap();
         std::panic::resume_unwind(Box::new("in the middle of an exchange"));
     }));
     assert!(panicked.is_err());
@@ -394,7 +394,9 @@ fn a_bad_address_costs_no_time_beyond_the_deadline_and_little_without_one() {
             let begin = Instant::now();
             // Not revoked: a peer that lies about addresses need not.
             std::mem::forget(
-                one.sender.offer_for_now(&[IoSlice::new(&message)], message.len(), Deadline::Now).unwrap(),
+                one.sender
+                    .offer_for_now(&[IoSlice::new(&message)], Spot::NOWHERE, message.len(), Deadline::Now)
+                    .unwrap(),
             );
             link.desks.incoming().address.store(8, Ordering::SeqCst);
             if deadline == Deadline::Now {
@@ -426,7 +428,8 @@ fn without_waiting_a_receiver_passes_over_no_more_offers_than_the_ring_holds() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
-                let _ = one.sender.offer_for_now(&[IoSlice::new(&message)], message.len(), Deadline::Now);
+                let _ =
+                    one.sender.offer_for_now(&[IoSlice::new(&message)], Spot::NOWHERE, message.len(), Deadline::Now);
             }
         });
         for _ in 0..500 {
@@ -443,7 +446,9 @@ fn a_list_of_parts_that_cannot_be_is_refused_and_the_next_message_arrives() {
     let link = Arc::clone(&other.sender.link);
     let message = pattern(1 << 20, 1);
     for (list, count) in [(&message[..], 2), (&message, 1024), (&message, 1025), (&message, u64::MAX), (&[], 1)] {
-        std::mem::forget(one.sender.offer_for_now(&[IoSlice::new(&message)], message.len(), Deadline::Now).unwrap());
+        std::mem::forget(
+            one.sender.offer_for_now(&[IoSlice::new(&message)], Spot::NOWHERE, message.len(), Deadline::Now).unwrap(),
+        );
         let desk = link.desks.incoming();
         desk.address.store(list.as_ptr().expose_provenance() as u64, Ordering::SeqCst);
         desk.parts.store(count, Ordering::SeqCst);
@@ -467,7 +472,6 @@ fn received_from(one: &mut Channel, other: &mut Channel, spot: registered::Spot,
 
 #[test]
 fn places_in_registered_memory_that_cannot_be_are_not_read_and_the_message_arrives_from_its_address() {
-    use super::registered::Spot;
     let (mut one, mut other) = pair();
     let mut buffer = one.register(1 << 20).unwrap();
     buffer.fill(7);
@@ -498,7 +502,6 @@ fn what_is_passed_as_registered_memory_and_is_none_is_of_no_use_and_does_no_harm
 
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 
-    use super::registered::Spot;
     let (mut one, mut other) = pair();
     let memfd = |bytes: u64, seals: SealFlags| {
         let fd = memfd_create("hostile", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
