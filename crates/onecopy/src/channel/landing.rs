@@ -9,7 +9,7 @@
 //!
 //! The memory is cut from arenas: each as large as all before it, so that a few registrations are enough. A message gives its place
 //! back when it is dropped; an arena in which none is left goes when the process keeps more than
-//! [`pool_limit_bytes`](crate::memory::buffer::pool_limit_bytes) of unused ones.
+//! [`pool_limit_bytes`] of unused ones.
 //!
 //! **Who may write.** Only a sender of the same user that may write all memory of this process in any case, by the policies of both
 //! and as it has shown: the receiver makes no landing for another one. It can write to a message that was received, as it could by
@@ -64,7 +64,8 @@ impl Landings {
             return None;
         }
         let wanted = bytes.max(1).next_multiple_of(GRAIN_BYTES);
-        self.arenas.retain(|arena| arena.is_of_use());
+        let is_too_much = UNUSED_BYTES.load(Ordering::Relaxed) > pool_limit_bytes();
+        self.arenas.retain(|arena| arena.is_of_use(is_too_much));
         let found = self.arenas.iter().find_map(|arena| Landing::take(arena, wanted, bytes));
         found.or_else(|| {
             let arena = self.add(link, wanted)?;
@@ -169,10 +170,13 @@ impl Arena {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a message may arrive there.
-    fn is_of_use(&self) -> bool {
+    /// Whether a message may arrive there; `is_too_much` is whether what is empty should go.
+    fn is_of_use(&self, is_too_much: bool) -> bool {
         let mut state = self.state();
-        let is_of_use = state.counted.is_some() && state.memory.as_ref().is_some_and(|memory| !memory.own.has_heirs());
+        let is_empty = state.free_bytes == self.bytes;
+        let is_of_use = state.counted.is_some()
+            && !(is_too_much && is_empty)
+            && state.memory.as_ref().is_some_and(|memory| !memory.own.has_heirs());
         if !is_of_use {
             state.close();
         }

@@ -224,7 +224,8 @@ impl Drop for Buffer {
 }
 
 /// How many bytes of dropped buffers are kept for new ones, in this process. Each thread keeps the one of less than 64 KiB that it has
-/// dropped last besides, unless the limit is 0.
+/// dropped last besides, unless the limit is 0. The memory in which long messages of channels arrive, which their senders have mapped, is
+/// not of these: of that as much is kept again, as long as its channel is open.
 #[must_use]
 pub fn pool_limit_bytes() -> usize {
     LIMIT_BYTES.load(Ordering::Relaxed)

@@ -12,6 +12,7 @@ mod fork;
 mod handshake;
 mod heap;
 mod hostile;
+mod landing;
 mod loan;
 mod many;
 mod notice;

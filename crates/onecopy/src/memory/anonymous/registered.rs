@@ -28,8 +28,6 @@ use crate::memory::region::{Access, Region};
 use crate::process::forks;
 use crate::{Error, Result};
 
-/// The name of the memory, as `/proc/PID/maps` shows it.
-const NAME: &str = "onecopy-registered";
 /// How much memory of another process is mapped at most: it has addresses and pages of this one at its disposal.
 pub(crate) const MOST_BYTES: usize = 1 << 30;
 
@@ -49,6 +47,16 @@ pub(crate) enum Children {
     Without,
     /// The mapping. What it had in it must not change under the child: see [`Own::has_heirs`].
     With,
+}
+
+impl Children {
+    /// The name of the memory, as `/proc/PID/maps` shows it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Without => "onecopy-registered",
+            Self::With => "onecopy-landings",
+        }
+    }
 }
 
 /// The mapping of the process that made it.
@@ -72,7 +80,7 @@ impl Own {
     /// [`Error::Invalid`] for a length of 0, and one that this machine cannot have; [`Error::Unsupported`] before Linux 5.1, and for
     /// children that cannot be counted; EMFILE, ENFILE, ENOMEM.
     pub(crate) fn create(len: usize, rights: Rights, children: Children) -> Result<(Self, OwnedFd)> {
-        let object = format!("memfd:{NAME}");
+        let object = format!("memfd:{}", children.name());
         let forks = match children {
             Children::Without => None,
             Children::With => Some(forks().ok_or_else(|| {
@@ -87,7 +95,7 @@ impl Own {
         check_limit(total, &object)?;
         check_memory(total, &object)?;
         let sentinel = Nonce::draw()?;
-        let fd = new_memfd(NAME, &object)?;
+        let fd = new_memfd(children.name(), &object)?;
         ftruncate(&fd, total as u64).map_err(|errno| Error::os("ftruncate", &object, errno))?;
         add_seals(fd.as_fd(), SealFlags::SHRINK | SealFlags::GROW, &object)?;
         let pages = Pages::share(fd.as_fd(), total).map_err(|errno| Error::os("mmap", &object, errno))?;

@@ -1,0 +1,202 @@
+//! Messages that both sides copy into memory which the sender has mapped.
+
+use std::collections::VecDeque;
+use std::io::{Read as _, Write as _};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use onecopy::channel::{ChannelName, Message, Path, Policy};
+use onecopy::memory::buffer::set_pool_limit_bytes;
+use onecopy::{Channel, Listener};
+
+use crate::duo::{KIB, MIB, adopt, apart, content, hash, is_attachable, rounds, soon, start};
+use crate::fork::in_child;
+use crate::support::{role, unique};
+
+const SECONDS: Duration = Duration::from_secs(300);
+
+/// How much memory of this process is for what lands.
+fn landing_bytes() -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let lines = maps.lines().filter(|line| line.contains("onecopy-landings"));
+    let range = |line: &str| {
+        line.split_once(' ')
+            .and_then(|(range, _)| range.split_once('-'))
+            .map(|(a, b)| usize::from_str_radix(b, 16).unwrap() - usize::from_str_radix(a, 16).unwrap())
+    };
+    lines.filter_map(range).sum()
+}
+
+/// The second process: sends back what it gets, until the end.
+fn echo() {
+    let mut channel = adopt();
+    while let Some(message) = channel.recv().unwrap() {
+        channel.send(&message).unwrap();
+    }
+}
+
+/// The second process: sends what is asked for, a message with this number and this length, until the end.
+fn serve() {
+    let mut channel = adopt();
+    while let Some(wanted) = channel.recv().unwrap() {
+        let word = |start: usize| u64::from_le_bytes(wanted[start..start + 8].try_into().unwrap());
+        channel.send(content(word(0), word(8) as usize)).unwrap();
+    }
+}
+
+fn ask(channel: &mut Channel, number: u64, bytes: usize) -> Message {
+    channel.send([number, bytes as u64].map(u64::to_le_bytes).as_flattened()).unwrap();
+    channel.recv().unwrap().expect("an answer")
+}
+
+/// Has message `number` sent back.
+fn there_and_back(channel: &mut Channel, number: u64, bytes: usize) -> Message {
+    channel.send(content(number, bytes)).unwrap();
+    channel.recv().unwrap().expect("an answer")
+}
+
+/// Until messages land here: that takes a sender that does its part, which one that has no processor leaves to the receiver.
+fn until_they_land(channel: &mut Channel) {
+    (0..).find(|&number| {
+        drop(ask(channel, number, MIB));
+        landing_bytes() > 0
+    });
+}
+
+#[test]
+fn messages_of_every_length_land_whole_whatever_is_kept_and_are_sent_back() {
+    let test = "landing::messages_of_every_length_land_whole_whatever_is_kept_and_are_sent_back";
+    match role().as_deref() {
+        None => return apart(test, "asks", SECONDS),
+        Some("echo") => return echo(),
+        Some(_) => {}
+    }
+    if !is_attachable(test) {
+        return;
+    }
+    let (mut channel, peer) = start(test, "echo", &[]);
+    let mut kept = VecDeque::new();
+    for number in 0..rounds(300, 10_000) as u64 {
+        let bytes = match hash(number) % 8 {
+            0 => hash(number + 1) as usize % (6 * MIB),
+            1..=4 => 64 * KIB + hash(number + 1) as usize % MIB,
+            _ => (64 * KIB) << (hash(number + 1) % 6),
+        };
+        kept.push_back((number, there_and_back(&mut channel, number, bytes)));
+        // Some are given back long after others that came later.
+        let (number, message) = kept.remove(hash(number) as usize % kept.len()).unwrap();
+        assert!(message[..] == *content(number, message.len()), "message {number} of {} bytes", message.len());
+        if kept.len() < 6 {
+            kept.push_front((number, message));
+        }
+    }
+    for (number, message) in &kept {
+        assert!(message[..] == *content(*number, message.len()), "message {number} of {} bytes", message.len());
+    }
+    let stats = channel.stats();
+    assert!(
+        stats.received(Path::Cooperative).messages > 0 && stats.received(Path::Registered).messages == 0,
+        "{stats:?}"
+    );
+    assert_eq!(stats.fallbacks(), []);
+    drop(channel);
+    peer.succeed();
+    // What is kept stays when the other side has gone.
+    for (number, message) in kept {
+        assert!(message[..] == *content(number, message.len()), "message {number} of {} bytes", message.len());
+    }
+    assert_eq!(landing_bytes(), 0, "all are given back");
+}
+
+#[test]
+fn a_child_made_by_fork_keeps_the_messages_of_its_parent() {
+    let test = "landing::a_child_made_by_fork_keeps_the_messages_of_its_parent";
+    match role().as_deref() {
+        None => return apart(test, "asks", SECONDS),
+        Some("serve") => return serve(),
+        Some(_) => {}
+    }
+    if !is_attachable(test) {
+        return;
+    }
+    let (mut channel, peer) = start(test, "serve", &[]);
+    until_they_land(&mut channel);
+    let messages: Vec<_> = (0..3).map(|number| ask(&mut channel, number, MIB)).collect();
+    let messages = Mutex::new(Some(messages));
+    let (mut told, mut tells) = std::io::pipe().unwrap();
+    let (mut heard, mut hears) = std::io::pipe().unwrap();
+    std::thread::scope(|scope| {
+        let messages = &messages;
+        let parent = scope.spawn(move || {
+            // Once the child is there.
+            told.read_exact(&mut [0]).unwrap();
+            drop(messages.lock().unwrap().take());
+            for number in 10..40 {
+                let message = ask(&mut channel, number, MIB);
+                assert!(message[..] == *content(number, MIB), "message {number}");
+            }
+            hears.write_all(b"y").unwrap();
+            channel
+        });
+        in_child(|| {
+            let own = messages.lock().unwrap().take().unwrap();
+            tells.write_all(b"x").unwrap();
+            heard.read_exact(&mut [0]).unwrap();
+            (0..).zip(&own).all(|(number, message)| message[..] == *content(number, MIB))
+        });
+        drop(parent.join().unwrap());
+    });
+    peer.succeed();
+}
+
+#[test]
+fn a_process_that_keeps_nothing_has_no_landings() {
+    let test = "landing::a_process_that_keeps_nothing_has_no_landings";
+    match role().as_deref() {
+        None => return apart(test, "asks", SECONDS),
+        Some("serve") => return serve(),
+        Some(_) => {}
+    }
+    if !is_attachable(test) {
+        return;
+    }
+    let (mut channel, peer) = start(test, "serve", &[]);
+    until_they_land(&mut channel);
+    let (first, second) = (ask(&mut channel, 1, 3 * MIB), ask(&mut channel, 2, 5 * MIB));
+    let all = landing_bytes();
+    assert!((8 * MIB..=64 * MIB).contains(&all), "{all}");
+    set_pool_limit_bytes(0);
+    assert!(first[..] == *content(1, 3 * MIB) && second[..] == *content(2, 5 * MIB));
+    drop((first, second));
+    for number in 3..10 {
+        let message = ask(&mut channel, number, 3 * MIB);
+        assert!(message[..] == *content(number, 3 * MIB));
+    }
+    assert_eq!(landing_bytes(), 0);
+    drop(channel);
+    peer.succeed();
+}
+
+#[test]
+fn where_memory_is_kept_apart_nothing_lands() {
+    let test = "landing::where_memory_is_kept_apart_nothing_lands";
+    if role().is_none() {
+        return apart(test, "both", SECONDS);
+    }
+    let name = ChannelName::name(unique("apart")).unwrap();
+    let policy = Policy::same_user().separate();
+    let listener = Listener::bind_with(&name, &policy).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut channel = Channel::connect_by(&name, &policy, soon()).unwrap();
+            while let Some(message) = channel.recv().unwrap() {
+                channel.send(&message).unwrap();
+            }
+        });
+        let mut channel = listener.accept_by(soon()).unwrap();
+        for number in 0..30 {
+            assert!(there_and_back(&mut channel, number, MIB)[..] == *content(number, MIB));
+        }
+        assert_eq!(landing_bytes(), 0);
+    });
+}
