@@ -173,6 +173,10 @@ impl Peer {
             output.contains("1 passed") || !output.contains("running"),
             "the second process ran no test:\n{output}"
         );
+        output
+            .lines()
+            .filter_map(|line| line.strip_prefix("SKIP ")?.split_once(": "))
+            .for_each(|said| skip(said.0, said.1));
     }
 
     fn wait(&mut self, limit: Duration) -> ExitStatus {
