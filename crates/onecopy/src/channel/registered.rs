@@ -356,7 +356,7 @@ impl Mapped {
     /// Copies what stands at `at` of it.
     pub(super) fn read(&self, at: usize, piece: &mut [u8]) -> Result<(), Errno> {
         let offset = self.check(at, piece.len())?;
-        self.memory.region().read_at(offset, piece).map_err(|_| Errno::EFAULT)
+        self.memory.region().read_beside_at(offset, piece).map_err(|_| Errno::EFAULT)
     }
 
     /// Copies `piece` to `at` of it.
@@ -364,7 +364,7 @@ impl Mapped {
         let offset = self.check(at, piece.len())?;
         let region = self.memory.region();
         let written = match stores {
-            Stores::Ordinary => region.write_at(offset, piece),
+            Stores::Ordinary => region.write_beside_at(offset, piece),
             Stores::PastCaches => region.write_past_caches_at(offset, piece),
         };
         written.map_err(|_| Errno::EFAULT)
