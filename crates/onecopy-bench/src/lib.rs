@@ -7,6 +7,7 @@
 //! A binary that calls [`run`] begins its `main` with [`run_peer_if_asked`].
 
 mod affinity;
+mod cache_line;
 mod clock;
 mod control;
 mod cpu;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::cache_line::CacheLine;
 use crate::control::{Check, Motion, Run, Sample};
 use crate::cpu;
 use crate::options::Workload;
@@ -16,6 +17,8 @@ const CHECKED_BYTES: usize = 4 << 20;
 /// What checking takes at most, for each message and for each byte of it.
 const CHECKED_MESSAGE: Duration = Duration::from_micros(20);
 const CHECKED_BYTE: Duration = Duration::from_nanos(10);
+/// What part of a run's time a look at the cache line takes.
+const LOOKS: u32 = 8;
 /// A run is never longer, in messages: their numbers stay below 2^32 over all runs of a row.
 const MAX_MESSAGES: u64 = 50_000_000;
 
@@ -28,6 +31,8 @@ pub(crate) struct Figures {
     pub(crate) cpu_ns_per_kib: Vec<f64>,
     /// For each run of round trips, the median in nanoseconds.
     pub(crate) medians_ns: Vec<f64>,
+    /// For each run that is compared with it, the round trip of a cache line just before and after, in nanoseconds.
+    pub(crate) lines_ns: Vec<f64>,
     /// The round trips of all runs.
     pub(crate) latencies: Vec<(u64, u64)>,
     /// What each side did one way; the guest sends.
@@ -82,6 +87,16 @@ impl<'s, 'a> Measurement<'s, 'a> {
         this.figures.messages = 0;
         this.figures.lost = 0;
         Ok(this)
+    }
+
+    /// One timed run, between two looks at how long a cache line takes.
+    pub(crate) fn time_beside(&mut self, line: Option<&mut CacheLine<'_>>) -> Result<(), Failure> {
+        let Some(line) = line else { return self.time() };
+        let look_time = self.run_time / LOOKS;
+        let before = line.rtt_ns(look_time)?;
+        self.time()?;
+        self.figures.lines_ns.push(f64::midpoint(before, line.rtt_ns(look_time)?));
+        Ok(())
     }
 
     /// One timed run.
@@ -179,5 +194,16 @@ fn seconds(ns: u64) -> f64 {
 impl Figures {
     pub(crate) fn throughput(&self) -> Summary {
         Summary::of(&self.bytes_per_s)
+    }
+
+    /// How long a cache line took beside the runs.
+    pub(crate) fn line_ns(&self) -> Option<f64> {
+        (!self.lines_ns.is_empty()).then(|| Summary::of(&self.lines_ns).median)
+    }
+
+    /// The times of the runs as multiples of what a cache line took beside each: the median.
+    pub(crate) fn ratio_to_lines(&self, times_ns: impl IntoIterator<Item = f64>) -> Option<f64> {
+        let ratios: Vec<_> = times_ns.into_iter().zip(&self.lines_ns).map(|(time, line)| time / line).collect();
+        (!ratios.is_empty()).then(|| Summary::of(&ratios).median)
     }
 }

@@ -1,10 +1,11 @@
 //! Everything in order: baselines, then row by row.
 
 use crate::affinity;
+use crate::cache_line::CacheLine;
 use crate::crossover;
 use std::rc::Rc;
 
-use crate::control::{Check, Layer, Meeting, Memcpy, Motion, Run};
+use crate::control::{Layer, Meeting, Memcpy};
 use crate::host::Host;
 use crate::interrupt::Interrupt;
 use crate::links::Links;
@@ -15,7 +16,7 @@ use crate::primitive::Use;
 use crate::progress::Progress;
 use crate::report::{Baselines, MemcpyRate, Report, Row};
 use crate::session::{Failure, Session, Setting, Terms};
-use crate::stats::{self, Summary};
+use crate::stats::Summary;
 use crate::sync::{self, SyncCase};
 use crate::transport::Transport;
 use crate::tuning::Tuning;
@@ -104,9 +105,8 @@ impl<'a> Runner<'a> {
         self.progress.show("baselines");
         let memcpy = self.memcpy_rates(cases, false)?;
         let in_place = self.memcpy_rates(cases, true)?;
-        let needs = |workload| matches!(workload, Workload::Rtt | Workload::LoanUntouched);
-        let needs_lines =
-            cases.iter().any(|case| needs(case.workload)) || sync_cases.iter().any(|case| case.usage == Use::Wake);
+        let needs_lines = cases.iter().any(|case| case.workload.needs_lines())
+            || sync_cases.iter().any(|case| case.usage == Use::Wake);
         let cache_line_rtt_ns = if needs_lines { self.cache_line_rtt_ns()? } else { None };
         Ok(Baselines { cache_line_rtt_ns, memcpy, in_place })
     }
@@ -136,42 +136,23 @@ impl<'a> Runner<'a> {
         Ok(MemcpyRate { size_bytes, cold, bytes_per_s: Summary::of(&rates).median })
     }
 
-    /// Two processes that spin on one core show nothing but the scheduler, so there is none then.
     fn cache_line_rtt_ns(&self) -> Result<Option<f64>, Failure> {
-        if self.setting.cores.is_none() {
-            return Ok(None);
-        }
-        let mut session = Session::open(self.setting, Terms::of(Meeting::Lines))?;
-        // A round trip takes 50 to 500 ns.
-        let messages = (self.setting.tuning.run_time.as_nanos() as u64 / 250).max(100);
-        let mut run = Run {
-            motion: Motion::RoundTrip,
-            size_bytes: 8,
-            cold: false,
-            messages,
-            first_sequence: 0,
-            check: Check::Sampled,
-        };
-        let mut medians = Vec::new();
-        for _ in 0..self.setting.tuning.runs {
-            let [guest, _] = session.run(&run, self.setting.tuning.run_time)?;
-            let mut histogram = stats::histogram();
-            stats::merge(&mut histogram, &guest.latencies);
-            medians.push(histogram.value_at_quantile(0.5) as f64);
-            run.first_sequence += messages;
-        }
+        let Some(mut line) = CacheLine::open(self.setting)? else { return Ok(None) };
+        let tuning = self.setting.tuning;
+        let medians = (0..tuning.runs).map(|_| line.rtt_ns(tuning.run_time)).collect::<Result<Vec<_>, _>>()?;
         Ok(Some(Summary::of(&medians).median))
     }
 
     fn rows(&self, cases: &[Case], report: &mut Report) -> Result<(), Error> {
         let mut links = Links::new(self.setting);
+        let mut line = None;
         let mut health = Health::default();
         for case in cases {
             self.progress.show(&format!("{} {} {} bytes", case.transport, case.workload, case.size_bytes));
             if let Some(reason) = health.refusal(case.transport) {
                 report.rows.extend(reason.map(|reason| Row::failed(case, reason)));
             } else {
-                match self.row(case, &mut links, &report.baselines) {
+                match self.row(case, &mut links, &mut line, &report.baselines) {
                     Ok(row) => report.rows.push(row),
                     Err(Failure::Interrupted(signal)) => return Err(Error::Interrupted(signal)),
                     Err(Failure::Unavailable(reason)) => {
@@ -218,7 +199,13 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    fn row(&self, case: &Case, links: &mut Links<'a>, baselines: &Baselines) -> Result<Row, Failure> {
+    fn row(
+        &self,
+        case: &Case,
+        links: &mut Links<'a>,
+        line: &mut Option<CacheLine<'a>>,
+        baselines: &Baselines,
+    ) -> Result<Row, Failure> {
         if let Some(mechanism) = case.transport.mechanism() {
             mechanism.availability().map_err(Failure::Unavailable)?;
         }
@@ -232,8 +219,12 @@ impl<'a> Runner<'a> {
         }
         let fragmented = session.terms().fragmented;
         let mut measurement = Measurement::begin(session, self.setting, case, self.setting.tuning.run_time)?;
+        if case.workload.needs_lines() && line.is_none() {
+            *line = CacheLine::open(self.setting)?;
+        }
+        let mut line = line.as_mut().filter(|_| case.workload.needs_lines());
         for _ in 0..self.setting.tuning.runs {
-            measurement.time()?;
+            measurement.time_beside(line.as_deref_mut())?;
         }
         let row = Row::measured(case, &measurement.end(), baselines);
         Ok(if fragmented { row.in_fragments() } else { row })
@@ -304,6 +295,10 @@ impl Health {
 }
 
 impl Workload {
+    fn needs_lines(self) -> bool {
+        matches!(self, Self::Rtt | Self::LoanUntouched)
+    }
+
     fn needs_memcpy(self) -> bool {
         matches!(self, Self::Stream | Self::Fresh | Self::Cpu | Self::Registered)
     }
@@ -312,7 +307,7 @@ impl Workload {
 impl Row {
     fn measured(case: &Case, figures: &Figures, baselines: &Baselines) -> Self {
         match case.workload {
-            Workload::Rtt => Self::round_trip(case, figures, baselines),
+            Workload::Rtt => Self::round_trip(case, figures),
             Workload::Fresh => Self::fresh(case, figures, baselines),
             Workload::Copies => Self::counted(case, figures),
             Workload::Loan | Workload::LoanUntouched => Self::in_place(case, figures, baselines),

@@ -127,9 +127,12 @@ pub struct Row {
     /// Round trips; in the workload fresh, halves of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_ns: Option<Latency>,
-    /// The median round trip as a multiple of that of a cache line; in the workload loan-untouched, the time of a message.
+    /// The median round trip as a multiple of that of a cache line beside it; in the workload loan-untouched, the time of a message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio_to_cache_line: Option<f64>,
+    /// What a cache line took beside the runs of this row, which may be something else than the baseline, where cores move.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_line_rtt_ns: Option<f64>,
     /// Workload many: how many channels the receiver waits for, of which one has messages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<u32>,
@@ -249,11 +252,12 @@ impl Row {
         Self { verified: Some(false), error: Some(reason), ..Self::of(case) }
     }
 
-    pub(crate) fn round_trip(case: &Case, figures: &Figures, baselines: &Baselines) -> Self {
+    pub(crate) fn round_trip(case: &Case, figures: &Figures) -> Self {
         let medians = Summary::of(&figures.medians_ns);
         Self {
             latency_ns: Some(Latency::of(&figures.latencies)),
-            ratio_to_cache_line: baselines.cache_line_rtt_ns.map(|line| medians.median / line),
+            ratio_to_cache_line: figures.ratio_to_lines(figures.medians_ns.iter().copied()),
+            cache_line_rtt_ns: figures.line_ns(),
             spread: Some(medians.spread),
             ..Self::with_figures(case, figures)
         }
@@ -285,10 +289,11 @@ impl Row {
             };
         }
         // The bytes moved nowhere: their rate would say nothing.
-        let ns_per_message = case.size_bytes as f64 * 1e9 / throughput.median;
+        let ns_per_message = |bytes_per_s: f64| case.size_bytes as f64 * 1e9 / bytes_per_s;
         Self {
-            ns_per_message: Some(ns_per_message),
-            ratio_to_cache_line: baselines.cache_line_rtt_ns.map(|line| ns_per_message / line),
+            ns_per_message: Some(ns_per_message(throughput.median)),
+            ratio_to_cache_line: figures.ratio_to_lines(figures.bytes_per_s.iter().copied().map(ns_per_message)),
+            cache_line_rtt_ns: figures.line_ns(),
             ..row
         }
     }

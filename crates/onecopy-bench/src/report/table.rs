@@ -8,6 +8,9 @@ use crate::options::Workload;
 /// A figure of a row, and what it sorts by: the best first.
 pub(super) type Sorting = fn(&Row) -> f64;
 
+/// A cache line does not take so many times as long but where a core has moved.
+const MOVED: f64 = 1.5;
+
 impl Report {
     /// A table for each workload, the best rows first, then what failed, what was skipped, warnings, and what to use.
     #[must_use]
@@ -37,7 +40,14 @@ impl Report {
         let host = &self.host;
         let mut text = format!("onecopy {} on {}, {} ({} cores)", host.onecopy, host.kernel, host.cpu, host.cores);
         if let Some(line) = self.baselines.cache_line_rtt_ns {
-            text.push_str(&format!("\nA cache line to the other core and back: {}.", duration(line)));
+            text.push_str(&format!("\nA cache line to the other core and back: {}", duration(line)));
+            let beside = self.rows.iter().filter_map(|row| row.cache_line_rtt_ns);
+            let (least, most) =
+                beside.fold((line, line), |(least, most), beside| (least.min(beside), most.max(beside)));
+            if most > MOVED * least {
+                text.push_str(&format!(", {} to {} beside the rows", duration(least), duration(most)));
+            }
+            text.push('.');
         }
         let cold: Vec<_> = self.baselines.memcpy.iter().filter(|rate| rate.cold).collect();
         if let Some(largest) = cold.last() {
