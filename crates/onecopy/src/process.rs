@@ -15,9 +15,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-pub(crate) use forks::forks;
+pub(crate) use forks::{forks, has_forked_since};
 pub(crate) use lock::ProcessLock;
 pub(crate) use origin::Origin;
+pub(crate) use own::own_id;
 
 /// `PIDFD_THREAD` of Linux 6.9 (its value is that of O_EXCL): the descriptor stands for one thread.
 const PIDFD_THREAD: PidfdFlags = PidfdFlags::from_bits_retain(libc::O_EXCL as u32);

@@ -27,7 +27,7 @@
 use std::mem;
 use std::ops::{Deref, Range};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::extents::Extents;
@@ -37,6 +37,7 @@ use super::registered::{Registration, Spot, Stores, Use};
 use crate::memory::anonymous::registered::{Children, Own, Rights};
 use crate::memory::buffer::{HUGE_BYTES, pool_limit_bytes};
 use crate::memory::nonce::Nonce;
+use crate::process::own_id;
 
 /// How much of it the sender maps: what all arenas of one direction have together, and the longest message that lands.
 pub(super) const MOST_BYTES: usize = 256 << 20;
@@ -47,8 +48,21 @@ const PAUSE: u32 = 1000;
 /// Where landings begin and end: on pages of any machine.
 const GRAIN_BYTES: usize = 64 << 10;
 
-/// How much of all arenas that can be used again is unused, in this process.
-static UNUSED_BYTES: AtomicUsize = AtomicUsize::new(0);
+/// How much of all arenas that can be used again is unused, and above that the number of the process for which that is so: a child made by
+/// fork uses none of its parent's again.
+static UNUSED: AtomicU64 = AtomicU64::new(0);
+const BYTES_BITS: u32 = 42;
+
+fn unused_bytes() -> usize {
+    (UNUSED.load(Ordering::Relaxed) & ((1 << BYTES_BITS) - 1)) as usize
+}
+
+/// Before this process counts anything.
+fn begin_to_count() {
+    let own = u64::from(own_id());
+    let is_others = |counted: u64| (counted >> BYTES_BITS != own).then_some(own << BYTES_BITS);
+    let _ = UNUSED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_others);
+}
 
 /// The arenas of a receiver.
 #[derive(Debug, Default)]
@@ -64,7 +78,7 @@ impl Landings {
             return None;
         }
         let wanted = bytes.max(1).next_multiple_of(GRAIN_BYTES);
-        let is_too_much = UNUSED_BYTES.load(Ordering::Relaxed) > pool_limit_bytes();
+        let is_too_much = unused_bytes() > pool_limit_bytes();
         self.arenas.retain(|arena| arena.is_of_use(is_too_much));
         let found = self.arenas.iter().find_map(|arena| Landing::take(arena, wanted, bytes));
         found.or_else(|| {
@@ -89,9 +103,10 @@ impl Landings {
 
     /// An arena with room for `wanted` bytes, and as long as all others if it may be.
     fn new_arena(&self, link: &Link, wanted: usize) -> Option<Arc<Arena>> {
+        begin_to_count();
         let there = self.arenas.iter().map(|arena| arena.bytes).sum::<usize>();
         let least = wanted.next_multiple_of(HUGE_BYTES);
-        let unused = UNUSED_BYTES.load(Ordering::Relaxed);
+        let unused = unused_bytes();
         let fits = |bytes: &usize| {
             there + bytes <= MOST_BYTES && (unused + bytes).saturating_sub(wanted) <= pool_limit_bytes()
         };
@@ -174,9 +189,7 @@ impl Arena {
     fn is_of_use(&self, is_too_much: bool) -> bool {
         let mut state = self.state();
         let is_empty = state.free_bytes == self.bytes;
-        let is_of_use = state.counted.is_some()
-            && !(is_too_much && is_empty)
-            && state.memory.as_ref().is_some_and(|memory| !memory.own.has_heirs());
+        let is_of_use = state.is_open() && !(is_too_much && is_empty);
         if !is_of_use {
             state.close();
         }
@@ -190,18 +203,23 @@ impl Arena {
 }
 
 impl State {
+    /// Whether messages may arrive there, and no child has a copy of what lay in parts that are free now.
+    fn is_open(&self) -> bool {
+        self.counted.is_some() && self.memory.as_ref().is_some_and(|memory| !memory.own.has_heirs())
+    }
+
     /// Counts what is unused as it is now.
     fn count(&mut self) {
         if let Some(counted) = &mut self.counted {
             let before = mem::replace(counted, self.free_bytes);
             // Wraps round and back where it grows less.
-            UNUSED_BYTES.fetch_add(self.free_bytes.wrapping_sub(before), Ordering::Relaxed);
+            UNUSED.fetch_add((self.free_bytes as u64).wrapping_sub(before as u64), Ordering::Relaxed);
         }
     }
 
     fn close(&mut self) {
         if let Some(counted) = self.counted.take() {
-            UNUSED_BYTES.fetch_sub(counted, Ordering::Relaxed);
+            UNUSED.fetch_sub(counted as u64, Ordering::Relaxed);
         }
     }
 }
@@ -266,7 +284,8 @@ pub(super) struct Landing {
 impl Landing {
     fn take(arena: &Arc<Arena>, wanted: usize, bytes: usize) -> Option<Self> {
         let mut state = arena.state();
-        let range = state.free.take(wanted)?;
+        // Under the lock: another thread that drops a message may end the arena, and what it gives back a child may have had.
+        let range = if state.is_open() { state.free.take(wanted)? } else { return None };
         state.free_bytes -= range.len();
         state.count();
         Some(Self { arena: Arc::clone(arena), range, bytes })
@@ -316,9 +335,8 @@ impl Drop for Landing {
         state.free.give(self.range.clone());
         state.free_bytes += self.range.len();
         state.count();
-        let is_surplus = state.free_bytes == self.arena.bytes
-            && state.counted.is_some()
-            && UNUSED_BYTES.load(Ordering::Relaxed) > pool_limit_bytes();
+        let is_surplus =
+            state.free_bytes == self.arena.bytes && state.counted.is_some() && unused_bytes() > pool_limit_bytes();
         let surplus = is_surplus.then(|| {
             state.close();
             state.memory.take()
@@ -355,5 +373,73 @@ impl Targets {
         // What the user registers both copy, and each has its part of 16 MiB in its cache.
         let is_long = bytes >= UNCACHED_BYTES && !spot.is_buffer();
         if is_warm && !is_long { Stores::Ordinary } else { Stores::PastCaches }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::os::fd::AsRawFd as _;
+
+    use super::*;
+    use crate::{Channel, Deadline};
+
+    fn pair() -> (Channel, Channel) {
+        let (parent, end) = Channel::pair().unwrap();
+        std::thread::scope(|scope| {
+            let child = scope.spawn(|| Channel::adopt_by(end.as_raw_fd(), Deadline::Never).unwrap());
+            let parent = parent.accept_by(Deadline::Never).unwrap();
+            (parent, child.join().unwrap())
+        })
+    }
+
+    /// An arena and two places in it. Other tests of this process fork at any time.
+    fn places(link: &Link) -> (Arc<Arena>, [Landing; 2]) {
+        let places = || {
+            let arena = Arc::new(Arena::new(link, HUGE_BYTES)?);
+            let take = || Landing::take(&arena, GRAIN_BYTES, 5);
+            let places = [take()?, take()?];
+            Some((arena, places))
+        };
+        (0..16).find_map(|_| places()).expect("an arena")
+    }
+
+    /// The exit status of a child that does this, which needs no lock.
+    fn status_of_child(work: impl FnOnce() -> bool) -> Option<i32> {
+        // SAFETY: the child does what needs no other thread, and ends.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let done = work();
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(i32::from(!done)) };
+        }
+        let pid = rustix::process::Pid::from_raw(child);
+        let (_, status) = rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()).unwrap().unwrap();
+        status.exit_status()
+    }
+
+    #[test]
+    fn an_arena_gives_no_more_places_once_it_is_closed_or_a_child_may_have_it() {
+        let (one, _other) = pair();
+        let ends: [fn(&Arena); 2] = [Arena::close, |_| assert_eq!(status_of_child(|| true), Some(0))];
+        for end in ends {
+            let (arena, [kept, given_back]) = places(&one.receiver.link);
+            end(&arena);
+            drop(given_back);
+            assert!(Landing::take(&arena, GRAIN_BYTES, 5).is_none());
+            assert_eq!(kept[..], [0; 5]);
+        }
+    }
+
+    #[test]
+    fn a_child_does_not_count_what_its_parent_has_unused() {
+        let (one, _other) = pair();
+        begin_to_count();
+        let _places = places(&one.receiver.link);
+        assert!(unused_bytes() >= HUGE_BYTES - 2 * GRAIN_BYTES);
+        let counts_none = || {
+            begin_to_count();
+            unused_bytes() == 0
+        };
+        assert_eq!(status_of_child(counts_none), Some(0));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use onecopy::channel::{ChannelName, Message, Path, Policy};
@@ -199,4 +200,78 @@ fn where_memory_is_kept_apart_nothing_lands() {
         }
         assert_eq!(landing_bytes(), 0);
     });
+}
+
+#[test]
+fn what_a_child_has_stays_as_it_is_whenever_it_was_made() {
+    let test = "landing::what_a_child_has_stays_as_it_is_whenever_it_was_made";
+    match role().as_deref() {
+        None => return apart(test, "asks", SECONDS),
+        Some("serve") => return serve(),
+        Some(_) => {}
+    }
+    if !is_attachable(test) {
+        return;
+    }
+    let (mut channel, peer) = start(test, "serve", &[]);
+    until_they_land(&mut channel);
+    let latest = Mutex::new(VecDeque::new());
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in (0..).take_while(|_| !is_over.load(Ordering::Relaxed)) {
+                let message = ask(&mut channel, number, (64 * KIB) << (number % 4));
+                let mut latest = latest.lock().unwrap();
+                latest.push_back((number, message));
+                if latest.len() > 2 {
+                    latest.pop_front();
+                }
+            }
+        });
+        for _ in 0..rounds(50, 1000) {
+            in_child(|| {
+                // One that its parent's other thread had locked stays so.
+                let Ok(latest) = latest.try_lock() else { return true };
+                (0..20).all(|_| {
+                    std::thread::sleep(Duration::from_micros(100));
+                    latest.iter().all(|(number, message)| message[..] == *content(*number, message.len()))
+                })
+            });
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    drop(channel);
+    peer.succeed();
+}
+
+#[test]
+fn another_thread_gives_places_back_while_others_are_taken() {
+    let test = "landing::another_thread_gives_places_back_while_others_are_taken";
+    match role().as_deref() {
+        None => return apart(test, "asks", SECONDS),
+        Some("serve") => return serve(),
+        Some(_) => {}
+    }
+    if !is_attachable(test) {
+        return;
+    }
+    let (mut channel, peer) = start(test, "serve", &[]);
+    until_they_land(&mut channel);
+    let (gives, takes) = std::sync::mpsc::sync_channel::<(u64, Message)>(3);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for (number, message) in takes {
+                assert!(message[..] == *content(number, message.len()), "message {number}");
+            }
+        });
+        for number in 0..rounds(2000, 40_000) as u64 {
+            // The last one in an arena ends that where nothing is to be kept.
+            set_pool_limit_bytes(if number % 8 < 4 { 64 * MIB } else { 0 });
+            gives.send((number, ask(&mut channel, number, 64 * KIB))).unwrap();
+        }
+        drop(gives);
+    });
+    drop(channel);
+    peer.succeed();
+    assert_eq!(landing_bytes(), 0, "all are given back");
 }

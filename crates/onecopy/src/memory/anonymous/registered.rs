@@ -25,7 +25,7 @@ use crate::memory::allocate::{check_len, check_limit, check_memory};
 use crate::memory::buffer::{HUGE_BYTES, Pages};
 use crate::memory::nonce::Nonce;
 use crate::memory::region::{Access, Region};
-use crate::process::forks;
+use crate::process::{forks, has_forked_since};
 use crate::{Error, Result};
 
 /// How much memory of another process is mapped at most: it has addresses and pages of this one at its disposal.
@@ -121,7 +121,7 @@ impl Own {
 
     /// Whether a child may have been made that has the mapping. What lay there then must stay as it is.
     pub(crate) fn has_heirs(&self) -> bool {
-        self.forks.is_some() && self.forks != forks()
+        self.forks.is_some_and(has_forked_since)
     }
 
     /// The first byte. Valid for as long as the memory, wherever that is moved.
