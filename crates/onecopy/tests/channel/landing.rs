@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,23 +10,32 @@ use std::time::Duration;
 use onecopy::channel::{ChannelName, Message, Path, Policy};
 use onecopy::memory::buffer::set_pool_limit_bytes;
 use onecopy::{Channel, Listener};
+use rustix::process::Signal;
 
-use crate::duo::{KIB, MIB, adopt, apart, content, hash, is_attachable, rounds, soon, start};
+use crate::death::signal;
+use crate::duo::{KIB, MIB, adopt, apart, content, hash, is_attachable, kill_after, rounds, soon, start};
 use crate::fork::in_child;
 use crate::support::{role, unique};
 
 const SECONDS: Duration = Duration::from_secs(300);
 
-/// How much memory of this process is for what lands.
-fn landing_bytes() -> usize {
+/// The memory of this process for what lands.
+fn landings() -> Vec<Range<usize>> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let lines = maps.lines().filter(|line| line.contains("onecopy-landings"));
+    let address = |text: &str| usize::from_str_radix(text, 16).unwrap();
     let range = |line: &str| {
-        line.split_once(' ')
-            .and_then(|(range, _)| range.split_once('-'))
-            .map(|(a, b)| usize::from_str_radix(b, 16).unwrap() - usize::from_str_radix(a, 16).unwrap())
+        let (start, end) = line.split_once(' ')?.0.split_once('-')?;
+        Some(address(start)..address(end))
     };
-    lines.filter_map(range).sum()
+    maps.lines().filter(|line| line.contains("onecopy-landings")).filter_map(range).collect()
+}
+
+fn landing_bytes() -> usize {
+    landings().iter().map(Range::len).sum()
+}
+
+fn has_landed(message: &Message) -> bool {
+    landings().iter().any(|range| range.contains(&message.as_ptr().addr()))
 }
 
 /// The second process: sends back what it gets, until the end.
@@ -216,11 +226,12 @@ fn what_a_child_has_stays_as_it_is_whenever_it_was_made() {
     let (mut channel, peer) = start(test, "serve", &[]);
     until_they_land(&mut channel);
     let latest = Mutex::new(VecDeque::new());
-    let is_over = AtomicBool::new(false);
+    let (is_over, has_some) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for number in (0..).take_while(|_| !is_over.load(Ordering::Relaxed)) {
                 let message = ask(&mut channel, number, (64 * KIB) << (number % 4));
+                has_some.fetch_or(has_landed(&message), Ordering::Relaxed);
                 let mut latest = latest.lock().unwrap();
                 latest.push_back((number, message));
                 if latest.len() > 2 {
@@ -228,7 +239,10 @@ fn what_a_child_has_stays_as_it_is_whenever_it_was_made() {
                 }
             }
         });
-        for _ in 0..rounds(50, 1000) {
+        for _ in 0..rounds(8, 500) {
+            while !has_some.swap(false, Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_micros(100));
+            }
             in_child(|| {
                 // One that its parent's other thread had locked stays so.
                 let Ok(latest) = latest.try_lock() else { return true };
@@ -242,6 +256,89 @@ fn what_a_child_has_stays_as_it_is_whenever_it_was_made() {
     });
     drop(channel);
     peer.succeed();
+}
+
+/// The lengths of which one side may copy all.
+fn short_length(number: u64) -> usize {
+    64 * KIB + hash(number) as usize % (MIB - 64 * KIB)
+}
+
+#[test]
+fn a_stopped_sender_writes_to_nothing_that_came_later() {
+    let test = "landing::a_stopped_sender_writes_to_nothing_that_came_later";
+    match role().as_deref() {
+        None => return apart(test, "asks", SECONDS),
+        Some("serve") => return serve(),
+        Some(_) => {}
+    }
+    if !is_attachable(test) {
+        return;
+    }
+    let mut alone = 0;
+    for round in 0..rounds(10, 1000) as u64 {
+        let (mut channel, peer) = start(test, "serve", &[]);
+        (0..).find(|&number| has_landed(&ask(&mut channel, number, MIB)));
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for stop in 0..3 {
+                    std::thread::sleep(Duration::from_micros(hash(round * 3 + stop) % 5_000));
+                    signal(&peer, Signal::STOP);
+                    // Longer than the receiver waits for it.
+                    std::thread::sleep(Duration::from_millis(30));
+                    signal(&peer, Signal::CONT);
+                }
+                is_over.store(true, Ordering::Relaxed);
+            });
+            let mut kept = VecDeque::new();
+            for number in (0..).take_while(|_| !is_over.load(Ordering::Relaxed)) {
+                let bytes = if number % 2 == 0 { short_length(number) } else { 3 * MIB };
+                kept.push_back((number, ask(&mut channel, number, bytes)));
+                if kept.len() > 4 {
+                    let (number, message) = kept.remove(hash(number) as usize % 5).unwrap();
+                    assert!(message[..] == *content(number, message.len()), "message {number} of round {round}");
+                }
+            }
+            kept.iter().for_each(|(number, message)| {
+                assert!(message[..] == *content(*number, message.len()), "message {number} of round {round}");
+            });
+        });
+        alone += channel.stats().received(Path::SingleCopy).messages;
+        drop(channel);
+        peer.succeed();
+        assert_eq!(landing_bytes(), 0, "all are given back");
+    }
+    eprintln!("{alone} messages were copied without their stopped sender");
+}
+
+#[test]
+fn a_side_that_is_killed_while_messages_land_is_an_error() {
+    let test = "landing::a_side_that_is_killed_while_messages_land_is_an_error";
+    match role().as_deref() {
+        None => return apart(test, "survives", SECONDS),
+        Some("echo") => return echo(),
+        Some(_) => {}
+    }
+    if !is_attachable(test) {
+        return;
+    }
+    for round in 0..rounds(50, 1000) as u64 {
+        let (mut channel, peer) = start(test, "echo", &[]);
+        (0..).find(|&number| has_landed(&there_and_back(&mut channel, number, MIB)));
+        let killer = kill_after(Duration::from_micros(hash(round) % 3000), peer);
+        let error = (0..).find_map(|number: u64| {
+            let content = content(number, short_length(round + number));
+            let received = channel.send(content).and_then(|()| channel.recv());
+            let message = received.map(Option::unwrap).map_err(|error| (number, error));
+            message.map(|message| assert!(message[..] == *content, "message {number} of round {round}")).err()
+        });
+        let (number, error) = error.unwrap();
+        assert!(error.is_peer_gone(), "round {round}, message {number}: {error}");
+        assert!(channel.send(content(0, MIB)).unwrap_err().is_peer_gone());
+        killer.join().unwrap();
+        drop(channel);
+        assert_eq!(landing_bytes(), 0, "all are given back");
+    }
 }
 
 #[test]
