@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
 use std::ops::Range;
+use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,7 +16,9 @@ use rustix::process::Signal;
 use crate::death::signal;
 use crate::duo::{KIB, MIB, adopt, apart, content, hash, is_attachable, kill_after, rounds, soon, start};
 use crate::fork::in_child;
-use crate::support::{role, unique};
+use crate::own_uid;
+use crate::refusal::{is_filtered, lose_permission};
+use crate::support::{Peer, argument, role, unique};
 
 const SECONDS: Duration = Duration::from_secs(300);
 
@@ -371,4 +374,71 @@ fn another_thread_gives_places_back_while_others_are_taken() {
     drop(channel);
     peer.succeed();
     assert_eq!(landing_bytes(), 0, "all are given back");
+}
+
+/// The second process: sends back what it gets, and may do less than before from the message of one byte on.
+fn echo_and_lose() {
+    let mut channel = adopt();
+    while let Some(message) = channel.recv().unwrap() {
+        if message.len() == 1 {
+            lose_permission(&argument("HOW"));
+        }
+        channel.send(&message).unwrap();
+    }
+}
+
+/// The first process, which loses the permission if the second one does not.
+fn lose_while_messages_land(test: &str) {
+    let (how, who) = (argument("HOW"), argument("WHO"));
+    let role = if who == "other" { "echo and lose" } else { "echo" };
+    let (mut channel, peer) = start(test, role, &[("HOW", &how)]);
+    (0..).find(|&number| has_landed(&there_and_back(&mut channel, number, MIB)));
+    let mut kept = VecDeque::new();
+    for number in 0..100 {
+        let bytes = if number % 4 == 0 { 3 * MIB } else { short_length(number) };
+        if number == 20 {
+            assert_eq!(there_and_back(&mut channel, number, 1)[..], *content(number, 1));
+            if who == "own" {
+                lose_permission(&how);
+            }
+        }
+        kept.push_back((number, there_and_back(&mut channel, number, bytes)));
+        if kept.len() > 3 {
+            let (number, message) = kept.remove(hash(number) as usize % 4).unwrap();
+            assert!(message[..] == *content(number, message.len()), "{how}, {who}: message {number}");
+        }
+    }
+    let stats = channel.stats();
+    // What this side receives had landed there, and is read without a call.
+    if who == "other" && ["eperm", "enosys", "read", "kill"].contains(&how.as_str()) {
+        assert!(!stats.fallbacks().is_empty(), "{how}: {stats:?}");
+    }
+    drop(channel);
+    peer.succeed();
+}
+
+#[test]
+fn permission_that_is_lost_while_messages_land_loses_none() {
+    let test = "landing::permission_that_is_lost_while_messages_land_loses_none";
+    match role().as_deref() {
+        None => {}
+        Some("asks") => return lose_while_messages_land(test),
+        Some("echo") => return echo(),
+        Some(_) => return echo_and_lose(),
+    }
+    if !is_attachable(test) {
+        return;
+    }
+    for how in ["eperm", "enosys", "read", "write", "kill", "kill-write", "dumpable", "setuid"] {
+        if how.starts_with("kill") && is_filtered() || how == "setuid" && own_uid() != 0 {
+            // As `refusal` says.
+            continue;
+        }
+        for who in ["own", "other"] {
+            let peer = Peer::configure(test, "asks", &[("HOW", how), ("WHO", who)], |command| {
+                command.stderr(Stdio::inherit());
+            });
+            peer.succeed_within(SECONDS);
+        }
+    }
 }

@@ -85,7 +85,7 @@ fn a_separate_channel_copies_nothing_from_the_other_side() {
 }
 
 /// The ways to lose the permission that a test can bring about.
-fn lose_permission(how: &str) {
+pub(crate) fn lose_permission(how: &str) {
     let errno = |errno: i32| libc::SECCOMP_RET_ERRNO | errno.cast_unsigned();
     match how {
         "eperm" => filter::install(&[READ, WRITE], errno(libc::EPERM)),
@@ -109,7 +109,7 @@ fn become_other() {
 }
 
 /// Whether a filter stands before the calls of this process.
-fn is_filtered() -> bool {
+pub(crate) fn is_filtered() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     status.lines().any(|line| line.starts_with("Seccomp:") && !line.ends_with('0'))
 }
