@@ -14,7 +14,9 @@ use onecopy::{Channel, Listener};
 use rustix::process::Signal;
 
 use crate::death::signal;
-use crate::duo::{KIB, MIB, adopt, apart, content, hash, is_attachable, kill_after, rounds, soon, start};
+use crate::duo::{
+    KIB, MIB, adopt, apart, content, hash, is_attachable, kill_after, resident_bytes, rounds, soon, start,
+};
 use crate::fork::in_child;
 use crate::own_uid;
 use crate::refusal::{is_filtered, lose_permission};
@@ -441,4 +443,42 @@ fn permission_that_is_lost_while_messages_land_loses_none() {
             peer.succeed_within(SECONDS);
         }
     }
+}
+
+/// The descriptors of this process, its mappings and its memory.
+fn held() -> (usize, usize, usize) {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap().lines().count();
+    (std::fs::read_dir("/proc/self/fd").unwrap().count(), maps, resident_bytes())
+}
+
+#[test]
+fn nothing_grows_with_the_messages_that_land() {
+    let test = "landing::nothing_grows_with_the_messages_that_land";
+    match role().as_deref() {
+        None => return apart(test, "asks", SECONDS),
+        Some("echo") => return echo(),
+        Some(_) => {}
+    }
+    if !is_attachable(test) {
+        return;
+    }
+    let (mut channel, peer) = start(test, "echo", &[]);
+    let mut kept = VecDeque::new();
+    let mut warm = (0, 0, 0);
+    let messages = rounds(2000, 100_000) as u64;
+    for number in 0..messages {
+        let bytes = if hash(number).is_multiple_of(16) { 3 * MIB } else { short_length(number) };
+        kept.push_back((number, there_and_back(&mut channel, number, bytes)));
+        if kept.len() > 12 {
+            let (number, message) = kept.remove(hash(number) as usize % 13).unwrap();
+            assert!(message[..] == *content(number, message.len()), "message {number}");
+        }
+        if number == messages / 4 {
+            warm = held();
+        }
+    }
+    let end = held();
+    assert!(end.0 <= warm.0 && end.1 <= warm.1 + 16 && end.2 <= warm.2 + 64 * MIB, "{warm:?}, then {end:?}");
+    drop(channel);
+    peer.succeed();
 }
