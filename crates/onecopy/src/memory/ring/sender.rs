@@ -302,7 +302,11 @@ impl RingSender {
         // The wait may have ended at another position.
         let bytes = bytes.min(self.piece_bytes(rest_bytes, total));
         self.warm(bytes)?;
+        let look = self.stores.begin_look(bytes);
         put(&self.ring, &self.stores, self.bulk, bytes);
+        if let Some(begin) = look {
+            self.stores.look(begin.elapsed(), bytes);
+        }
         let slot = self.ring.slot(self.slots);
         slot.words[0].store(total, Ordering::Relaxed);
         slot.words[1].store(self.bulk, Ordering::Relaxed);
