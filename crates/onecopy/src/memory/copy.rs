@@ -92,6 +92,10 @@ pub(crate) unsafe fn copy_out_past_caches(shared: *mut u8, private: &[u8]) {
 
 /// As [`copy_in`], for bytes that another core has written: many of them line by line.
 ///
+/// By ordinary stores, though the memory may be in no cache: non-temporal ones carry streams of 64 KiB into 128 MiB at 16.6 GB/s instead of
+/// 15.9 where a cache-line round trip takes 90 ns, and 15.7 instead of 14.5 where it takes 500, but who then reads them all gets 10.8
+/// instead of 14.6, and 10.4 instead of 12.5.
+///
 /// # Safety
 ///
 /// As [`copy_in`].
@@ -100,6 +104,58 @@ pub(crate) unsafe fn copy_in_lines(private: &mut [u8], shared: *const u8) {
     tally::count_user(private.len());
     // SAFETY: as in `copy_in`.
     unsafe { lines_unseen(private.as_mut_ptr(), shared, private.len()) }
+}
+
+/// As [`copy_in_lines`], to memory that is in this core's caches.
+///
+/// There, registers of 64 bytes have more lines under way: streams of 64 KiB into one buffer, of lines that non-temporal stores have sent
+/// to memory, where a cache-line round trip takes 500 ns, go at 14.4 GB/s by them and at 12.4 by those of 16 bytes. Into 128 MiB it is
+/// 11.4 and 13.9. Of lines in a cache that two cores share both reach 34 to 37.
+///
+/// # Safety
+///
+/// As [`copy_in`].
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(crate) unsafe fn copy_in_wide_lines(private: &mut [u8], shared: *const u8) {
+    let whole = private.len() / STREAMED_BYTES * STREAMED_BYTES;
+    if whole < LEAST_LINES_BYTES || !std::arch::is_x86_feature_detected!("avx512f") {
+        // SAFETY: by the caller's promise.
+        return unsafe { copy_in_lines(private, shared) };
+    }
+    let (lines, rest) = private.split_at_mut(whole);
+    tally::count_user(whole);
+    // SAFETY: reads and writes `whole` bytes from where the operands point, which are at least one line, and changes no other memory;
+    // AVX-512 is there; the string flag is not used, the arithmetic flags and a register are declared changed: one whose use does not
+    // make that of narrower ones slow.
+    unsafe {
+        std::arch::asm!(
+            "2:",
+            "vmovdqu64 zmm16, [{from} + {at}]",
+            "vmovdqu64 [{to} + {at}], zmm16",
+            "add {at}, 64",
+            "jnz 2b",
+            from = in(reg) shared.wrapping_add(whole),
+            to = in(reg) lines.as_mut_ptr().wrapping_add(whole),
+            at = inout(reg) whole.wrapping_neg() => _,
+            out("zmm16") _,
+            options(nostack),
+        );
+    }
+    // SAFETY: the rest of both, readable by the caller's promise.
+    unsafe { copy_in(rest, shared.wrapping_add(whole)) }
+}
+
+/// As [`copy_in`].
+///
+/// # Safety
+///
+/// As [`copy_in`].
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+pub(crate) unsafe fn copy_in_wide_lines(private: &mut [u8], shared: *const u8) {
+    // SAFETY: by the caller's promise.
+    unsafe { copy_in(private, shared) }
 }
 
 /// As [`copy_out`], for bytes that another core will read: many of them line by line.
@@ -335,6 +391,22 @@ mod tests {
                 // SAFETY: `start + len` is less than 4224, inside of `target`.
                 unsafe { copy_out(shared, &source[start..start + len]) };
                 assert_eq!(target[start..start + len], source[start..start + len]);
+                assert!(target[..start].iter().chain(&target[start + len..]).all(|&byte| byte == 0xee));
+            }
+        }
+    }
+
+    #[test]
+    fn by_wide_lines_every_length_copies_exactly_and_is_counted_once() {
+        let source: Vec<u8> = (0..8448).map(|n| (n * 7 / 4) as u8).collect();
+        for len in [0, 1, 4095, 4096, 4097, 4159, 4160, 8191, 8192] {
+            for start in [0, 1, 16, 63, 64] {
+                let mut target = [0xee; 8448];
+                let before = tally::Tally::now();
+                // SAFETY: 3 and `len` are less than 8448 together, inside of `source`.
+                unsafe { copy_in_wide_lines(&mut target[start..start + len], &raw const source[3]) };
+                assert_eq!(tally::Tally::now().since(before).user_bytes, len as u64);
+                assert_eq!(target[start..start + len], source[3..3 + len], "{len} bytes at {start}");
                 assert!(target[..start].iter().chain(&target[start + len..]).all(|&byte| byte == 0xee));
             }
         }

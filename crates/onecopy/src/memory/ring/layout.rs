@@ -22,7 +22,9 @@ use std::sync::Arc;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::memory::Region;
 #[cfg(not(loom))]
-use crate::memory::copy::{copy_in_lines, copy_out_lines, copy_out_past_caches, prefetch, prefetch_to_write};
+use crate::memory::copy::{
+    copy_in_lines, copy_in_wide_lines, copy_out_lines, copy_out_past_caches, prefetch, prefetch_to_write,
+};
 use crate::memory::role::Roles;
 use crate::memory::wait::Sleepers;
 use crate::{Error, Result, tally};
@@ -198,6 +200,8 @@ pub(super) const FIRST: u8 = 1;
 pub(super) const LAST: u8 = 2;
 /// No message, but what stands in line with them: see [`RingSender::send_offer`](super::RingSender).
 pub(super) const OFFER: u8 = 8;
+/// The bytes have gone past the caches: a hint.
+pub(super) const STREAMED: u8 = 16;
 /// The bytes lie in the bulk. The words are the length of the whole message and the position of the piece.
 pub(super) const BULK: u8 = 4;
 
@@ -385,12 +389,16 @@ impl Ring {
         unsafe { copy_out_past_caches(shared, bytes) };
     }
 
-    /// Copies from the bulk at `position`. The range does not cross its end.
+    /// Copies from the bulk at `position`, by wide lines or narrow ones. The range does not cross its end.
     #[inline]
-    pub(super) fn take_bulk(&self, position: u64, bytes: &mut [u8]) {
+    pub(super) fn take_bulk(&self, position: u64, bytes: &mut [u8], is_wide: bool) {
         let shared = self.bulk(position, bytes.len());
-        // SAFETY: `bulk` has checked the range; the region stays mapped; `bytes` is private.
-        unsafe { copy_in_lines(bytes, shared) };
+        match is_wide {
+            // SAFETY: `bulk` has checked the range; the region stays mapped; `bytes` is private.
+            true => unsafe { copy_in_wide_lines(bytes, shared) },
+            // SAFETY: as above.
+            false => unsafe { copy_in_lines(bytes, shared) },
+        }
     }
 
     /// Has the first `bytes` at `position` of the bulk brought into this core's cache.

@@ -95,7 +95,7 @@ impl Ring {
         self.put_bulk(position, bytes);
     }
 
-    pub(super) fn take_bulk(&self, position: u64, bytes: &mut [u8]) {
+    pub(super) fn take_bulk(&self, position: u64, bytes: &mut [u8], _: bool) {
         for (line, part) in self.lines(position, bytes.len()).iter().zip(bytes.chunks_mut(LINE_BYTES)) {
             let len = part.len();
             // SAFETY: loom fails the model when another thread writes the line meanwhile.

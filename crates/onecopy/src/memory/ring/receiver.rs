@@ -10,7 +10,8 @@ use short::eager_looks;
 
 use super::create;
 use super::layout::{
-    BULK, FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, OFFER, Record, Ring, Sizes, whole_lines,
+    BULK, FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, OFFER, Record, Ring, STREAMED, Sizes,
+    whole_lines,
 };
 use crate::atomic::{AtomicU32, Ordering, fence};
 use crate::memory::Region;
@@ -49,6 +50,8 @@ pub struct RingReceiver {
     message: Option<Message>,
     /// The begin of that message.
     stash: Vec<u8>,
+    /// The address to which the last message went: who uses it again has it in the caches.
+    last_target: usize,
     /// The generation of the sender whose end this receiver has told, or 0.
     ended: u64,
     /// Tells of the end of the sender's process, where somebody watches it.
@@ -132,6 +135,7 @@ impl RingReceiver {
             limit_bytes: DEFAULT_LIMIT_BYTES,
             message: None,
             stash: Vec::new(),
+            last_target: 0,
             ended: 0,
             alarm: None,
             bell: None,
@@ -302,12 +306,12 @@ impl RingReceiver {
         Ok(record)
     }
 
-    /// Copies the bytes of a record and gives its place back.
+    /// Copies the bytes of a record, to memory that is warm in the caches or not, and gives its place back.
     #[inline]
-    fn take(&mut self, record: Record, target: &mut [u8]) -> Result<()> {
+    fn take(&mut self, record: Record, target: &mut [u8], is_warm: bool) -> Result<()> {
         if record.has(BULK) {
             let position = self.position(record)?;
-            self.ring.take_bulk(position, target);
+            self.ring.take_bulk(position, target, is_warm && record.has(STREAMED));
             if record.has(FIRST | LAST) {
                 self.prefetch_next();
             }
@@ -409,6 +413,8 @@ impl RingReceiver {
     /// Receives `message` into `target`, which is as long. What came of it when the time is up is kept.
     #[inline]
     fn fill(&mut self, mut message: Message, target: &mut [u8], deadline: Deadline) -> Result<()> {
+        let address = target.as_ptr().addr();
+        let is_warm = std::mem::replace(&mut self.last_target, address) == address;
         loop {
             let record = match self.next_record(&message, deadline) {
                 Ok(record) => record,
@@ -421,7 +427,7 @@ impl RingReceiver {
                 }
             };
             let end = message.received + record.bytes();
-            self.take(record, &mut target[message.received..end])?;
+            self.take(record, &mut target[message.received..end], is_warm)?;
             message.received = end;
             if record.has(LAST) {
                 return Ok(());
@@ -435,7 +441,7 @@ impl RingReceiver {
             let record = self.next_record(message, deadline)?;
             let mut stash = std::mem::take(&mut self.stash);
             stash.resize(message.received + record.bytes(), 0);
-            let taken = self.take(record, &mut stash[message.received..]);
+            let taken = self.take(record, &mut stash[message.received..], false);
             self.stash = stash;
             taken?;
             message.received += record.bytes();

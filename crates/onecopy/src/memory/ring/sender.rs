@@ -10,7 +10,9 @@ use std::sync::Arc;
 use near::Gap;
 use stores::Stores;
 
-use super::layout::{BULK, FIRST, Header, INLINE_MESSAGE_BYTES, LAST, OFFER, Record, Ring, SLOTS, whole_lines};
+use super::layout::{
+    BULK, FIRST, Header, INLINE_MESSAGE_BYTES, LAST, OFFER, Record, Ring, SLOTS, STREAMED, whole_lines,
+};
 use super::{create, layout};
 use crate::atomic::{AtomicU32, Ordering, fence};
 use crate::memory::Region;
@@ -302,6 +304,7 @@ impl RingSender {
         // The wait may have ended at another position.
         let bytes = bytes.min(self.piece_bytes(rest_bytes, total));
         self.warm(bytes)?;
+        let streamed = if self.stores.go_past_caches(bytes) { STREAMED } else { 0 };
         let look = self.stores.begin_look(bytes);
         put(&self.ring, &self.stores, self.bulk, bytes);
         if let Some(begin) = look {
@@ -311,7 +314,7 @@ impl RingSender {
         slot.words[0].store(total, Ordering::Relaxed);
         slot.words[1].store(self.bulk, Ordering::Relaxed);
         self.bulk = self.bulk.wrapping_add(whole_lines(bytes));
-        let flags = BULK | if first { FIRST } else { 0 } | if bytes == rest_bytes { LAST } else { 0 };
+        let flags = BULK | streamed | if first { FIRST } else { 0 } | if bytes == rest_bytes { LAST } else { 0 };
         self.publish(flags, bytes);
         self.prefetch_next(total);
         self.announce(flags & LAST != 0);

@@ -101,11 +101,17 @@ impl Stores {
         }
     }
 
+    /// Whether so many bytes go past the caches next.
+    #[inline]
+    pub(super) fn go_past_caches(&self, bytes: usize) -> bool {
+        let is_trial = self.samples >= SAMPLES;
+        bytes >= LEAST_BYTES && self.past_caches != is_trial
+    }
+
     /// Puts a piece into the bulk at `position`.
     #[inline]
     pub(super) fn put(&self, ring: &Ring, position: u64, bytes: &[u8]) {
-        let is_trial = self.samples >= SAMPLES;
-        match bytes.len() >= LEAST_BYTES && self.past_caches != is_trial {
+        match self.go_past_caches(bytes.len()) {
             true => ring.put_bulk_past_caches(position, bytes),
             false => ring.put_bulk(position, bytes),
         }
