@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
 use std::ops::Range;
+use std::os::fd::AsFd as _;
 use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use onecopy::channel::{ChannelName, Message, Path, Policy};
 use onecopy::memory::buffer::set_pool_limit_bytes;
 use onecopy::{Channel, Listener};
-use rustix::process::Signal;
+use rustix::process::{Resource, Signal, getrlimit, setrlimit};
 
 use crate::death::signal;
 use crate::duo::{
@@ -479,6 +480,51 @@ fn nothing_grows_with_the_messages_that_land() {
     }
     let end = held();
     assert!(end.0 <= warm.0 && end.1 <= warm.1 + 16 && end.2 <= warm.2 + 64 * MIB, "{warm:?}, then {end:?}");
+    drop(channel);
+    peer.succeed();
+}
+
+/// The second process, which can map nothing that it is passed: it has no number for another descriptor.
+fn echo_without_descriptors() {
+    let mut channel = adopt();
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = Some(64);
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let mut taken: Vec<_> = std::iter::from_fn(|| std::io::stderr().as_fd().try_clone_to_owned().ok()).collect();
+    assert!(taken.len() < 64);
+    while let Some(message) = channel.recv().unwrap() {
+        if message.len() == 1 {
+            taken.clear();
+        }
+        channel.send(&message).unwrap();
+    }
+    let stats = channel.stats();
+    let told =
+        stats.fallbacks().iter().any(|fallback| format!("{fallback:?}").contains("registered memory of the other"));
+    assert!(told, "{stats:?}");
+}
+
+#[test]
+fn a_sender_that_can_map_nothing_sends_all_the_same_and_says_why() {
+    let test = "landing::a_sender_that_can_map_nothing_sends_all_the_same_and_says_why";
+    match role().as_deref() {
+        None => return apart(test, "asks", SECONDS),
+        Some("echo") => return echo_without_descriptors(),
+        Some(_) => {}
+    }
+    if !is_attachable(test) {
+        return;
+    }
+    let (mut channel, peer) = start(test, "echo", &[]);
+    (0..).find(|&number| has_landed(&there_and_back(&mut channel, number, MIB)));
+    for number in 0..100 {
+        let bytes = match number {
+            50 => 1,
+            _ if number % 4 == 0 => 3 * MIB,
+            _ => short_length(number),
+        };
+        assert!(there_and_back(&mut channel, number, bytes)[..] == *content(number, bytes), "message {number}");
+    }
     drop(channel);
     peer.succeed();
 }
