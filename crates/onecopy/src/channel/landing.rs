@@ -28,7 +28,7 @@ use std::mem;
 use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::extents::Extents;
 use super::helper::Helper;
@@ -68,6 +68,8 @@ fn begin_to_count() {
 #[derive(Debug, Default)]
 pub(super) struct Landings {
     arenas: Vec<Arc<Arena>>,
+    /// Those where nothing arrives any more: the sender has them mapped while messages are there.
+    ended: Vec<Weak<Arena>>,
     pause: u32,
 }
 
@@ -78,18 +80,26 @@ impl Landings {
             return None;
         }
         let wanted = bytes.max(1).next_multiple_of(GRAIN_BYTES);
-        let is_too_much = unused_bytes() > pool_limit_bytes();
-        let before = self.arenas.len();
-        self.arenas.retain(|arena| arena.is_of_use(is_too_much));
-        if self.arenas.len() < before {
-            // Perhaps the next one would end as soon: where there is a fork for each message, or no time for the sender.
-            self.pause = PAUSE;
-        }
+        self.end_useless();
         let found = self.arenas.iter().find_map(|arena| Landing::take(arena, wanted, bytes));
         found.or_else(|| {
             let arena = self.add(link, wanted)?;
             Landing::take(&arena, wanted, bytes)
         })
+    }
+
+    fn end_useless(&mut self) {
+        let is_too_much = unused_bytes() > pool_limit_bytes();
+        let Self { arenas, ended, pause } = self;
+        arenas.retain(|arena| {
+            let is_of_use = arena.is_of_use(is_too_much);
+            if !is_of_use {
+                ended.push(Arc::downgrade(arena));
+                // Perhaps the next one would end as soon: where there is a fork for each message, or no time for the sender.
+                *pause = PAUSE;
+            }
+            is_of_use
+        });
     }
 
     #[cold]
@@ -109,13 +119,22 @@ impl Landings {
 
     /// How long an arena with room for `wanted` bytes should be: as all others together, if it may. None that would have to go as soon as
     /// its message does: to make one takes the time of ten such messages: 280 ms for 37 of 128 MiB.
-    fn new_bytes(&self, wanted: usize) -> Option<usize> {
+    fn new_bytes(&mut self, wanted: usize) -> Option<usize> {
         begin_to_count();
-        let there = self.arenas.iter().map(|arena| arena.bytes).sum::<usize>();
+        let (there, ended) = (self.open_bytes(), self.ended_bytes());
         let least = wanted.next_multiple_of(HUGE_BYTES);
         let unused = unused_bytes();
-        let fits = |bytes: &usize| there + bytes <= MOST_BYTES && unused + bytes <= pool_limit_bytes();
+        let fits = |bytes: &usize| ended + there + bytes <= MOST_BYTES && unused + bytes <= pool_limit_bytes();
         [least.max(there), least].into_iter().find(fits)
+    }
+
+    fn open_bytes(&self) -> usize {
+        self.arenas.iter().map(|arena| arena.bytes).sum()
+    }
+
+    fn ended_bytes(&mut self) -> usize {
+        self.ended.retain(|arena| arena.strong_count() > 0);
+        self.ended.iter().filter_map(Weak::upgrade).map(|arena| arena.bytes).sum()
     }
 }
 
@@ -451,6 +470,20 @@ mod tests {
         let mut landings = Landings::default();
         assert!(landings.add(&one.receiver.link, pool_limit_bytes() + 1).is_none());
         assert_eq!(landings.pause, 0, "it is not for want of memory");
+    }
+
+    #[test]
+    fn what_the_sender_still_has_mapped_counts_though_nothing_arrives_there() {
+        let (one, _other) = pair();
+        let (arena, places) = places(&one.receiver.link);
+        let mut landings = Landings::default();
+        landings.arenas.push(arena);
+        assert_eq!((landings.open_bytes(), landings.ended_bytes()), (HUGE_BYTES, 0));
+        landings.arenas[0].close();
+        landings.end_useless();
+        assert_eq!((landings.open_bytes(), landings.ended_bytes()), (0, HUGE_BYTES));
+        drop(places);
+        assert_eq!(landings.ended_bytes(), 0);
     }
 
     #[test]
