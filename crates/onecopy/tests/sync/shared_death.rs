@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use rustix::thread::{CpuSet, futex, sched_getcpu, sched_setaffinity};
 
 use crate::stage::{Memory, Shared, fork};
-use crate::support::{Peer, argument, role, wait_until_asleep, watchdog};
+use crate::support::{Peer, argument, eventually, role, wait_until_asleep, watchdog};
 use crate::{Numbers, rounds};
 
 /// No call of these tests may take longer than this beyond its deadline: far more than what the library promises.
@@ -83,9 +83,9 @@ fn of_condvar(place: &Place) -> (Condvar, Mutex<u64>) {
 }
 
 /// Waits, whoever has died.
-fn wait_once(condvar: &Condvar, mutex: &Mutex<u64>, wait: Duration) {
+fn wait_once(condvar: &Condvar, mutex: &Mutex<u64>) {
     let guard = locked(mutex);
-    match comes_back("a wait", wait, |deadline| condvar.wait_by(guard, deadline)) {
+    match comes_back("a wait", Duration::from_millis(2), |deadline| condvar.wait_by(guard, deadline)) {
         Ok(_) => {}
         Err(LockError::OwnerDied(died)) => drop(died.repair(|_| ()).unwrap()),
         Err(LockError::Failed(error)) => assert!(is_accepted(&error), "{error}"),
@@ -115,7 +115,7 @@ fn kill_waiters_of_a_condvar(place: &Place, round: u64) {
             if step % 2 == 0 { condvar.notify_one() } else { condvar.notify_all() }
         });
         notified.unwrap_or_else(|error| assert!(is_accepted(&error), "{error}"));
-        wait_once(&condvar, &mutex, Duration::from_millis(2));
+        wait_once(&condvar, &mutex);
     }
     end(children[1]);
 }
@@ -133,16 +133,20 @@ fn take_a_wake_up_along(place: &Place) -> bool {
     let waits = |nice| {
         let child = fork(|| {
             rustix::process::nice(nice).unwrap();
-            wait_once(&condvar, &mutex, Duration::from_secs(1));
+            let waited = condvar.wait_while_by(locked(&mutex), Deadline::Never, |notified| *notified == 0);
+            if let Err(error) = waited {
+                assert!(error.failed().is_some_and(is_accepted), "{error}");
+            }
         });
-        asleep(child);
+        wait_until_asleep(child.as_raw_pid().cast_unsigned());
         child
     };
-    let [first, second] = [19, 0].map(waits);
-    let guard = locked(&mutex);
+    let [first, second] = [10, 0].map(waits);
+    let mut guard = locked(&mutex);
+    *guard = 1;
     for child in [first, second] {
         condvar.notify_one().unwrap();
-        asleep(child);
+        eventually("it sleeps again", || is_asleep(child));
     }
     drop(guard);
     let guard = locked(&mutex);
@@ -150,13 +154,19 @@ fn take_a_wake_up_along(place: &Place) -> bool {
     let mut word = [0; 4];
     place.region().read_at(room_bytes(0) + HEADER_BYTES, &mut word).unwrap();
     drop(guard);
-    let (_, status) = waitpid(Some(second), WaitOptions::empty()).unwrap().unwrap();
-    assert_eq!(status.exit_status(), Some(0), "the second waiter");
+    let mut ended = None;
+    eventually("the second waiter has it", || {
+        ended = waitpid(Some(second), WaitOptions::NOHANG).unwrap();
+        ended.is_some()
+    });
+    assert_eq!(ended.unwrap().1.exit_status(), Some(0), "the second waiter");
     u32::from_ne_bytes(word) & futex::WAITERS == 0
 }
 
-fn asleep(child: Pid) {
-    wait_until_asleep(child.as_raw_pid().cast_unsigned());
+/// Whether its first thread sleeps just now: one that was woken does not until it has run.
+fn is_asleep(child: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.as_raw_pid())).unwrap();
+    stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S'))
 }
 
 #[test]
