@@ -80,10 +80,10 @@ impl<'s, 'a> Measurement<'s, 'a> {
         let mut this = Self { session, run, messages: 0, run_time, figures: Figures::default() };
         this.pass(checking_time(&run))?;
         this.run.check = Check::Sampled;
-        this.messages = this.calibrate()?;
         if case.cold && case.transport.is_channel() {
             this.fill_up()?;
         }
+        this.messages = this.calibrate()?;
         this.figures.messages = 0;
         this.figures.lost = 0;
         Ok(this)
@@ -139,7 +139,8 @@ impl<'s, 'a> Measurement<'s, 'a> {
         }
     }
 
-    /// Lets the receiver keep as many messages as it is going to: the first touch of their memory is no part of a timed run.
+    /// Lets the receiver keep as many messages as it is going to: the first touch of their memory is no part of a timed run,
+    /// nor of those that tell how many messages that has.
     fn fill_up(&mut self) -> Result<(), Failure> {
         self.run.messages = Slots::new(self.run.size_bytes, true).count as u64;
         self.pass(checking_time(&self.run)).map(drop)
