@@ -268,9 +268,10 @@ impl ChannelReceiver {
         self.check_limit(desk, asked, offer.bytes)?;
         let Some(source) = self.source(desk, asked, offer, deadline)? else { return Ok(None) };
         if link.trusted && link.attach.is_ok() && offer.bytes >= self.cooperative_bytes {
-            let body = match self.landings.take(&link, offer.bytes, &self.helper) {
-                Some(landing) => Body::Landing(landing),
-                None => Body::Buffer(Buffer::warm(offer.bytes)?),
+            let landing = self.landings.take(&link, offer.bytes, &self.helper).map(Body::Landing);
+            let body = match landing.map_or_else(|| Buffer::warm(offer.bytes).map(Body::Buffer), Ok) {
+                Ok(body) => body,
+                Err(error) => return self.failed(desk, asked, Failure::Here(error), offer.bytes, deadline),
             };
             match source.share(body, &link, desk, asked, &mut self.helper, &mut self.seccomp) {
                 Ok(body) => {

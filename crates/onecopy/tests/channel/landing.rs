@@ -12,7 +12,7 @@ use std::time::Duration;
 use onecopy::channel::{ChannelName, Message, Path, Policy};
 use onecopy::memory::buffer::set_pool_limit_bytes;
 use onecopy::{Channel, Listener};
-use rustix::process::{Resource, Signal, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use crate::death::signal;
 use crate::duo::{
@@ -24,6 +24,18 @@ use crate::refusal::{is_filtered, lose_permission};
 use crate::support::{Peer, argument, role, unique};
 
 const SECONDS: Duration = Duration::from_secs(300);
+
+const SECOND: &str = "second";
+
+/// Whether `test` goes on here: in a process of its own, the second of which does what `second` says.
+fn goes_on(test: &str, second: fn()) -> bool {
+    match role().as_deref() {
+        None => apart(test, "first", SECONDS),
+        Some(SECOND) => second(),
+        Some(_) => return is_attachable(test),
+    }
+    false
+}
 
 /// The memory of this process for what lands.
 fn landings() -> Vec<Range<usize>> {
@@ -83,15 +95,10 @@ fn until_they_land(channel: &mut Channel) {
 #[test]
 fn messages_of_every_length_land_whole_whatever_is_kept_and_are_sent_back() {
     let test = "landing::messages_of_every_length_land_whole_whatever_is_kept_and_are_sent_back";
-    match role().as_deref() {
-        None => return apart(test, "asks", SECONDS),
-        Some("echo") => return echo(),
-        Some(_) => {}
-    }
-    if !is_attachable(test) {
+    if !goes_on(test, echo) {
         return;
     }
-    let (mut channel, peer) = start(test, "echo", &[]);
+    let (mut channel, peer) = start(test, SECOND, &[]);
     let mut kept = VecDeque::new();
     for number in 0..rounds(300, 10_000) as u64 {
         let bytes = match hash(number) % 8 {
@@ -128,15 +135,10 @@ fn messages_of_every_length_land_whole_whatever_is_kept_and_are_sent_back() {
 #[test]
 fn a_child_made_by_fork_keeps_the_messages_of_its_parent() {
     let test = "landing::a_child_made_by_fork_keeps_the_messages_of_its_parent";
-    match role().as_deref() {
-        None => return apart(test, "asks", SECONDS),
-        Some("serve") => return serve(),
-        Some(_) => {}
-    }
-    if !is_attachable(test) {
+    if !goes_on(test, serve) {
         return;
     }
-    let (mut channel, peer) = start(test, "serve", &[]);
+    let (mut channel, peer) = start(test, SECOND, &[]);
     until_they_land(&mut channel);
     let messages: Vec<_> = (0..3).map(|number| ask(&mut channel, number, MIB)).collect();
     let messages = Mutex::new(Some(messages));
@@ -169,15 +171,10 @@ fn a_child_made_by_fork_keeps_the_messages_of_its_parent() {
 #[test]
 fn a_process_that_keeps_nothing_has_no_landings() {
     let test = "landing::a_process_that_keeps_nothing_has_no_landings";
-    match role().as_deref() {
-        None => return apart(test, "asks", SECONDS),
-        Some("serve") => return serve(),
-        Some(_) => {}
-    }
-    if !is_attachable(test) {
+    if !goes_on(test, serve) {
         return;
     }
-    let (mut channel, peer) = start(test, "serve", &[]);
+    let (mut channel, peer) = start(test, SECOND, &[]);
     until_they_land(&mut channel);
     let (first, second) = (ask(&mut channel, 1, 3 * MIB), ask(&mut channel, 2, 5 * MIB));
     let all = landing_bytes();
@@ -221,15 +218,10 @@ fn where_memory_is_kept_apart_nothing_lands() {
 #[test]
 fn what_a_child_has_stays_as_it_is_whenever_it_was_made() {
     let test = "landing::what_a_child_has_stays_as_it_is_whenever_it_was_made";
-    match role().as_deref() {
-        None => return apart(test, "asks", SECONDS),
-        Some("serve") => return serve(),
-        Some(_) => {}
-    }
-    if !is_attachable(test) {
+    if !goes_on(test, serve) {
         return;
     }
-    let (mut channel, peer) = start(test, "serve", &[]);
+    let (mut channel, peer) = start(test, SECOND, &[]);
     until_they_land(&mut channel);
     let latest = Mutex::new(VecDeque::new());
     let (is_over, has_some) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -272,17 +264,12 @@ fn short_length(number: u64) -> usize {
 #[test]
 fn a_stopped_sender_writes_to_nothing_that_came_later() {
     let test = "landing::a_stopped_sender_writes_to_nothing_that_came_later";
-    match role().as_deref() {
-        None => return apart(test, "asks", SECONDS),
-        Some("serve") => return serve(),
-        Some(_) => {}
-    }
-    if !is_attachable(test) {
+    if !goes_on(test, serve) {
         return;
     }
     let mut alone = 0;
     for round in 0..rounds(10, 1000) as u64 {
-        let (mut channel, peer) = start(test, "serve", &[]);
+        let (mut channel, peer) = start(test, SECOND, &[]);
         (0..).find(|&number| has_landed(&ask(&mut channel, number, MIB)));
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -320,16 +307,11 @@ fn a_stopped_sender_writes_to_nothing_that_came_later() {
 #[test]
 fn a_side_that_is_killed_while_messages_land_is_an_error() {
     let test = "landing::a_side_that_is_killed_while_messages_land_is_an_error";
-    match role().as_deref() {
-        None => return apart(test, "survives", SECONDS),
-        Some("echo") => return echo(),
-        Some(_) => {}
-    }
-    if !is_attachable(test) {
+    if !goes_on(test, echo) {
         return;
     }
     for round in 0..rounds(50, 1000) as u64 {
-        let (mut channel, peer) = start(test, "echo", &[]);
+        let (mut channel, peer) = start(test, SECOND, &[]);
         (0..).find(|&number| has_landed(&there_and_back(&mut channel, number, MIB)));
         let killer = kill_after(Duration::from_micros(hash(round) % 3000), peer);
         let error = (0..).find_map(|number: u64| {
@@ -350,15 +332,10 @@ fn a_side_that_is_killed_while_messages_land_is_an_error() {
 #[test]
 fn another_thread_gives_places_back_while_others_are_taken() {
     let test = "landing::another_thread_gives_places_back_while_others_are_taken";
-    match role().as_deref() {
-        None => return apart(test, "asks", SECONDS),
-        Some("serve") => return serve(),
-        Some(_) => {}
-    }
-    if !is_attachable(test) {
+    if !goes_on(test, serve) {
         return;
     }
-    let (mut channel, peer) = start(test, "serve", &[]);
+    let (mut channel, peer) = start(test, SECOND, &[]);
     until_they_land(&mut channel);
     let (gives, takes) = std::sync::mpsc::sync_channel::<(u64, Message)>(3);
     std::thread::scope(|scope| {
@@ -455,15 +432,10 @@ fn held() -> (usize, usize, usize) {
 #[test]
 fn nothing_grows_with_the_messages_that_land() {
     let test = "landing::nothing_grows_with_the_messages_that_land";
-    match role().as_deref() {
-        None => return apart(test, "asks", SECONDS),
-        Some("echo") => return echo(),
-        Some(_) => {}
-    }
-    if !is_attachable(test) {
+    if !goes_on(test, echo) {
         return;
     }
-    let (mut channel, peer) = start(test, "echo", &[]);
+    let (mut channel, peer) = start(test, SECOND, &[]);
     let mut kept = VecDeque::new();
     let mut warm = (0, 0, 0);
     let messages = rounds(2000, 100_000) as u64;
@@ -507,15 +479,10 @@ fn echo_without_descriptors() {
 #[test]
 fn a_sender_that_can_map_nothing_sends_all_the_same_and_says_why() {
     let test = "landing::a_sender_that_can_map_nothing_sends_all_the_same_and_says_why";
-    match role().as_deref() {
-        None => return apart(test, "asks", SECONDS),
-        Some("echo") => return echo_without_descriptors(),
-        Some(_) => {}
-    }
-    if !is_attachable(test) {
+    if !goes_on(test, echo_without_descriptors) {
         return;
     }
-    let (mut channel, peer) = start(test, "echo", &[]);
+    let (mut channel, peer) = start(test, SECOND, &[]);
     (0..).find(|&number| has_landed(&there_and_back(&mut channel, number, MIB)));
     for number in 0..100 {
         let bytes = match number {
@@ -525,6 +492,32 @@ fn a_sender_that_can_map_nothing_sends_all_the_same_and_says_why() {
         };
         assert!(there_and_back(&mut channel, number, bytes)[..] == *content(number, bytes), "message {number}");
     }
+    drop(channel);
+    peer.succeed();
+}
+
+#[test]
+fn a_receiver_without_memory_tells_its_sender_and_gets_the_message_when_it_has_some() {
+    let test = "landing::a_receiver_without_memory_tells_its_sender_and_gets_the_message_when_it_has_some";
+    if !goes_on(test, serve) {
+        return;
+    }
+    let (mut channel, peer) = start(test, SECOND, &[]);
+    until_they_land(&mut channel);
+    // Nothing that is there is long enough, and nothing is kept.
+    let bytes = 16 * MIB;
+    set_pool_limit_bytes(0);
+    let before = getrlimit(Resource::Data);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let data = status.lines().find_map(|line| line.strip_prefix("VmData:")?.trim().strip_suffix(" kB")).unwrap();
+    let limit = (data.parse::<u64>().unwrap() << 10) + MIB as u64;
+    channel.send([1, bytes as u64].map(u64::to_le_bytes).as_flattened()).unwrap();
+    setrlimit(Resource::Data, Rlimit { current: Some(limit), ..before }).unwrap();
+    let error = channel.receiver().recv_by(soon()).unwrap_err();
+    setrlimit(Resource::Data, before).unwrap();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOMEM), "{error}");
+    let message = channel.receiver().recv_by(soon()).unwrap().expect("the same one, by the ring");
+    assert!(message[..] == *content(1, bytes));
     drop(channel);
     peer.succeed();
 }
