@@ -19,7 +19,7 @@ use nix::sys::uio::RemoteIoVec;
 
 use super::claims::{self, Copied, End, Units};
 use super::desk::{self, Desk, Offer, Phase, Turn};
-use super::helper::{self, Helper, Share};
+use super::helper::{Helper, Reach, Share};
 use super::link::Link;
 use super::message::Body;
 use super::parts::{self, ENTRY_BYTES, MOST_PARTS, Place, RANGES};
@@ -228,8 +228,8 @@ impl Source {
         seccomp: &mut Seccomp,
     ) -> Result<(), Failure> {
         let end = link.desks.end();
-        let mapped = helper::Mapped { target: spot.is_somewhere(), source: self.mapped.is_some() };
-        let share = helper.share(self.bytes, end, mapped);
+        let reach = Reach { target: spot.is_somewhere(), source: self.mapped.is_some() };
+        let share = helper.share(self.bytes, end, reach);
         let cut = Cut::new(self.bytes, share);
         let begun = Instant::now();
         desk::write(&desk.target, target.as_ptr().expose_provenance() as u64);
@@ -252,7 +252,7 @@ impl Source {
             // process's mappings.
             desk.target.store(TAKEN_AWAY, Ordering::Relaxed);
         }
-        helper.learn(self.bytes, cut.units, copied?, begun.elapsed(), end, mapped);
+        helper.learn(self.bytes, cut.units, copied?, begun.elapsed(), end, reach);
         Ok(())
     }
 

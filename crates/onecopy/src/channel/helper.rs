@@ -135,16 +135,16 @@ impl Ways {
     }
 }
 
-/// Which side needs no system calls for its part.
+/// What a side reaches without system calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mapped {
+pub(super) struct Reach {
     /// The sender has the place for the message mapped.
     pub(super) target: bool,
     /// The receiver has the message mapped.
     pub(super) source: bool,
 }
 
-impl Mapped {
+impl Reach {
     const KINDS: usize = 4;
 
     fn index(self) -> usize {
@@ -164,7 +164,7 @@ pub(super) struct Helper {
     share: Share,
     /// The same where the sender is faster.
     sender_share: Share,
-    ways: [[Ways; LENGTHS]; Mapped::KINDS],
+    ways: [[Ways; LENGTHS]; Reach::KINDS],
     /// In how many messages it has copied, by cross-memory attach.
     pub(super) helped: u64,
 }
@@ -177,10 +177,10 @@ impl Helper {
     }
 
     /// How to share a message of `bytes`.
-    pub(super) fn share(&self, bytes: usize, end: End, mapped: Mapped) -> Share {
-        let way = if bytes < BOTH_BYTES { self.ways[mapped.index()][length(bytes)].next() } else { Way::Both };
+    pub(super) fn share(&self, bytes: usize, end: End, reach: Reach) -> Share {
+        let way = if bytes < BOTH_BYTES { self.ways[reach.index()][length(bytes)].next() } else { Way::Both };
         match way {
-            Way::Both if mapped.favours_sender() => self.sender_share,
+            Way::Both if reach.favours_sender() => self.sender_share,
             Way::Both => self.share,
             Way::Sender => Share::all(end.other()),
             Way::Receiver => Share::all(end),
@@ -188,24 +188,16 @@ impl Helper {
     }
 
     /// Keeps in mind how a message was copied that was shared as [`Helper::share`] said.
-    pub(super) fn learn(
-        &mut self,
-        bytes: usize,
-        units: Units,
-        copied: Copied,
-        took: Duration,
-        end: End,
-        mapped: Mapped,
-    ) {
-        if copied.own < units.count && !mapped.target {
+    pub(super) fn learn(&mut self, bytes: usize, units: Units, copied: Copied, took: Duration, end: End, reach: Reach) {
+        if copied.own < units.count && !reach.target {
             self.helped += 1;
         }
         let way = Way::of(units, end);
         if bytes < BOTH_BYTES {
-            self.ways[mapped.index()][length(bytes)].learn(way, bytes, took);
+            self.ways[reach.index()][length(bytes)].learn(way, bytes, took);
         }
         if way == Way::Both {
-            let share = if mapped.favours_sender() { &mut self.sender_share } else { &mut self.share };
+            let share = if reach.favours_sender() { &mut self.sender_share } else { &mut self.share };
             share.learn(copied, units.count, end);
         }
     }
