@@ -8,7 +8,7 @@ use crate::verbs::{
     signal, wait, write,
 };
 
-/// Send, receive, list, measure and explain, over any Linux inter-process communication mechanism.
+/// Send, receive, lock, measure and explain, over any Linux inter-process communication mechanism.
 #[derive(Debug, Parser)]
 #[command(name = "onecopy", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -111,5 +111,19 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_breaks_lines_by_its_width_alone() {
+        for verb in super::Cli::command().get_subcommands() {
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for (line, next) in help.lines().zip(help.lines().skip(1)) {
+                let goes_on = |line: &str| !line.is_empty() && !line.starts_with(' ') && line != "Examples:";
+                assert!(!(goes_on(line) && goes_on(next)), "{}: a paragraph is broken after {line:?}", verb.get_name());
+            }
+            for example in help.lines().filter(|line| line.starts_with(' ')) {
+                assert!(example.chars().count() <= 100, "{}: too long for a line: {example:?}", verb.get_name());
+            }
+        }
     }
 }

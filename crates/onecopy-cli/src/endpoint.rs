@@ -1,7 +1,6 @@
 //! The two ends of a transfer, from what the command line says.
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::path::Path;
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
@@ -12,7 +11,7 @@ use onecopy::stream::framed::{FramedReceiver, FramedSender};
 use onecopy::stream::pipe::{MessageReader, MessageWriter};
 use onecopy::{Address, Channel, Deadline, Error, Receiver, Sender};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, tell};
 use crate::interrupt;
 use crate::parts::{PartReceiver, PartSender};
 use crate::queue::{self, Note, Outgoing, Wanted};
@@ -33,7 +32,12 @@ pub(crate) fn shape(address: &Address, verb: &str) -> Result<Shape, Failure> {
     }
 }
 
-/// What an object that moves no data is good for.
+/// Refuses an object that `verb` can do nothing with, which `what` says.
+pub(crate) fn refused(address: &Address, verb: &str, what: &str) -> Failure {
+    Failure::usage(format!("{verb} does not fit {address}, {what}: {}", remedy(address)))
+}
+
+/// What an object is good for that a verb does not fit.
 pub(crate) fn remedy(address: &Address) -> String {
     let verbs = match address {
         Address::NamedSemaphore(_) | Address::Semaphore(_) | Address::SysvSemaphore(_) => "s are post, wait and lock",
@@ -45,8 +49,10 @@ pub(crate) fn remedy(address: &Address) -> String {
         | Address::FileLock(_)
         | Address::Mutex(_)
         | Address::Rwlock(_) => " is lock",
-        Address::Channel(_) => "s are send and recv",
-        _ => return "see `onecopy explain`".into(),
+        Address::PosixShm(_) | Address::SysvShm(_) | Address::FileMapping(_) => "s are read, write, send and recv",
+        Address::Memory(_) => "s are read and write",
+        Address::Descriptor(_) => return "an eventfd has the verbs post and wait; see `onecopy explain`".into(),
+        _ => "s are send and recv",
     };
     format!("its verb{verbs}")
 }
@@ -192,7 +198,7 @@ fn remember(address: &Address) {
 
 fn tell_and_remember(address: &Address) {
     remember(address);
-    let _ = writeln!(std::io::stderr(), "listening at {address}");
+    tell(&format!("listening at {address}"));
 }
 
 fn file_of(address: &Address) -> Option<&Path> {

@@ -126,6 +126,16 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
         .map_err(|error| Failure::of_output("stdout", &error))
 }
 
+/// Says `text` to whoever runs this command, in one line.
+pub(crate) fn say(text: &str) {
+    tell(&format!("onecopy: {}", visible(text)));
+}
+
+/// Writes a line to stderr, at once: other processes may write there too.
+pub(crate) fn tell(line: &str) {
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
 /// `text` in one line, and without what a terminal would obey: names of files may hold anything.
 pub(crate) fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());

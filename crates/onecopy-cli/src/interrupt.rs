@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, getpgrp, pidfd_open, pidfd_send_signal};
 use rustix::termios::tcgetpgrp;
@@ -16,6 +17,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
 
 use crate::failure::{Failure, plain};
+
+/// How long a signal that is put off may wait.
+pub(crate) const SLICE: Duration = Duration::from_millis(100);
 
 /// The files to remove when a signal ends the process.
 static FILES: Mutex<Vec<Transient>> = Mutex::new(Vec::new());

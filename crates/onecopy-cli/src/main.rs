@@ -22,7 +22,6 @@ mod share;
 mod units;
 mod verbs;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -42,7 +41,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(text) = failure.text() {
-                let _ = writeln!(std::io::stderr(), "onecopy: {}", failure::visible(text));
+                failure::say(text);
             }
             ExitCode::from(failure.exit_code())
         }
@@ -55,5 +54,5 @@ fn report_bug(info: &std::panic::PanicHookInfo<'_>) {
     let payload = info.payload();
     let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
     let reason = text.unwrap_or("no reason given").replace('\n', "; ");
-    let _ = writeln!(std::io::stderr(), "onecopy: internal error{place}: {reason}; please report it");
+    failure::tell(&format!("onecopy: internal error{place}: {reason}; please report it"));
 }

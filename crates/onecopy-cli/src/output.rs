@@ -68,6 +68,16 @@ impl Output {
         crate::io::write_by(&self.file, view.len(), write).map_err(|error| Failure::of_output(&self.name, &error))
     }
 
+    /// Whether what is written is there at once.
+    pub(crate) fn is_direct(&self) -> bool {
+        matches!(self.target, Target::Direct)
+    }
+
+    /// Takes back what was written beyond the first `len_bytes`, which a file without its name allows.
+    pub(crate) fn shorten(&mut self, len_bytes: u64) -> Result<(), Failure> {
+        self.file.set_len(len_bytes).map_err(|error| Failure::of_output(&self.name, &error))
+    }
+
     /// Gives a file its name, now that it is complete.
     pub(crate) fn commit(self) -> Result<(), Failure> {
         let Self { file, name, target } = self;

@@ -45,6 +45,10 @@ fn without_a_name_there_is_a_line_for_each_of_the_thirty() {
         table.lines().skip(1).take_while(|line| !line.is_empty()).filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(names, Mechanism::ALL.map(Mechanism::name));
     assert!(table.starts_with("MECHANISM  "));
+    let remains = table.find("REMAINS").unwrap();
+    for line in table.lines().skip(1).take(names.len()) {
+        assert!(line.is_char_boundary(remains) && line[..remains].ends_with("  "), "out of its column: {line}");
+    }
     for line in table.lines() {
         assert!(line.chars().count() <= 80, "{} columns: {line}", line.chars().count());
         assert!(!line.ends_with(' '), "{line:?}");

@@ -22,7 +22,7 @@ Examples:
   onecopy bench --quick --export-json before.json      keep the figures, and later:
   onecopy bench --quick --compare before.json          what changed by more than noise
 
-Payloads, those of memcpy too, lie on memory that is advised to have huge pages, as a program that
+Payloads, those of memcpy too, lie on memory that is advised to have huge pages, as a program that \
 moves large buffers should have it; ONECOPY_BENCH_SMALL_PAGES=1 measures without.";
 
 /// The options of `bench`.

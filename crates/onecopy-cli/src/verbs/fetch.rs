@@ -1,6 +1,5 @@
 //! `onecopy fetch`: copies out what `onecopy expose` serves, by cross-memory attach.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use onecopy::{Address, Deadline, Error, UnixName};
 use rustix::io::Errno;
 
 use crate::endpoint::{self, Opening};
-use crate::failure::{Failure, visible};
+use crate::failure::{Failure, say};
 use crate::lines::{LINE_BYTES, next_line};
 use crate::output::Output;
 use crate::probe;
@@ -243,8 +242,4 @@ fn lost(error: &Error) -> Failure {
         _ => "",
     };
     Failure::failed(format!("{error}{remedy}"))
-}
-
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "onecopy: {}", visible(text));
 }

@@ -4,7 +4,6 @@ pub(crate) mod child;
 mod holder;
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use onecopy::sync::{Acquired, Lock, Mode};
 use onecopy::{Address, Deadline, Error};
 
 use crate::endpoint;
-use crate::failure::{Failure, visible};
+use crate::failure::{Failure, say};
 use crate::interrupt;
 use crate::units;
 use holder::Holder;
@@ -26,19 +25,16 @@ Examples:
   onecopy lock -s 'record:/srv/data?start=0&len=4096' -- md5sum /srv/data
   onecopy lock sysv-sem:0x4d2 --timeout 5s -- sh -c 'echo mine'
 
-What is missing is created, a semaphore with the value 1. On flock: and ofd: COMMAND inherits the descriptor of the lock,
-which so lasts as long as COMMAND and whatever it leaves running, even if onecopy is killed. Elsewhere COMMAND is killed when
+What is missing is created, a semaphore with the value 1. On flock: and ofd: COMMAND inherits the descriptor of the lock, \
+which so lasts as long as COMMAND and whatever it leaves running, even if onecopy is killed. Elsewhere COMMAND is killed when \
 onecopy is.
 
-If onecopy is killed by SIGKILL: flock:, ofd:, record: and sysv-sem: are released; mutex: is recovered by the next holder, with a
-warning; sem: and rwlock: stay taken. Repair these two when nobody uses them: `onecopy post sem:/name` gives the semaphore its
+If onecopy is killed by SIGKILL: flock:, ofd:, record: and sysv-sem: are released; mutex: is recovered by the next holder, with a \
+warning; sem: and rwlock: stay taken. Repair these two when nobody uses them: `onecopy post sem:/name` gives the semaphore its \
 value back; `onecopy rm rwlock:/name` removes the lock, and the next use makes it anew.
 
-Exit codes: COMMAND's own; 126 and 127 when it cannot be run or is not found; 128 and the number of the signal that ended it; 1 (or
+Exit codes: COMMAND's own; 126 and 127 when it cannot be run or is not found; 128 and the number of the signal that ended it; 1 (or \
 -E CODE) when -n finds the lock taken; 124 (or -E CODE) when --timeout passed.";
-
-/// How long a signal may wait.
-const SLICE: Duration = Duration::from_millis(100);
 
 /// The options of `lock`.
 #[derive(Debug, clap::Args)]
@@ -80,8 +76,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
 }
 
+/// Refuses what is no lock, and a mode that it does not have.
+fn check(address: &Address, shared: bool) -> Result<(), Failure> {
+    match address {
+        Address::FileLock(_) | Address::RecordLock(_) | Address::OfdLock(_) | Address::Rwlock(_) => Ok(()),
+        Address::NamedSemaphore(_) | Address::Semaphore(_) | Address::SysvSemaphore(_) | Address::Mutex(_) => {
+            if !shared {
+                return Ok(());
+            }
+            let text = "which one holds at a time: flock:, record:, ofd: and rwlock: have a shared mode";
+            Err(Failure::usage(format!("--shared does not fit {address}, {text}")))
+        }
+        _ => Err(endpoint::refused(address, "lock", "which is no lock")),
+    }
+}
+
 fn acquire(arguments: &Arguments) -> Result<Holder, Failure> {
     let address = &arguments.address;
+    check(address, arguments.shared)?;
     let deadline = match arguments.timeout {
         _ if arguments.nonblock => Deadline::Now,
         Some(timeout) => Deadline::after(timeout),
@@ -100,8 +112,7 @@ fn acquire(arguments: &Arguments) -> Result<Holder, Failure> {
     match acquired {
         Ok(Acquired::Clean) => {}
         Ok(Acquired::OwnerDied) => {
-            let text = format!("warning: whoever held {address} before has died with it; it is recovered");
-            let _ = writeln!(std::io::stderr(), "onecopy: {}", visible(&text));
+            say(&format!("warning: whoever held {address} before has died with it; it is recovered"));
         }
         Err(error) => return Err(taken(error, arguments, holder.in_the_way(mode))),
     }
@@ -109,7 +120,7 @@ fn acquire(arguments: &Arguments) -> Result<Holder, Failure> {
 }
 
 /// Acquires what the end of this process would leave taken. A signal that comes with it is put off until it can be given back, and one
-/// that comes while it is waited for, for at most a [`SLICE`].
+/// that comes while it is waited for, for at most a [`interrupt::SLICE`].
 fn acquire_unless_interrupted(
     lock: &mut dyn Lock,
     mode: Mode,
@@ -117,7 +128,7 @@ fn acquire_unless_interrupted(
 ) -> Result<Result<Acquired, Error>, Failure> {
     interrupt::put_off_signals();
     loop {
-        match lock.acquire_by(mode, deadline.at_most(SLICE)) {
+        match lock.acquire_by(mode, deadline.at_most(interrupt::SLICE)) {
             Err(error) if error.is_out_of_time() && !deadline.has_passed() => {}
             result => return Ok(result),
         }

@@ -21,7 +21,7 @@ const EXAMPLES: &str = "\
 Examples:
   onecopy pipe-safety                          what is safe, what is torn, and what to do about it
   onecopy pipe-safety --writers 16 --sizes 4097,1M
-  onecopy pipe-safety --json                   for a program to read; exit code 1: a promise did not hold";
+  onecopy pipe-safety --json                   for a program to read";
 
 /// The options of `pipe-safety`.
 #[derive(Debug, clap::Args)]

@@ -15,7 +15,7 @@ Examples:
   onecopy post fd:4711:5                       an eventfd of process 4711
   onecopy post futex:/word
 
-A missing semaphore, futex or condition variable is created with the value 0 first, so that it does not matter who comes first. What
+A missing semaphore, futex or condition variable is created with the value 0 first, so that it does not matter who comes first. What \
 is full is an error: nobody may ever come to take from it.";
 
 /// The options of `post`.
@@ -35,10 +35,25 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    check(&arguments.address)?;
     // A counter that is full is an error rather than a wait: nobody may ever come to take from it.
     let options = OpenOptions { deadline: Deadline::Now, create: !arguments.no_create, ..OpenOptions::default() };
     let mut notify = open::open_notify(&arguments.address, &options)?;
     notify.notify_by(arguments.count, Deadline::Now).map_err(|error| full(error, &arguments.address))
+}
+
+/// Refuses what wakes nobody.
+fn check(address: &Address) -> Result<(), Failure> {
+    match address {
+        Address::NamedSemaphore(_)
+        | Address::Semaphore(_)
+        | Address::SysvSemaphore(_)
+        | Address::Descriptor(_)
+        | Address::Futex(_)
+        | Address::Condvar(_)
+        | Address::Signal(_) => Ok(()),
+        _ => Err(endpoint::refused(address, "post", "which wakes nobody")),
+    }
 }
 
 /// What stands in the way where a library would wait.

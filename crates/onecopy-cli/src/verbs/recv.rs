@@ -1,6 +1,5 @@
 //! `onecopy recv`: what comes over any mechanism that moves data to stdout or a file.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +9,8 @@ use onecopy::{Address, Channel, Deadline, Error, Receiver};
 
 use crate::channel;
 use crate::endpoint::{self, Opening};
-use crate::failure::{Failure, visible};
+use crate::failure::{self, Failure};
+use crate::interrupt;
 use crate::io::CHUNK_BYTES;
 use crate::output::Output;
 use crate::parts::{PART_BYTES, PartReceiver, is_about_one_message};
@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     /// Where from: mq:/name, fifo:/path, unix:/path, tcp:host:port, channel:NAME, ... (see `onecopy explain`)
     #[arg(value_name = "ADDRESS", value_parser = endpoint::address_parser())]
     address: Address,
-    /// Write FILE instead of stdout; it appears when it is complete
+    /// Write FILE instead of stdout; it appears when it is complete, with --count 0 at the end, whatever that is
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// How many messages to receive, 0 for all until the end; 1 unless said
@@ -92,6 +92,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         verbose: arguments.verbose,
         shared,
         troubles: 0,
+        whole_bytes: None,
         note: Note::default(),
     };
     if let (Address::Channel(name), false) = (address, arguments.frame) {
@@ -100,16 +101,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     if raw {
         transfer.bytes(opening.reader()?)?;
+        transfer.output.commit()
     } else if arguments.frame && !(shared && arguments.lines) {
         let receiver = opening.part_receiver(wanted, &transfer.note)?;
-        transfer.parts(receiver)?;
+        transfer.whole_messages(address, |transfer| transfer.parts(receiver))
     } else {
         let mut receiver = opening.receiver(wanted, &transfer.note)?;
-        return transfer.whole_messages(&mut *receiver, address);
+        transfer.whole_messages(address, |transfer| transfer.messages(&mut *receiver))
     }
-    let verdict = transfer.verdict(address);
-    transfer.output.commit()?;
-    verdict
 }
 
 /// A transfer to the output.
@@ -126,6 +125,8 @@ struct Transfer {
     shared: bool,
     /// How many errors of that kind were told.
     troubles: u64,
+    /// How much of the output is whole messages, once there is one.
+    whole_bytes: Option<u64>,
     /// What the receiver knows about its latest message.
     note: Note,
     progress: Progress,
@@ -152,7 +153,7 @@ impl Transfer {
     /// A stream to its end mark, or whole messages.
     fn channel(mut self, channel: &mut Channel, is_stream: bool, address: &Address) -> Result<(), Failure> {
         if !is_stream {
-            return self.whole_messages(channel.receiver(), address);
+            return self.whole_messages(address, |transfer| transfer.messages(channel.receiver()));
         }
         let mut received = 0;
         loop {
@@ -172,19 +173,51 @@ impl Transfer {
         }
     }
 
-    /// Whole messages to the output, which then has its name.
-    fn whole_messages(mut self, receiver: &mut dyn Receiver, address: &Address) -> Result<(), Failure> {
-        let result = self.messages(receiver);
-        if self.count == 0 && !matches!(result, Err(Failure::OutputClosed)) {
-            // Whole messages without a number that was asked for: those that came are nowhere else any more.
-            let verdict = self.verdict(address);
-            self.output.commit()?;
-            return result.and(verdict);
+    /// Messages to the output by `receive`, and then its name. Who wants all of them gets those that came whole, however it ends:
+    /// they are nowhere else any more.
+    fn whole_messages(
+        mut self,
+        address: &Address,
+        receive: impl FnOnce(&mut Self) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        if self.keeps() {
+            interrupt::put_off_signals();
         }
-        result?;
+        let result = receive(&mut self);
+        match (&result, self.whole_bytes) {
+            (Ok(()), _) => {}
+            (Err(_), Some(whole_bytes)) if self.keeps() => self.output.shorten(whole_bytes)?,
+            (Err(_), _) => return result,
+        }
         let verdict = self.verdict(address);
         self.output.commit()?;
-        verdict
+        result.and(verdict)
+    }
+
+    /// Whether an end that is no success is none to the messages before it.
+    fn keeps(&self) -> bool {
+        self.count == 0 && !self.output.is_direct()
+    }
+
+    /// Receives by `once`. A signal that was put off ends that.
+    fn once<T>(&self, mut once: impl FnMut(Deadline) -> onecopy::Result<T>) -> Result<onecopy::Result<T>, Failure> {
+        if !self.keeps() {
+            return Ok(once(self.deadline));
+        }
+        loop {
+            if let Some(interrupted) = interrupt::put_off() {
+                return Err(interrupted);
+            }
+            match once(self.deadline.at_most(interrupt::SLICE)) {
+                Err(error) if error.is_out_of_time() && !self.deadline.has_passed() => {}
+                result => return Ok(result),
+            }
+        }
+    }
+
+    /// The output ends with a whole message.
+    fn ends_whole(&mut self, message_bytes: u64) {
+        *self.whole_bytes.get_or_insert(0) += message_bytes;
     }
 
     /// Whole messages.
@@ -192,7 +225,7 @@ impl Transfer {
         let mut buffer = vec![0; receiver.usual_bytes()];
         let mut received = 0;
         while self.count == 0 || received < self.count {
-            match receiver.recv_into_by(&mut buffer, self.deadline) {
+            match self.once(|deadline| receiver.recv_into_by(&mut buffer, deadline))? {
                 Ok(Some(len)) => self.deliver(&mut buffer, len)?,
                 Ok(None) => return self.ended(received),
                 Err(Error::BufferTooSmall { message_bytes, .. }) => {
@@ -218,6 +251,7 @@ impl Transfer {
             buffer[len] = b'\n';
         }
         self.output.write(&buffer[..end])?;
+        self.ends_whole(end as u64);
         self.progress.advance(len);
         self.tell(len as u64);
         Ok(())
@@ -229,7 +263,7 @@ impl Transfer {
         let mut received = 0;
         let mut bytes = 0;
         while self.count == 0 || received < self.count {
-            let part = match receiver.recv_part(&mut buffer, self.deadline) {
+            let part = match self.once(|deadline| receiver.recv_part(&mut buffer, deadline))? {
                 Err(error) if receiver.goes_on(&error, bytes > 0) => {
                     self.tell_trouble(&error);
                     continue;
@@ -252,6 +286,7 @@ impl Transfer {
                 if self.lines {
                     self.output.write(b"\n")?;
                 }
+                self.ends_whole(bytes + u64::from(self.lines));
                 self.tell(bytes);
                 received += 1;
                 bytes = 0;
@@ -263,14 +298,14 @@ impl Transfer {
     fn tell(&self, bytes: u64) {
         let note = self.note.take();
         if self.verbose {
-            let _ = writeln!(std::io::stderr(), "{bytes} bytes{note}");
+            failure::tell(&format!("{bytes} bytes{note}"));
         }
     }
 
     /// What is wrong with one of many messages is told, and the others are received.
     fn tell_trouble(&mut self, error: &Error) {
         self.troubles += 1;
-        let _ = writeln!(std::io::stderr(), "onecopy: {}", visible(&error.to_string()));
+        failure::say(&error.to_string());
     }
 
     /// Who wanted all messages learns by the exit code that not all was well; who wanted a number of them has them.

@@ -1,6 +1,7 @@
 //! `onecopy rm`: removes an object.
 
 use std::fs::FileType;
+use std::io::ErrorKind;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
@@ -8,7 +9,6 @@ use onecopy::memory::posix_shm::PosixShm;
 use onecopy::memory::sysv_shm::SysvShm;
 use onecopy::message::posix_mq;
 use onecopy::message::sysv_mq::SysvQueue;
-use onecopy::stream::fifo;
 use onecopy::sync::named_semaphore::NamedSemaphore;
 use onecopy::sync::sysv_semaphore::SysvSemaphore;
 use onecopy::{Address, UnixName};
@@ -50,7 +50,7 @@ pub(super) fn remove(address: &Address) -> Result<(), Failure> {
         Address::SysvMq(name) => Ok(SysvQueue::open(name)?.remove()?),
         Address::PosixShm(name) => Ok(PosixShm::unlink(name)?),
         Address::SysvShm(name) => Ok(SysvShm::remove_named(name)?),
-        Address::Fifo(path) => Ok(fifo::remove(path.as_path())?),
+        Address::Fifo(path) => remove_file(address, path.as_path(), FileType::is_fifo, "FIFO"),
         Address::FileMapping(path) => remove_file(address, path.as_path(), FileType::is_file, "regular file"),
         Address::Pty(path) => remove_file(address, path.as_path(), FileType::is_symlink, "symbolic link"),
         Address::UnixStream(name) | Address::UnixDgram(name) | Address::UnixSeqpacket(name) => {
@@ -86,7 +86,10 @@ fn abstract_name(address: &Address) -> Failure {
 }
 
 fn remove_file(address: &Address, path: &Path, fits: fn(&FileType) -> bool, kind: &str) -> Result<(), Failure> {
-    let failed = |call: &str, error: std::io::Error| Failure::failed(format!("{call} on {address}: {}", plain(&error)));
+    let failed = |call: &str, error: std::io::Error| {
+        let missing = if error.kind() == ErrorKind::NotFound { " (there is no such file)" } else { "" };
+        Failure::failed(format!("{call} on {address}: {}{missing}", plain(&error)))
+    };
     let found = path.symlink_metadata().map_err(|error| failed("lstat", error))?;
     if !fits(&found.file_type()) {
         return Err(Failure::failed(format!("{address}: this file is no {kind}, and stays")));

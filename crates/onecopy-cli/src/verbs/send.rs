@@ -24,7 +24,7 @@ Examples:
   onecopy send unix:/run/user/1000/pour -i disk.img    a file down a stream; `onecopy recv` listens
   seq 10 | onecopy send sysv-mq:0x4d2 --lines --type 3 ten messages of type 3
   onecopy send mq:/jobs --frame -i big.iso             one message of any size, in fragments
-  seq 10 | onecopy send fifo:/tmp/log --frame --lines  messages that others' cannot tear, however long
+  seq 10 | onecopy send fifo:/tmp/log --frame --lines  messages of any size, each whole
   onecopy send channel:film -i film.mkv                a file of any length, one copy
   onecopy send fifo:/tmp/f --timeout 2s </etc/hosts    give up (124) when nobody reads";
 

@@ -10,7 +10,7 @@ Examples:
   onecopy signal 4711 USR1
   onecopy signal 4711 RTMIN+1 --value 42       queued, in order, with a payload
 
-Standard signals coalesce: two that are sent before one is received arrive as one. Real-time signals are queued; where the queue is
+Standard signals coalesce: two that are sent before one is received arrive as one. Real-time signals are queued; where the queue is \
 full (RLIMIT_SIGPENDING) nothing is sent, and the exit code is 1.";
 
 /// The options of `signal`.

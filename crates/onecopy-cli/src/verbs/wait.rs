@@ -1,6 +1,5 @@
 //! `onecopy wait`: waits until somebody posts, until all parties have come, or for signals.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use onecopy::address::SignalName;
@@ -9,7 +8,7 @@ use onecopy::signal::{self, Received, SignalReceiver};
 use onecopy::sync::Wait as _;
 use onecopy::{Address, Deadline};
 
-use crate::failure::{Failure, print};
+use crate::failure::{Failure, print, tell};
 use crate::{endpoint, units};
 
 const EXAMPLES: &str = "\
@@ -18,10 +17,10 @@ Examples:
   onecopy wait 'barrier:/start?parties=3'      until three processes wait there
   onecopy wait signal:self?sig=USR1,RTMIN+1 --count 0
 
-A missing semaphore, futex, condition variable or barrier is created first, so that it does not matter who comes first. An eventfd
+A missing semaphore, futex, condition variable or barrier is created first, so that it does not matter who comes first. An eventfd \
 gives one wait all that was posted, unless it is a semaphore (EFD_SEMAPHORE).
 
-Signals are received in the kernel's order: standard ones first, then real-time ones by number. When it is ready, the pid of this
+Signals are received in the kernel's order: standard ones first, then real-time ones by number. When it is ready, the pid of this \
 process stands on stderr; then each signal is a line on stdout: its name, its sender's pid and uid, and its value if it has one.
 
 Exit codes: 0 it came, 124 --timeout passed. A process that is killed at a barrier stays counted there.";
@@ -54,14 +53,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.address {
         Address::Signal(name) => {
             let mut receiver = signals(name)?;
-            let _ = writeln!(std::io::stderr(), "{}", std::process::id());
+            tell(&std::process::id().to_string());
             repeat(arguments.count, "signals", || print(&line(&receiver.recv_by(deadline)?)))
         }
-        address => {
+        Address::NamedSemaphore(_)
+        | Address::Semaphore(_)
+        | Address::SysvSemaphore(_)
+        | Address::Descriptor(_)
+        | Address::Futex(_)
+        | Address::Condvar(_)
+        | Address::Barrier(_) => {
+            let address = &arguments.address;
             let options = OpenOptions { deadline, create: !arguments.no_create, ..OpenOptions::default() };
             let mut wait = open::open_wait(address, &options)?;
             repeat(arguments.count, "times", || Ok(wait.wait_by(deadline)?))
         }
+        address => Err(endpoint::refused(address, "wait", "which is nothing to wait for")),
     }
 }
 

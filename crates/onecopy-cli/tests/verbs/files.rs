@@ -2,8 +2,8 @@
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
-use crate::mechanisms::Object;
-use crate::support::{Scratch, onecopy, pattern};
+use crate::mechanisms::{MESSAGES, Object, STREAMS, is_available};
+use crate::support::{Scratch, eventually, onecopy, pattern};
 
 #[test]
 fn a_file_is_replaced_when_everything_came_and_keeps_its_mode() {
@@ -60,6 +60,61 @@ fn what_came_before_the_time_was_up_is_kept_of_a_receiver_without_a_count() {
     let recv = ["recv", &queue.address, "--count", "0", "--lines", "-o", path.to_str().unwrap(), "--timeout", "50ms"];
     onecopy(recv).end().fails(124, &format!("receive on {} timed out, after 2 messages", queue.address));
     assert_eq!(std::fs::read(&path).unwrap(), b"a\nb\n", "they are no longer in the queue");
+}
+
+#[test]
+fn what_came_whole_before_an_interrupt_is_kept_of_a_receiver_without_a_count() {
+    let test = "what_came_whole_before_an_interrupt_is_kept_of_a_receiver_without_a_count";
+    for more in [&[][..], &["--frame"]] {
+        for mechanism in MESSAGES.into_iter().chain(["fifo", "unix"]).filter(|name| is_available(test, name)) {
+            if more.is_empty() && STREAMS.contains(&mechanism) {
+                continue;
+            }
+            let (scratch, object) = (Scratch::new(), Object::new(mechanism));
+            let path = scratch.path("file");
+            let base = ["recv", &object.address, "--count", "0", "--lines", "-v", "-o", path.to_str().unwrap()];
+            let receiver = onecopy(base.iter().chain(more)).start();
+            let mut sender = onecopy(["send", &object.address, "--lines"].iter().chain(more)).silent_input().start();
+            std::io::Write::write_all(sender.stdin.as_mut().unwrap(), b"a\nbc\n").unwrap();
+            let told = || String::from_utf8(receiver.stderr_so_far()).unwrap();
+            eventually("both came", || told().lines().any(|line| line.starts_with("2 bytes")));
+            receiver.signal("INT");
+            let ended = receiver.end();
+            assert_eq!(ended.status.code(), Some(130), "{mechanism}: {ended:?}");
+            assert_eq!(std::fs::read(&path).unwrap(), b"a\nbc\n", "{mechanism} {more:?}: they are nowhere else");
+            assert_eq!(std::fs::read_dir(scratch.root()).unwrap().count(), 1, "{mechanism}: nothing else is left");
+        }
+    }
+}
+
+#[test]
+fn a_message_of_which_a_part_came_is_not_in_the_file() {
+    let (scratch, object) = (Scratch::new(), Object::new("unix"));
+    let path = scratch.path("file");
+    let base = ["recv", &object.address, "--count", "0", "--frame", "-o", path.to_str().unwrap(), "--timeout", "60s"];
+    let receiver = onecopy(base).start();
+    let mut sender = onecopy(["send", &object.address, "--frame"]).silent_input().start();
+    // More than a part, so that the message begins, and has no end.
+    std::io::Write::write_all(sender.stdin.as_mut().unwrap(), &pattern(600_000, 1)).unwrap();
+    let io = format!("/proc/{}/io", receiver.pid());
+    eventually("it writes", || {
+        let io = std::fs::read_to_string(&io).unwrap_or_default();
+        let count = io.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse::<u64>().ok());
+        count.unwrap_or(0) > 100_000
+    });
+    receiver.signal("INT");
+    assert_eq!(receiver.end().status.code(), Some(130));
+    assert!(!path.exists(), "no message came whole");
+}
+
+#[test]
+fn a_file_stays_where_no_message_came() {
+    let (scratch, queue) = (Scratch::new(), Object::new("mq"));
+    let path = scratch.path("file");
+    std::fs::write(&path, "before").unwrap();
+    let recv = ["recv", &queue.address, "--count", "0", "-o", path.to_str().unwrap(), "--timeout", "50ms"];
+    onecopy(recv).end().fails(124, &format!("receive on {} timed out", queue.address));
+    assert_eq!(std::fs::read(&path).unwrap(), b"before");
 }
 
 #[test]

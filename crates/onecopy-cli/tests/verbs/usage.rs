@@ -91,6 +91,17 @@ fn bad_command_lines() {
             &["send", "mq:/x", "--nonblock", "--timeout", "1s"],
             "the argument '--nonblock' cannot be used with '--timeout <TIME>' (see onecopy send --help)",
         ),
+        (&["lock", "mq:/x", "--", "true"], "lock does not fit mq:/x, which is no lock: its verbs are send and recv"),
+        (&["post", "shm:/x"], "post does not fit shm:/x, which wakes nobody: its verbs are read, write, send and recv"),
+        (&["wait", "flock:/x"], "wait does not fit flock:/x, which is nothing to wait for: its verb is lock"),
+        (
+            &["wait", "mem:1:0x1000+8"],
+            "wait does not fit mem:1:0x1000+8, which is nothing to wait for: its verbs are read and write",
+        ),
+        (
+            &["lock", "-s", "sem:/x", "--", "true"],
+            "--shared does not fit sem:/x, which one holds at a time: flock:, record:, ofd: and rwlock: have a shared mode",
+        ),
         (&["rm", "--stale"], "--stale is not in this version: name the object to remove"),
     ];
     for (arguments, line) in cases {
@@ -116,6 +127,18 @@ fn names_that_would_break_a_line_or_command_a_terminal_are_shown_harmless() {
         let address = format!("{mechanism}:{odd}");
         onecopy(["send", &address, "--no-create", "--timeout", "20ms"]).end().fails_with_any(&["a%0Ab%1B[31mc"]);
     }
+}
+
+#[test]
+fn a_message_to_stderr_is_one_write() {
+    let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let to_socket = |command: &mut std::process::Command| {
+        command.stderr(std::os::fd::OwnedFd::from(theirs));
+    };
+    onecopy(["send"]).with(to_socket).end();
+    let mut line = [0; 500];
+    let len = ours.recv(&mut line).unwrap();
+    assert!(line.starts_with(b"onecopy: ") && line[..len].ends_with(b"\n"), "others may write there at the same time");
 }
 
 #[test]

@@ -61,7 +61,7 @@ pub(super) static SYSV_SHM: Info = Info {
         "Removal only marks it: it disappears with the last detach, and until then Linux lets processes attach by \
          identifier.",
         "Once it is marked, its key is free, and a new segment with the same key is another one.",
-        "Nobody owns a forgotten segment: look for them with ipcs -m or onecopy ls.",
+        "Nobody owns a forgotten segment: look for them with ipcs -m.",
         "ftok keeps 16 bits of the inode and 8 of the device: two files may give one key.",
         "exec detaches all segments, fork keeps them attached.",
     ],

@@ -255,7 +255,7 @@ pub(super) static CONDVAR: Info = Info {
     access: REGION_ACCESS,
     copies: NO_MESSAGE,
     boundaries: Answer {
-        short: "condition",
+        short: "none",
         long: "None of its own: the condition lies in the memory. Behind condvar:REGION that is a count of what was posted.",
     },
     full: "It cannot be full: a notification that nobody waits for is lost, and the condition tells what happened.",
