@@ -130,6 +130,31 @@ fn names_that_would_break_a_line_or_command_a_terminal_are_shown_harmless() {
 }
 
 #[test]
+fn what_is_not_there_is_named_with_what_helps() {
+    let pid = std::process::id();
+    onecopy(["send", "fd:1000"]).end().fails_with(1, &["fd:1000", "inherited no such descriptor"]);
+    onecopy(["send", &format!("fd:{pid}:100000")]).end().fails_with(1, &[&format!("/proc/{pid}/fd")]);
+    // PID_MAX_LIMIT, which no number of a process reaches.
+    onecopy(["recv", "fd:4194304:0"]).end().fails_with(1, &["fd:4194304:0", "no process has this number"]);
+    onecopy(["signal", "4194304", "USR1"])
+        .end()
+        .fails_with(1, &["signal:4194304?sig=USR1", "no process has this number"]);
+    let scratch = crate::support::Scratch::new();
+    let file = std::fs::File::create(scratch.path("file")).unwrap();
+    let number = std::os::fd::AsRawFd::as_raw_fd(&file);
+    let address = format!("fd:{pid}:{number}");
+    onecopy(["read", &address]).end().fails_with(2, &[&format!("{address}: no memfd")]);
+}
+
+#[test]
+fn two_receivers_of_one_queue_are_told_that_they_are_two() {
+    let queue = Object::new("mq");
+    onecopy(["send", &queue.address, "--frame"]).input(vec![7; 20_000]).end().succeeds();
+    onecopy(["recv", &queue.address]).end();
+    onecopy(["recv", &queue.address, "--frame"]).end().fails_with(1, &[&queue.address, "is there another receiver?"]);
+}
+
+#[test]
 fn a_message_to_stderr_is_one_write() {
     let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
     let to_socket = |command: &mut std::process::Command| {

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::fs::{FallocateFlags, StatVfs, fallocate, fstatvfs};
 use rustix::io::{Errno, pwrite};
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, geteuid, getrlimit};
 
 use crate::{Error, Result};
 
@@ -39,16 +39,18 @@ pub(super) fn allocate(fd: BorrowedFd<'_>, from: usize, to: usize, usage: Use, o
 /// disk meets ENOSPC until they give it back.
 fn check_room(fd: BorrowedFd<'_>, wanted_bytes: u64, object: &str) -> Result<()> {
     match fstatvfs(fd) {
-        Ok(fs) if lacks_room(&fs, wanted_bytes) => {
+        Ok(fs) if lacks_room(&fs, wanted_bytes, geteuid().is_root()) => {
             Err(no_room(Error::os("fstatvfs", object, Errno::NOSPC), Errno::NOSPC, wanted_bytes, fd))
         }
         _ => Ok(()),
     }
 }
 
-/// A file system without a limit says that it has no blocks: the kernel's own for memfds does.
-fn lacks_room(fs: &StatVfs, wanted_bytes: u64) -> bool {
-    fs.f_blocks > 0 && wanted_bytes > fs.f_bfree.saturating_mul(fs.f_frsize)
+/// A file system without a limit says that it has no blocks: the kernel's own for memfds does. Some of those that are free may be kept
+/// for root.
+fn lacks_room(fs: &StatVfs, wanted_bytes: u64, is_root: bool) -> bool {
+    let free = if is_root { fs.f_bfree } else { fs.f_bavail };
+    fs.f_blocks > 0 && wanted_bytes > free.saturating_mul(fs.f_frsize)
 }
 
 /// Refuses what RLIMIT_FSIZE forbids. The kernel does too, but by SIGXFSZ, which ends the process.
@@ -138,10 +140,11 @@ mod tests {
 
     #[test]
     fn more_than_is_free_is_refused_before_any_of_it_is_taken() {
-        let free = StatVfs { f_blocks: 100, f_bfree: 10, f_frsize: 4096, ..rustix::fs::statvfs("/").unwrap() };
-        assert!(!lacks_room(&free, 40_960));
-        assert!(lacks_room(&free, 40_961));
-        assert!(!lacks_room(&StatVfs { f_blocks: 0, f_bfree: 0, ..free }, u64::MAX), "no limit");
+        let any = rustix::fs::statvfs("/").unwrap();
+        let free = StatVfs { f_blocks: 100, f_bfree: 10, f_bavail: 5, f_frsize: 4096, ..any };
+        assert!(!lacks_room(&free, 40_960, true) && !lacks_room(&free, 20_480, false));
+        assert!(lacks_room(&free, 40_961, true) && lacks_room(&free, 20_481, false));
+        assert!(!lacks_room(&StatVfs { f_blocks: 0, f_bfree: 0, f_bavail: 0, ..free }, u64::MAX, false), "no limit");
     }
 
     #[test]

@@ -174,7 +174,7 @@ impl AnonymousMapping {
         Self::adopt(fd, object)
     }
 
-    fn adopt(fd: OwnedFd, object: String) -> Result<Self> {
+    pub(crate) fn adopt(fd: OwnedFd, object: String) -> Result<Self> {
         let seals = shrink_sealed(fd.as_fd(), &object)?;
         let len = length(fd.as_fd(), &object)?;
         let flags = fcntl_getfl(&fd).map_err(|errno| Error::os("fcntl(F_GETFL)", &object, errno))?;

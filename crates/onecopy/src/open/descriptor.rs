@@ -107,7 +107,12 @@ pub(super) fn duplicate(name: DescriptorName) -> Result<(OwnedFd, String)> {
     let object = format!("fd:{name}");
     let number = i32::try_from(name.number()).unwrap_or(i32::MAX);
     let Some(owner) = name.owner() else {
-        let fd = inherited::duplicate(number).map_err(|error| Error::os("fcntl(F_DUPFD_CLOEXEC)", &object, error))?;
+        let fd = inherited::duplicate(number).map_err(|error| {
+            let error = Error::os("fcntl(F_DUPFD_CLOEXEC)", &object, error);
+            error.with_remedy(
+                "this process has inherited no such descriptor: `ls -l /proc/self/fd` in its place shows those it has",
+            )
+        })?;
         return Ok((fd, object));
     };
     let fd = take_from(owner.get(), number, &object)?;
@@ -118,13 +123,17 @@ pub(super) fn duplicate(name: DescriptorName) -> Result<(OwnedFd, String)> {
 fn take_from(pid: i32, number: i32, object: &str) -> Result<OwnedFd> {
     let pid =
         Pid::from_raw(pid).ok_or_else(|| Error::Invalid { object: object.into(), reason: "no process".into() })?;
-    let process = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| Error::os("pidfd_open", object, errno))?;
+    let process = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| {
+        Error::os("pidfd_open", object, errno).with_remedy("no process has this number, or it has exited")
+    })?;
     pidfd_getfd(process.as_fd(), number, PidfdGetfdFlags::empty()).map_err(|errno| {
         let error = Error::os("pidfd_getfd", object, errno);
         match errno {
             rustix::io::Errno::PERM => {
                 error.with_remedy("the kernel asks for the right to trace that process (ptrace(2))")
             }
+            rustix::io::Errno::BADF => error
+                .with_remedy(format!("that process has no such descriptor: `ls -l /proc/{pid}/fd` shows those it has")),
             _ => error,
         }
     })

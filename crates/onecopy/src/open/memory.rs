@@ -72,11 +72,8 @@ fn region_for_ring(address: &Address, options: &OpenOptions) -> Result<Region> {
 
 /// A memfd that this process inherited, or that another one has open.
 fn inherited(name: DescriptorName) -> Result<Region> {
-    let mapping = match (name.owner(), i32::try_from(name.number())) {
-        (None, Ok(number)) => AnonymousMapping::from_inherited(number)?,
-        _ => AnonymousMapping::from_fd(descriptor::duplicate(name)?.0)?,
-    };
-    Ok(mapping.into_region())
+    let (fd, object) = descriptor::duplicate(name)?;
+    Ok(AnonymousMapping::adopt(fd, object)?.into_region())
 }
 
 fn no_memory(address: &Address) -> Error {

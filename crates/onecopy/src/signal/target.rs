@@ -27,8 +27,11 @@ impl Target {
                 format!("{pid} is a thread of process {process}, whose other threads would not get the signal");
             return Err(Error::Invalid { object, reason });
         }
-        let process = ProcessHandle::open(pid.get().unsigned_abs())
-            .map_err(|source| Error::os("pidfd_open", object.clone(), source))?;
+        let process = ProcessHandle::open(pid.get().unsigned_abs()).map_err(|error| match error.raw_os_error() {
+            Some(libc::ESRCH) => Error::os("pidfd_open", object.clone(), error)
+                .with_remedy("no process has this number, or it has exited"),
+            _ => Error::os("pidfd_open", object.clone(), error),
+        })?;
         Ok(Self { process, number, object })
     }
 

@@ -100,11 +100,17 @@ impl Fragment {
     /// Reads what came as one message; the error says what is wrong with it.
     pub(super) fn parse(frame: &[u8]) -> Result<Self, String> {
         let Ok((header, payload)) = Header::read_from_prefix(frame) else {
-            return Err(format!("a message of {} bytes, shorter than a fragment's header", frame.len()));
+            return Err(format!(
+                "a message of {} bytes, shorter than a fragment's header; is the sender sending whole messages?",
+                frame.len()
+            ));
         };
         if header.magic.get() != MAGIC {
             let begin = &frame[..8];
-            return Err(format!("a message of {} bytes that begins with {begin:02x?} and is no fragment", frame.len()));
+            return Err(format!(
+                "a message of {} bytes that begins with {begin:02x?} and is no fragment; is the sender sending whole messages?",
+                frame.len()
+            ));
         }
         if header.version != VERSION {
             return Err(format!("a fragment of version {}, where {VERSION} is known", header.version));

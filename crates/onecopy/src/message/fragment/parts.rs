@@ -298,7 +298,7 @@ impl<R: Receiver> Parts<R> {
         self.over.set(fragment.sender, fragment.number);
         self.held = Some(fragment);
         Err(self.corrupt(format!(
-            "{} messages of process {} are missing before its message {}",
+            "{} messages of process {} are missing before its message {}; is there another receiver?",
             fragment.number - next,
             fragment.origin.pid,
             fragment.number
@@ -328,7 +328,10 @@ impl<R: Receiver> Parts<R> {
 
     fn lost(&self, fragment: Fragment, missing: &str) -> Error {
         let Fragment { number, origin, .. } = fragment;
-        self.corrupt(format!("{missing} of message {number} of process {} are missing", origin.pid))
+        self.corrupt(format!(
+            "{missing} of message {number} of process {} are missing; is there another receiver?",
+            origin.pid
+        ))
     }
 
     fn corrupt(&self, detail: String) -> Error {
