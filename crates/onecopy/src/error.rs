@@ -275,3 +275,42 @@ impl Error {
         }
     }
 }
+
+/// For programs whose own functions return [`io::Result`]: the kind is the nearest one, and the text and the error itself stay.
+///
+/// ```
+/// use std::io;
+/// use onecopy::{Deadline, stream::{ByteReader as _, pipe}};
+///
+/// fn one_byte(reader: &mut pipe::PipeReader) -> io::Result<usize> {
+///     Ok(reader.read_by(&mut [0; 1], Deadline::Now)?)
+/// }
+/// let (mut reader, _writer) = pipe::pair()?;
+/// let error = one_byte(&mut reader).unwrap_err();
+/// assert_eq!((error.kind(), &*error.to_string()), (io::ErrorKind::WouldBlock, "receive on pipe would have to wait"));
+/// # Ok::<(), onecopy::Error>(())
+/// ```
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::new(error.kind(), error)
+    }
+}
+
+impl Error {
+    fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Os { source, .. } | Self::NotPermitted { source, .. } => source.kind(),
+            Self::PartialWrite { source, .. } | Self::PartialTransfer { source, .. } => source.kind(),
+            Self::WouldBlock { .. } => io::ErrorKind::WouldBlock,
+            Self::TimedOut { .. } | Self::LoansOut { .. } => io::ErrorKind::TimedOut,
+            Self::WouldDeadlock { .. } => io::ErrorKind::Deadlock,
+            Self::TooLong { .. } | Self::BufferTooSmall { .. } | Self::Invalid { .. } => io::ErrorKind::InvalidInput,
+            Self::PeerGone { .. } => io::ErrorKind::BrokenPipe,
+            Self::Occupied { .. } => io::ErrorKind::ResourceBusy,
+            Self::Refused { .. } => io::ErrorKind::PermissionDenied,
+            Self::Corrupt { .. } => io::ErrorKind::InvalidData,
+            Self::Shortened { .. } => io::ErrorKind::UnexpectedEof,
+            Self::Unsupported { .. } => io::ErrorKind::Unsupported,
+        }
+    }
+}

@@ -9,6 +9,23 @@ use crate::{Deadline, Error, Result};
 ///
 /// When a call fails with an error for which [`Error::is_out_of_time`] holds, nothing of the message was sent and the
 /// call can be repeated.
+///
+/// A `&mut` of a sender is one, too, so that a function that takes one can be lent it:
+///
+/// ```
+/// use onecopy::message::{fragment::{FragmentReceiver, FragmentSender}, unix_seqpacket::UnixSeqpacket};
+/// use onecopy::{Receiver, Result, Sender};
+///
+/// fn greet(mut sender: impl Sender) -> Result<()> {
+///     sender.send(b"hello")
+/// }
+/// let (mut ours, mut theirs) = UnixSeqpacket::pair()?;
+/// greet(&mut ours)?;
+/// greet(FragmentSender::new(&mut ours))?;
+/// assert_eq!(theirs.recv()?.as_deref(), Some(&b"hello"[..]));
+/// assert_eq!(FragmentReceiver::new(&mut theirs).recv()?.as_deref(), Some(&b"hello"[..]));
+/// # Ok::<(), onecopy::Error>(())
+/// ```
 pub trait Sender {
     /// Sends one message, waiting until `deadline` while the mechanism is full.
     ///
@@ -145,6 +162,38 @@ impl<S: Sender + ?Sized> Sender for Box<S> {
 
     fn flush_by(&mut self, deadline: Deadline) -> Result<()> {
         (**self).flush_by(deadline)
+    }
+}
+
+impl<S: Sender + ?Sized> Sender for &mut S {
+    fn send_by(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
+        (**self).send_by(message, deadline)
+    }
+
+    fn limit_bytes(&self) -> Option<usize> {
+        (**self).limit_bytes()
+    }
+
+    fn object(&self) -> &str {
+        (**self).object()
+    }
+
+    fn flush_by(&mut self, deadline: Deadline) -> Result<()> {
+        (**self).flush_by(deadline)
+    }
+}
+
+impl<R: Receiver + ?Sized> Receiver for &mut R {
+    fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
+        (**self).recv_into_by(buffer, deadline)
+    }
+
+    fn object(&self) -> &str {
+        (**self).object()
+    }
+
+    fn usual_bytes(&self) -> usize {
+        (**self).usual_bytes()
     }
 }
 

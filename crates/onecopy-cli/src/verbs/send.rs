@@ -175,6 +175,9 @@ impl Transfer<'_> {
     /// All of the input as one message, which the mechanism carries whole.
     fn message(&mut self, sender: &mut dyn Sender, address: &Address) -> Result<(), Failure> {
         let limit = sender.limit_bytes().unwrap_or(LONGEST_MESSAGE_BYTES);
+        if self.input.len().is_some_and(|len| len > limit as u64) {
+            return Err(self.too_long(address, limit));
+        }
         let Some(message) = self.input.read_all(limit)? else { return Err(self.too_long(address, limit)) };
         sender.send_by(&message, self.deadline)?;
         Ok(sender.flush_by(self.rest_deadline())?)

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use crate::mechanisms::{MESSAGES, Object, STREAMS, is_available};
-use crate::support::{Scratch, eventually, onecopy, pattern};
+use crate::support::{Scratch, eventually, onecopy, pattern, program};
 
 #[test]
 fn a_file_is_replaced_when_everything_came_and_keeps_its_mode() {
@@ -152,4 +152,16 @@ fn input_comes_from_a_file_too() {
     assert!(onecopy(["recv", &queue.address]).end().succeeds() == bytes);
     onecopy(["send", &queue.address, "-i", "/proc/sys/kernel/ostype"]).end().succeeds();
     assert_eq!(onecopy(["recv", &queue.address]).end().succeeds(), b"Linux\n", "a file that says it is empty");
+}
+
+#[test]
+fn a_file_that_is_too_long_is_refused_before_it_is_read() {
+    let (scratch, region) = (Scratch::new(), Object::new("shm"));
+    let path = scratch.path("input");
+    std::fs::File::create(&path).unwrap().set_len((1 << 30) + 1).unwrap();
+    let command = format!("ulimit -v 500000; exec {} send {} -i \"$1\"", env!("CARGO_BIN_EXE_onecopy"), region.address);
+    let sender = program("sh", ["-c", &command, "sh", path.to_str().unwrap()]);
+    let receiver = onecopy(["recv", &region.address]).start();
+    sender.end().fails_with(1, &["1073741825 bytes does not fit", "limit is 1073741824 bytes"]);
+    drop(receiver);
 }

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::event::PollFlags;
 use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, fstat, open};
 use rustix::io::{Errno, ReadWriteFlags, pwritev2, readv, writev};
+use rustix::pty::ptsname;
+use rustix::termios::isatty;
 
 use crate::io::wait::{retry, wait_for};
 use crate::sys::sigpipe::without_sigpipe;
@@ -46,11 +48,12 @@ impl Descriptor {
     }
 
     /// Takes over an inherited descriptor. Other processes may hold the same open file description, whose O_NONBLOCK is
-    /// theirs too, so a pipe is opened anew; where that is refused the description stays shared.
+    /// theirs too, so a pipe is opened anew, and a terminal, which a shell reads from afterwards; where that is refused the
+    /// description stays shared.
     pub(crate) fn adopt(fd: OwnedFd, object: impl Into<String>) -> Result<Self> {
         let object = object.into();
         let stat = fstat(&fd).map_err(|errno| Error::os("fstat", &object, errno))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Fifo {
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Fifo && !is_terminal(fd.as_fd()) {
             return Self::new(fd, object);
         }
         let flags = fcntl_getfl(&fd).map_err(|errno| Error::os("fcntl(F_GETFL)", &object, errno))?;
@@ -116,12 +119,17 @@ impl AsFd for Descriptor {
     }
 }
 
-/// A new open file description of the same pipe. Opened without blocking, since a pipe whose other end is closed would
+/// Whether it is a terminal, but not the master of one: to open that anew makes another terminal.
+fn is_terminal(fd: BorrowedFd<'_>) -> bool {
+    isatty(fd) && ptsname(fd, Vec::new()).is_err()
+}
+
+/// A new open file description of the same pipe or terminal. Opened without blocking, since a pipe whose other end is closed would
 /// block like a FIFO (fifo(7)); the flag is cleared again.
 fn reopen(fd: BorrowedFd<'_>, access: OFlags) -> Result<OwnedFd, Errno> {
     use std::os::fd::AsRawFd;
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let own = open(path, access | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+    let own = open(path, access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
     fcntl_setfl(&own, OFlags::empty())?;
     Ok(own)
 }

@@ -88,7 +88,7 @@ macro_rules! pipe_end {
         impl $end {
             /// Takes over one end of a pipe that this process inherited or was passed. `object` names it in errors.
             ///
-            /// The pipe is opened anew where that is allowed, so that non-blocking operations do not change the descriptor
+            /// The pipe, or the terminal, is opened anew where that is allowed, so that non-blocking operations do not change the descriptor
             /// of other processes that hold the same end.
             ///
             /// # Errors

@@ -1,10 +1,12 @@
 //! Row 3: the pseudoterminal, and what mechanisms.md and pty(7) say of it.
 
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use onecopy::stream::framed::FramedReceiver;
+use onecopy::stream::pipe::{PipeReader, PipeWriter};
 use onecopy::stream::pty::{PtyMaster, PtySlave};
 use onecopy::stream::{ByteReader, ByteWriter};
 use onecopy::{Deadline, Error, Receiver};
@@ -434,4 +436,26 @@ fn neither_side_becomes_a_controlling_terminal() {
     }
     let scratch = Scratch::new();
     start("pty::neither_side_becomes_a_controlling_terminal", "leader", &scratch.path("pty")).succeed();
+}
+
+#[test]
+fn an_inherited_terminal_keeps_the_flags_of_its_other_holders() {
+    let (_scratch, _master, slave) = a_pair();
+    for access in ["a reader", "a writer"] {
+        let own = || slave.as_fd().try_clone_to_owned().unwrap();
+        let error = match access {
+            "a reader" => PipeReader::from_fd(own(), "fd:0").unwrap().read_by(&mut [0; 1], Deadline::Now).unwrap_err(),
+            _ => PipeWriter::from_fd(own(), "fd:1").unwrap().write_all_by(&[7; 1 << 20], Deadline::Now).unwrap_err(),
+        };
+        assert!(!error.to_string().contains("os error"), "{error}");
+        let flags = flags_of(slave.as_fd());
+        assert_eq!(flags & 0o4000, 0, "O_NONBLOCK of {access} leaked into the shared description");
+    }
+}
+
+/// The flags of an open file description, as proc_pid_fdinfo(5) tells them.
+fn flags_of(fd: BorrowedFd<'_>) -> i32 {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+    i32::from_str_radix(flags.trim(), 8).unwrap()
 }
