@@ -6,6 +6,7 @@ use std::io::Write as _;
 use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 use onecopy::ParseAddressError;
+use rustix::io::Errno;
 
 use crate::cli::Cli;
 
@@ -149,10 +150,16 @@ pub(crate) fn visible(text: &str) -> String {
     shown
 }
 
-/// The words of the operating system, without Rust's "(os error N)".
+/// The words of the operating system, without Rust's "(os error N)", and what helps against a limit.
 pub(crate) fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
+    let words = text.split(" (os error").next().unwrap_or(&text);
+    let limit = match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE) => " (raise the limit of descriptors with `ulimit -n`)",
+        Some(Errno::FBIG) => " (raise the limit of files with `ulimit -f`, unless it is the file system's)",
+        _ => "",
+    };
+    format!("{words}{limit}")
 }
 
 /// What clap found wrong. An address that does not parse says everything itself.
@@ -201,5 +208,7 @@ mod tests {
     #[test]
     fn the_words_of_the_system_come_without_the_number() {
         assert_eq!(plain(&std::io::Error::from_raw_os_error(2)), "No such file or directory");
+        let text = "Too many open files (raise the limit of descriptors with `ulimit -n`)";
+        assert_eq!(plain(&std::io::Error::from_raw_os_error(24)), text);
     }
 }

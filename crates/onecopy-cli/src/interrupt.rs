@@ -8,12 +8,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, getpgrp, pidfd_open, pidfd_send_signal};
 use rustix::termios::tcgetpgrp;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals};
 
 use crate::failure::{Failure, plain};
@@ -63,7 +63,17 @@ pub(crate) fn watch() -> Result<(), Failure> {
         .name("signals".into())
         .spawn(wait)
         .map(|_| ())
-        .map_err(|error| Failure::failed(format!("cannot start a thread: {}", plain(&error))))
+        .map_err(|error| Failure::failed(format!("cannot start a thread: {} (`ulimit -u` limits them)", plain(&error))))
+}
+
+/// Has a write beyond the limit of files (`ulimit -f`) fail, where SIGXFSZ would end this process before it could say so. A handler,
+/// which a command that is run does not inherit, does that as well as ignoring the signal.
+pub(crate) fn survive_long_files() -> Result<(), Failure> {
+    unless_ignored(&[SIGXFSZ]).into_iter().try_for_each(|signal| {
+        signal_hook::flag::register(signal, Arc::default())
+            .map(drop)
+            .map_err(|error| Failure::failed(format!("cannot handle signals: {}", plain(&error))))
+    })
 }
 
 /// From now on a signal does not end this process, which may come to hold what does not come back by that: it has to ask for

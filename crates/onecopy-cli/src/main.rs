@@ -33,8 +33,13 @@ fn main() -> ExitCode {
     onecopy_bench::run_peer_if_asked();
     std::panic::set_hook(Box::new(report_bug));
     let result = match Cli::try_parse() {
-        Ok(cli) if cli.verb.takes_interrupts() => cli.verb.run(),
-        Ok(cli) => cli.verb.prepare().and_then(|()| interrupt::watch()).and_then(|()| cli.verb.run()),
+        Ok(cli) if cli.verb.takes_interrupts() => interrupt::survive_long_files().and_then(|()| cli.verb.run()),
+        Ok(cli) => cli
+            .verb
+            .prepare()
+            .and_then(|()| interrupt::survive_long_files())
+            .and_then(|()| interrupt::watch())
+            .and_then(|()| cli.verb.run()),
         Err(error) => Failure::of_usage(&error),
     };
     match result {

@@ -165,3 +165,15 @@ fn a_file_that_is_too_long_is_refused_before_it_is_read() {
     sender.end().fails_with(1, &["1073741825 bytes does not fit", "limit is 1073741824 bytes"]);
     drop(receiver);
 }
+
+#[test]
+fn an_output_beyond_the_limit_of_files_is_an_error() {
+    let (scratch, queue) = (Scratch::new(), Object::new("mq"));
+    let path = scratch.path("file");
+    onecopy(["send", &queue.address, "--frame"]).input(vec![7; 20_000]).end().succeeds();
+    let command =
+        format!("ulimit -f 8; exec {} recv {} --frame -o \"$1\"", env!("CARGO_BIN_EXE_onecopy"), queue.address);
+    let receiver = program("sh", ["-c", &command, "sh", path.to_str().unwrap()]);
+    receiver.end().fails_with(1, &["cannot write", "File too large", "`ulimit -f`"]);
+    assert_eq!(std::fs::read_dir(scratch.root()).unwrap().count(), 0);
+}

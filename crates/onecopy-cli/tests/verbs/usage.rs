@@ -193,7 +193,7 @@ fn too_few_descriptors_are_an_error_with_the_remedy() {
         program("sh", ["-c", &command, "sh", onecopy, "recv", "unix:@no-descriptors", "--timeout", "10ms"]).end()
     };
     for limit in ["4", "5"] {
-        limited(limit).fails_with(1, &["Too many open files"]);
+        limited(limit).fails_with(1, &["Too many open files", "ulimit -n"]);
     }
     limited("6").fails_with(1, &["unix:@no-descriptors", "Too many open files", "ulimit -n"]);
 }
