@@ -1,17 +1,21 @@
 //! Byte streams: bytes in order, without boundaries.
 //!
 //! Every stream here implements [`ByteReader`], [`ByteWriter`] or both: raw bytes, since the program on the other side may
-//! frame its messages otherwise or not at all. [`framed`] puts messages over any of them.
+//! frame its messages otherwise or not at all. [`framed`] puts messages over any of them, and [`StdIo`] makes one of them a
+//! [`std::io::Read`] and [`std::io::Write`].
 
 mod duplex;
 pub mod fifo;
 pub mod framed;
 pub mod pipe;
 pub mod pty;
+mod std_io;
 pub mod tcp;
 pub mod unix;
 
 use std::io::{IoSlice, IoSliceMut};
+
+pub use std_io::StdIo;
 
 use crate::{Deadline, Error, Result};
 

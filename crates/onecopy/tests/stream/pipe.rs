@@ -1,12 +1,13 @@
 //! Row 1: the pipe, and what semantics.md and pipe(7) say of it.
 
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use onecopy::stream::framed::{FramedReceiver, FramedSender};
 use onecopy::stream::pipe::Written;
-use onecopy::stream::{ByteReader, ByteWriter, pipe};
+use onecopy::stream::{ByteReader, ByteWriter, StdIo, pipe};
 use onecopy::{Deadline, Error, Receiver, Sender};
 
 use crate::support::{Peer, pattern, role, starting_nobody, watchdog};
@@ -190,4 +191,27 @@ fn room_is_counted_in_pages_and_so_the_write_itself_is_the_test() {
     }
     assert_eq!(writer.room_bytes().unwrap(), 65_536 - 16 * 2049);
     assert!(writer.write_atomic_by(&[1; 4096], Deadline::Now).unwrap_err().is_out_of_time());
+}
+
+#[test]
+fn std_io_copies_to_the_end_and_keeps_deadlines_and_errors() {
+    let (reader, writer) = pipe::pair().unwrap();
+    let (mut reader, mut writer) = (StdIo::new(reader), StdIo::new(writer));
+    let start = Instant::now();
+    reader.set_deadline(Deadline::after(Duration::from_millis(20)));
+    let error = reader.read(&mut [0; 1]).unwrap_err();
+    assert_eq!((error.kind(), &*error.to_string()), (ErrorKind::TimedOut, "receive on pipe timed out"));
+    assert!(start.elapsed() >= Duration::from_millis(20) && reader.get_ref().available_bytes().unwrap() == 0);
+    let bytes = vec![7; 300_000];
+    let copying = std::thread::spawn({
+        let bytes = bytes.clone();
+        move || std::io::copy(&mut &bytes[..], &mut writer).unwrap()
+    });
+    reader.set_deadline(Deadline::Never);
+    let mut copy = Vec::new();
+    assert_eq!(reader.read_to_end(&mut copy).unwrap() as u64, copying.join().unwrap());
+    assert!(copy == bytes);
+    let (reader, writer) = pipe::pair().unwrap();
+    drop(reader);
+    assert_eq!(StdIo::new(writer).write_all(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
 }
