@@ -73,6 +73,23 @@ fn typed(name: &SysvName, outgoing: Outgoing, options: &OpenOptions) -> Result<S
     Ok(queue)
 }
 
+/// What waits in a queue, for a sender that has no room there.
+pub(crate) fn backlog(address: &Address) -> Option<String> {
+    match address {
+        Address::PosixMq(name) => {
+            let queue = PosixQueue::open_for(name, Access::Send).ok()?;
+            let (queued, limit) = (queue.queued_messages().ok()?, queue.attributes().max_messages);
+            Some(format!("{queued} of at most {limit} messages wait in it: receive some first"))
+        }
+        Address::SysvMq(name) => {
+            let status = SysvQueue::open(name).and_then(|queue| queue.status()).ok()?;
+            let (queued, limit) = (status.used_bytes, status.capacity_bytes);
+            Some(format!("{queued} of at most {limit} bytes wait in it: receive some first"))
+        }
+        _ => None,
+    }
+}
+
 /// Which messages a receiver takes.
 pub(crate) type Wanted = Select;
 

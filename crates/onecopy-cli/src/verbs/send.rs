@@ -15,7 +15,7 @@ use crate::input::Input;
 use crate::io::CHUNK_BYTES;
 use crate::parts::PartSender;
 use crate::progress::Progress;
-use crate::queue::Outgoing;
+use crate::queue::{self, Outgoing};
 use crate::units;
 
 const EXAMPLES: &str = "\
@@ -89,7 +89,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .create(!arguments.no_create)
         .tell(arguments.verbose);
     let mut input = Input::open(arguments.input.as_deref(), arguments.timeout.map_or(Deadline::Never, |_| deadline))?;
-    let mut transfer = Transfer { input: &mut input, deadline };
+    let mut transfer = Transfer { input: &mut input, deadline, address };
     if let (Address::Channel(name), false) = (address, arguments.frame) {
         return channel::send(opening.channel(name)?, deadline, |sender| match arguments.lines {
             true => transfer.lines(sender),
@@ -101,7 +101,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         (_, true, false) => transfer.parts(opening.part_sender(outgoing)?),
         (_, true, true) => transfer.lines_in_parts(opening.part_sender(outgoing)?),
         (_, false, true) => transfer.lines(&mut *opening.sender(outgoing)?),
-        (_, false, false) => transfer.message(&mut *opening.sender(outgoing)?, address),
+        (_, false, false) => transfer.message(&mut *opening.sender(outgoing)?),
     }
 }
 
@@ -109,6 +109,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 struct Transfer<'a> {
     input: &'a mut Input,
     deadline: Deadline,
+    address: &'a Address,
 }
 
 impl Transfer<'_> {
@@ -173,13 +174,13 @@ impl Transfer<'_> {
     }
 
     /// All of the input as one message, which the mechanism carries whole.
-    fn message(&mut self, sender: &mut dyn Sender, address: &Address) -> Result<(), Failure> {
+    fn message(&mut self, sender: &mut dyn Sender) -> Result<(), Failure> {
         let limit = sender.limit_bytes().unwrap_or(LONGEST_MESSAGE_BYTES);
         if self.input.len().is_some_and(|len| len > limit as u64) {
-            return Err(self.too_long(address, limit));
+            return Err(self.too_long(limit));
         }
-        let Some(message) = self.input.read_all(limit)? else { return Err(self.too_long(address, limit)) };
-        sender.send_by(&message, self.deadline)?;
+        let Some(message) = self.input.read_all(limit)? else { return Err(self.too_long(limit)) };
+        sender.send_by(&message, self.deadline).map_err(|error| unsent(self.address, error))?;
         Ok(sender.flush_by(self.rest_deadline())?)
     }
 
@@ -189,7 +190,8 @@ impl Transfer<'_> {
         let mut progress = self.progress();
         let mut sent = 0;
         while let Some(line) = self.input.read_line(limit)? {
-            sender.send_by(line, self.deadline).map_err(|error| Failure::from(error).after(sent, "messages"))?;
+            let result = sender.send_by(line, self.deadline);
+            result.map_err(|error| unsent(self.address, error).after(sent, "messages"))?;
             sent += 1;
             progress.advance(line.len() + 1);
         }
@@ -213,7 +215,7 @@ impl Transfer<'_> {
             let last = count < buffer.len();
             sender
                 .send_part(&buffer[..count], last, deadline)
-                .map_err(|error| Failure::from(error).after(sent, "bytes"))?;
+                .map_err(|error| unsent(self.address, error).after(sent, "bytes"))?;
             progress.advance(count);
             sent += count as u64;
             if last {
@@ -228,7 +230,8 @@ impl Transfer<'_> {
         if self.deadline == Deadline::Now { Deadline::Never } else { self.deadline }
     }
 
-    fn too_long(&self, address: &Address, limit: usize) -> Failure {
+    fn too_long(&self, limit: usize) -> Failure {
+        let address = self.address;
         let len = self.input.len().map_or_else(String::new, |len| format!(" of {len} bytes"));
         let name = self.input.name();
         Failure::failed(format!(
@@ -238,5 +241,15 @@ impl Transfer<'_> {
 
     fn progress(&self) -> Progress {
         Progress::new(self.input.len(), self.input.is_terminal())
+    }
+}
+
+/// Why a message was not sent. What ran out of time at a queue is said with what waits there.
+fn unsent(address: &Address, error: onecopy::Error) -> Failure {
+    let backlog = if error.is_out_of_time() { queue::backlog(address) } else { None };
+    match (backlog, Failure::from(error)) {
+        (Some(backlog), Failure::TimedOut(text)) => Failure::TimedOut(format!("{text} ({backlog})")),
+        (Some(backlog), Failure::Failed(text)) => Failure::Failed(format!("{text} ({backlog})")),
+        (_, failure) => failure,
     }
 }

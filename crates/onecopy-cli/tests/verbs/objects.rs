@@ -38,7 +38,7 @@ fn attributes_of_a_queue_are_those_that_were_asked_for() {
     onecopy(["send", &queue.address, "--nonblock"])
         .input([7; 1])
         .end()
-        .fails(1, &format!("send on {} would have to wait", queue.address));
+        .fails_with(1, &[&format!("send on {} would have to wait (2 of at most 2 messages wait", queue.address)]);
 }
 
 #[test]

@@ -37,7 +37,8 @@ fn a_sender_to_a_full_queue_times_out() {
         let object = Object::new(mechanism);
         let lines = "x".repeat(8000) + "\n";
         let ended = onecopy(["send", &object.address, "--lines", "--timeout", "200ms"]).input(lines.repeat(100)).end();
-        ended.fails_with(124, &[&format!("send on {} timed out, after ", object.address), " messages"]);
+        let timed_out = format!("send on {} timed out (1", object.address);
+        ended.fails_with(124, &[&timed_out, " of at most ", "receive some first), after ", " messages"]);
     }
 }
 
