@@ -29,12 +29,14 @@ pub(super) struct Prompt {
     pub(super) copy_bytes: usize,
     /// How many messages this side had received when it sent the last one that was long enough.
     received: u64,
+    /// The same for the last one that did not stand in slots alone.
+    received_by_ring: u64,
     pause: u32,
 }
 
 impl Default for Prompt {
     fn default() -> Self {
-        Self { copy_bytes: DEFAULT_COPY_BYTES, received: 0, pause: 0 }
+        Self { copy_bytes: DEFAULT_COPY_BYTES, received: 0, received_by_ring: 0, pause: 0 }
     }
 }
 
@@ -49,6 +51,13 @@ impl Prompt {
             return false;
         }
         is_answer
+    }
+
+    /// Whether the message that goes through the ring now is likely to be waited for.
+    #[inline]
+    pub(super) fn is_answer_by_ring(&mut self, link: &Link) -> bool {
+        let received = link.counters.received_messages();
+        received.wrapping_sub(std::mem::replace(&mut self.received_by_ring, received)) == 1
     }
 
     fn was_in_vain(&mut self) {

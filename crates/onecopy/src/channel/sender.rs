@@ -229,6 +229,7 @@ impl ChannelSender {
         deadline: Deadline,
         mut send: impl FnMut(&mut RingSender, Deadline) -> Result<()>,
     ) -> Result<()> {
+        self.ring.set_awaited(bytes > SHORT_BYTES && self.prompt.is_answer_by_ring(&self.link));
         if bytes <= SHORT_BYTES || self.is_split || deadline == Deadline::Now || self.ring.fits(bytes) {
             send(&mut self.ring, deadline)?;
         } else {

@@ -49,6 +49,8 @@ pub struct RingSender {
     warm_bytes: u64,
     /// The longest message that stays near, see `near`.
     near_message_bytes: u64,
+    /// Whether the next message is likely to be waited for.
+    is_awaited: bool,
     /// What was jumped over last, see `near`.
     gap: Option<Gap>,
     /// What the receiver has left of the bulk begins here, wherever it says that it is before it.
@@ -108,6 +110,7 @@ impl RingSender {
             bulk_taken: 0,
             warm_bytes: 0,
             near_message_bytes,
+            is_awaited: false,
             gap: None,
             floor: 0,
             absent,
@@ -130,6 +133,13 @@ impl RingSender {
         (self.alarm, self.bell) = (Some(alarm), Some(bell));
         // Without the pidfd that it may have needed to attach: a channel has one descriptor.
         self.watch = Watch::new(self.watch.own());
+    }
+
+    /// Says whether the receiver is likely to wait for the next message, as for an answer: then it goes so that it is there soonest,
+    /// which is not how the most of them go in a second.
+    #[inline]
+    pub(crate) fn set_awaited(&mut self, is_awaited: bool) {
+        self.is_awaited = is_awaited;
     }
 
     /// How much of an accepted message is kept here, since there was no room for it.
@@ -283,42 +293,45 @@ impl RingSender {
 
     /// Sends the piece of a message of `total` bytes that begins with `rest`, and returns its length.
     fn send_piece(&mut self, rest: &[u8], first: bool, total: u64, deadline: Deadline) -> Result<usize> {
-        let put = |ring: &Ring, stores: &Stores, position, bytes| stores.put(ring, position, &rest[..bytes]);
+        let put = |ring: &Ring, past_caches, position, bytes| stores::put(ring, past_caches, position, &rest[..bytes]);
         self.send_piece_by(put, rest.len(), first, total, deadline)
     }
 
-    /// Sends a piece that `put` puts into the bulk, of at most `rest_bytes`.
+    /// Sends a piece of at most `rest_bytes`. `put` puts it into the bulk, past the caches or not.
     #[inline]
     fn send_piece_by(
         &mut self,
-        put: impl FnOnce(&Ring, &Stores, u64, usize),
+        put: impl FnOnce(&Ring, bool, u64, usize),
         rest_bytes: usize,
         first: bool,
         total: u64,
         deadline: Deadline,
     ) -> Result<usize> {
-        let begin = self.stores.begin(rest_bytes);
+        // Those of a message that stays near have no choice.
+        let choosing = if self.is_near(total) { 0 } else { total };
+        let begin = self.stores.begin(choosing);
         self.stay_near(rest_bytes, total)?;
         let bytes = self.piece_bytes(rest_bytes, total);
         self.wait_for_room(1, whole_lines(bytes), deadline)?;
         // The wait may have ended at another position.
         let bytes = bytes.min(self.piece_bytes(rest_bytes, total));
         self.warm(bytes)?;
-        let streamed = if self.stores.go_past_caches(bytes) { STREAMED } else { 0 };
-        let look = self.stores.begin_look(bytes);
-        put(&self.ring, &self.stores, self.bulk, bytes);
+        let past_caches = self.stores.go_past_caches(choosing);
+        let look = self.stores.begin_look(choosing, bytes);
+        put(&self.ring, past_caches, self.bulk, bytes);
         if let Some(begin) = look {
-            self.stores.look(begin.elapsed(), bytes);
+            self.stores.end_look(begin, choosing, bytes);
         }
         let slot = self.ring.slot(self.slots);
         slot.words[0].store(total, Ordering::Relaxed);
         slot.words[1].store(self.bulk, Ordering::Relaxed);
         self.bulk = self.bulk.wrapping_add(whole_lines(bytes));
+        let streamed = if past_caches { STREAMED } else { 0 };
         let flags = BULK | streamed | if first { FIRST } else { 0 } | if bytes == rest_bytes { LAST } else { 0 };
         self.publish(flags, bytes);
         self.prefetch_next(total);
         self.announce(flags & LAST != 0);
-        self.stores.end(begin, bytes, self.ring.sizes.bulk_bytes);
+        self.stores.end(begin, choosing, bytes);
         Ok(bytes)
     }
 

@@ -1,9 +1,14 @@
 //! Where the pieces of short messages lie: while the receiver keeps up, in the same few lines of the bulk again and again.
 //!
 //! A core writes lines that are still in its first cache faster than those that it last wrote a whole bulk ago: 2.2 and 7 ns each
-//! where the receiver has read them meanwhile. So a short message whose piece would leave the [`NEAR_BYTES`] in which the last one
-//! lies begins at the begin of the bulk again, if the receiver is done with what lies there. Positions count up nevertheless: what
-//! lies between is jumped over, and comes free with what lies before it.
+//! where the receiver has read them meanwhile. That is so for messages of less than [`LEAST_BYTES`]: 256 of them, which are as many as
+//! can be under way, do not leave the second cache of their writer. A stream of longer ones goes faster through the whole bulk: 4 KiB in
+//! 0.14 to 0.17 us each and 8 KiB in 0.24, which were 0.32 and 0.77 here, where a cache-line round trip takes 95 ns; 0.35 and 0.56, which
+//! were 1.4 and 3.8, where it takes 520. One that is waited for is read while it is written, and comes sooner from here.
+//!
+//! So a short message whose piece would leave the [`NEAR_BYTES`] in which the last one lies begins at the begin of the bulk again, if
+//! the receiver is done with what lies there. Positions count up nevertheless: what lies between is jumped over, and comes free with
+//! what lies before it.
 //!
 //! ```text
 //!     taken      from             to = a multiple of the bulk's length          from + the bulk's length
@@ -15,14 +20,17 @@
 //! may be older than that, counts as `to`: the floor. So never is more than two rounds between the two positions.
 
 use super::RingSender;
+use super::stores::LEAST_BYTES;
 use crate::Result;
 use crate::memory::ring::layout::{Ring, SLOTS, whole_lines};
 
 /// The part of the bulk that is used again and again. Measured with streams of 1 KiB: 61 ns each in 8 KiB, 73 in 16 KiB, 164 in 32 KiB
 /// and 181 in 256 KiB where a cache-line round trip takes 100 ns; 235 in 16 KiB and 607 in 64 KiB where it takes 490.
 const NEAR_BYTES: u64 = if cfg!(loom) { 128 } else { 8 * 1024 };
-/// The longest message that lies there.
-const NEAR_MESSAGE_BYTES: u64 = 8 * 1024;
+/// The longest message that lies there, if it is waited for. Measured in ping-pong, half of a round trip there and through the whole bulk, in
+/// ns: 2 KiB 310 and 300, 3 KiB 375 and 560, 4 KiB 520 and 750, 5 KiB 566 and 700, 6 KiB 721 and 660, 8 KiB 1000 and 700 where a
+/// cache-line round trip takes 83.
+const NEAR_MESSAGE_BYTES: u64 = 5 * 1024;
 /// How many bytes of one are published at a time. Measured as above with streams of 4 KiB: 2 and 4 KiB take twice as long.
 const NEAR_PIECE_BYTES: usize = if cfg!(loom) { 128 } else { 1024 };
 /// In how many slots records may stand before one whose piece lies behind a jump: a receiver that has taken as many finds much room.
@@ -43,20 +51,26 @@ pub(super) fn message_bytes(ring: &Ring) -> u64 {
 }
 
 impl RingSender {
+    /// Whether a message of `total` bytes lies there.
+    #[inline]
+    pub(super) fn is_near(&self, total: u64) -> bool {
+        total <= self.near_message_bytes && (total < LEAST_BYTES || self.is_awaited)
+    }
+
     /// How long the next piece is, of a message of `total` bytes of which there are so many to come.
     #[inline]
     pub(super) fn piece_bytes(&self, rest_bytes: usize, total: u64) -> usize {
         let piece_bytes = self.ring.sizes.piece_bytes;
-        let most = if total <= self.near_message_bytes { NEAR_PIECE_BYTES } else { piece_bytes };
+        let most = if self.is_near(total) { NEAR_PIECE_BYTES } else { piece_bytes };
         rest_bytes.min(most).min(piece_bytes - self.ring.sizes.offset_in_piece(self.bulk))
     }
 
     /// How many records a message of `bytes` needs at most, and how much of the bulk: its first piece may end where one of the ring
-    /// does, and so may the first behind a jump. All but the last are whole lines.
+    /// does, and so may the first behind a jump. All but the last are whole lines. That is enough also if the way to send changes meanwhile.
     #[inline]
     pub(super) fn needs(&self, bytes: usize) -> (u64, u64) {
-        let is_near = bytes as u64 <= self.near_message_bytes;
-        let (piece_bytes, more) = if is_near { (NEAR_PIECE_BYTES, 4) } else { (self.ring.sizes.piece_bytes, 2) };
+        let (piece_bytes, more) =
+            if self.is_near(bytes as u64) { (NEAR_PIECE_BYTES, 4) } else { (self.ring.sizes.piece_bytes, 2) };
         ((bytes / piece_bytes) as u64 + more, (bytes as u64).saturating_add(whole_lines(1) - 1))
     }
 
@@ -65,7 +79,7 @@ impl RingSender {
     pub(super) fn stay_near(&mut self, rest_bytes: usize, total: u64) -> Result<()> {
         let offset = self.bulk % self.ring.sizes.bulk_bytes;
         let last = offset + rest_bytes.min(NEAR_PIECE_BYTES) as u64 - 1;
-        if total > self.near_message_bytes || offset == 0 || (offset - 1) / NEAR_BYTES == last / NEAR_BYTES {
+        if !self.is_near(total) || offset == 0 || (offset - 1) / NEAR_BYTES == last / NEAR_BYTES {
             return Ok(());
         }
         self.go_to_begin(offset, rest_bytes)
@@ -76,7 +90,7 @@ impl RingSender {
     /// where it takes 50 or 95.
     #[inline]
     pub(super) fn prefetch_next(&self, total: u64) {
-        if total <= self.near_message_bytes {
+        if self.is_near(total) {
             let offset = self.bulk % self.ring.sizes.bulk_bytes;
             let position = if offset == NEAR_BYTES { 0 } else { offset };
             self.ring.prefetch_bulk_to_write(position, NEAR_PIECE_BYTES);

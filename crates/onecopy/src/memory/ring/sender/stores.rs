@@ -9,6 +9,10 @@
 //! other (a cache-line round trip of 110 ns) 40 and 13 hot, 15 and 10 cold; far from each other (490 ns) 2 and 14 hot, and cold. That
 //! is a bare pipeline of two copies; a channel reached 25 to 32 hot and 11 to 13 cold near, and 12 far.
 //!
+//! Short messages are measured by themselves, from [`LEAST_BYTES`] on. Streams of 4 and 8 KiB by ordinary stores and by non-temporal ones
+//! through a bare ring take 0.11 to 0.22 and 0.30, 0.19 and 0.46 us each where a cache-line round trip takes 105 ns, and 1.9 and 0.31, 3.3
+//! and 0.5 where it takes 520.
+//!
 //! When the cores move away from each other ordinary stores are soon ten times slower. So the stores of a piece now and then are timed
 //! alone, without what is waited for: if they have become much slower since they were chosen, both kinds are measured at once.
 
@@ -16,15 +20,17 @@ use std::time::{Duration, Instant};
 
 use super::Ring;
 
-/// Shorter pieces go by ordinary stores: they are as likely to be waited for as to be one of many.
-const LEAST_BYTES: usize = 8 << 10;
+/// Shorter messages go by ordinary stores, and lie near. Measured by a bare ring of two threads, near and by non-temporal stores into 2 MiB, in
+/// ns: 1 KiB 160 and 190, 2 KiB 390 and 225 where a cache-line round trip takes 550; 62 and 195, 110 and 230 where it takes 105.
+pub(super) const LEAST_BYTES: u64 = 2 << 10;
+/// Messages of up to this are measured by themselves.
+const SHORT_BYTES: u64 = 8 << 10;
+/// Shorter parts of a piece go by ordinary stores: each that does not is waited for.
+pub(super) const LEAST_PART_BYTES: usize = 8 << 10;
 /// How many parts of a round of the bulk are timed: others may use the machine, so the longest does not count.
 const SAMPLES: u32 = 4;
 /// How many samples by the others are not counted: they find the lines where the present ones left them.
 const UNCOUNTED_SAMPLES: u32 = 2 * SAMPLES;
-/// How much goes between two measurements: each time twice as much, as long as they say the same. The slower one goes on for so
-/// long as is not felt, see [`PATIENCE`].
-const PAUSE_BYTES: [u64; 2] = [16 << 20, 512 << 20];
 /// How much goes before the first measurement, of the length of the bulk: it meets no page faults.
 const UNMEASURED_ROUNDS: u64 = 2;
 /// How much goes between two pieces whose stores alone are timed: streams of hot 64 KiB lose 3 % of their speed with half of it.
@@ -34,13 +40,106 @@ const LOOKS: usize = 3;
 /// How many times as long as when they were chosen stores may take that are still the right ones. Measured, in ps a byte: near 22 to 41
 /// hot, 52 to 146 cold; far 380 to 410 by ordinary stores, and by non-temporal ones 18 to 48 hot, 39 to 66 cold.
 const TOLERANCE: u64 = 3;
-/// After how many times as long as a round by the present stores takes the others are given up, which have three to go.
-const PATIENCE: u32 = 4;
 
+/// How to find out which are the faster ones.
+#[derive(Debug)]
+struct Rules {
+    /// Which are taken to be.
+    past_caches: bool,
+    /// How much goes between two measurements: each time twice as much, as long as they say the same. The slower one goes on for so long
+    /// as is not felt.
+    pause_bytes: [u64; 2],
+    /// After how many times as long as a round by the present stores takes the others are given up, which have three to go.
+    patience: u32,
+    /// In how many quarters of the time non-temporal ones must be done to be the faster ones: into lines that are in the cache they
+    /// are as fast as others for a while.
+    quarters: u32,
+}
+
+/// Long messages go past the caches at first: that costs little where it is not the faster way, and much is won where it is.
+const LONG: Rules = Rules { past_caches: true, pause_bytes: [16 << 20, 512 << 20], patience: 4, quarters: 3 };
+/// Short ones are as likely to be waited for as to be one of many. What ordinary stores take for those varies much where the cores are near to
+/// each other, and non-temporal ones are not to be taken for the faster ones there; where the cores are far apart they take a quarter.
+const SHORT: Rules = Rules { past_caches: false, pause_bytes: [64 << 20, 512 << 20], patience: 2, quarters: 2 };
+
+/// Which stores are the faster ones, for messages of each length.
 #[derive(Debug)]
 pub(super) struct Stores {
-    /// Which were the faster ones.
+    /// For those that would lie near.
+    short: Choice,
+    long: Choice,
+}
+
+impl Stores {
+    /// For a bulk of so many bytes.
+    pub(super) fn new(bulk_bytes: u64) -> Self {
+        Self { short: Choice::new(&SHORT, bulk_bytes), long: Choice::new(&LONG, bulk_bytes) }
+    }
+
+    #[inline]
+    fn of(&self, total: u64) -> Option<&Choice> {
+        let choice = if total <= SHORT_BYTES { &self.short } else { &self.long };
+        (total >= LEAST_BYTES).then_some(choice)
+    }
+
+    #[inline]
+    fn of_mut(&mut self, total: u64) -> Option<&mut Choice> {
+        let choice = if total <= SHORT_BYTES { &mut self.short } else { &mut self.long };
+        (total >= LEAST_BYTES).then_some(choice)
+    }
+
+    /// Whether the next piece of a message of `total` bytes goes past the caches.
+    #[inline]
+    pub(super) fn go_past_caches(&self, total: u64) -> bool {
+        self.of(total).is_some_and(|choice| choice.past_caches != choice.is_trial())
+    }
+
+    /// The time, if the next piece of a message of `total` bytes is one to be measured.
+    #[inline]
+    pub(super) fn begin(&self, total: u64) -> Option<Instant> {
+        self.of(total).filter(|choice| choice.left_bytes == 0).map(|_| Instant::now())
+    }
+
+    /// Counts a piece of so many bytes that was sent since `begin`.
+    #[inline]
+    pub(super) fn end(&mut self, begin: Option<Instant>, total: u64, bytes: usize) {
+        let Some(choice) = self.of_mut(total) else { return };
+        match begin {
+            Some(begin) => choice.measure(begin.elapsed(), bytes),
+            None => choice.left_bytes = choice.left_bytes.saturating_sub(bytes as u64),
+        }
+    }
+
+    /// The time, if the stores of the next piece, of so many bytes, are to be timed.
+    #[inline]
+    pub(super) fn begin_look(&self, total: u64, bytes: usize) -> Option<Instant> {
+        self.of(total).filter(|choice| choice.is_look_due(bytes)).map(|_| Instant::now())
+    }
+
+    /// Looks at how long the stores of that piece took.
+    #[cold]
+    pub(super) fn end_look(&mut self, begin: Instant, total: u64, bytes: usize) {
+        if let Some(choice) = self.of_mut(total) {
+            choice.look(begin.elapsed(), bytes);
+        }
+    }
+}
+
+/// Puts a piece into the bulk at `position`, or a part of one.
+#[inline]
+pub(super) fn put(ring: &Ring, past_caches: bool, position: u64, bytes: &[u8]) {
+    match past_caches {
+        true => ring.put_bulk_past_caches(position, bytes),
+        false => ring.put_bulk(position, bytes),
+    }
+}
+
+/// Which stores are the faster ones.
+#[derive(Debug)]
+struct Choice {
+    rules: &'static Rules,
     past_caches: bool,
+    bulk_bytes: u64,
     /// How much goes by them before both are measured.
     left_bytes: u64,
     pause_bytes: u64,
@@ -60,14 +159,14 @@ pub(super) struct Stores {
     looks_ps: Vec<u64>,
 }
 
-impl Stores {
-    /// For a bulk of so many bytes.
-    pub(super) fn new(bulk_bytes: u64) -> Self {
+impl Choice {
+    fn new(rules: &'static Rules, bulk_bytes: u64) -> Self {
         Self {
-            // That costs little where it is not the faster way, and much is won where it is.
-            past_caches: true,
+            rules,
+            past_caches: rules.past_caches,
+            bulk_bytes,
             left_bytes: UNMEASURED_ROUNDS * bulk_bytes,
-            pause_bytes: PAUSE_BYTES[0],
+            pause_bytes: rules.pause_bytes[0],
             samples: 0,
             sample_bytes: 0,
             sample_time: Duration::ZERO,
@@ -78,17 +177,20 @@ impl Stores {
         }
     }
 
-    /// The time, if the stores of the next piece, of so many bytes, are to be timed.
+    /// Whether the others are being tried.
     #[inline]
-    pub(super) fn begin_look(&self, bytes: usize) -> Option<Instant> {
-        let is_due = bytes >= LEAST_BYTES && self.left_bytes > 0 && self.left_bytes % LOOK_BYTES < bytes as u64;
-        is_due.then(Instant::now)
+    fn is_trial(&self) -> bool {
+        self.samples >= SAMPLES
+    }
+
+    #[inline]
+    fn is_look_due(&self, bytes: usize) -> bool {
+        self.left_bytes > 0 && self.left_bytes % LOOK_BYTES < bytes as u64
     }
 
     /// Looks at how long the stores of a piece took. If they have become much slower than when they were chosen the cores have moved
     /// away from each other, and both are measured soon.
-    #[cold]
-    pub(super) fn look(&mut self, time: Duration, bytes: usize) {
+    fn look(&mut self, time: Duration, bytes: usize) {
         self.looks_ps.push(1000 * time.as_nanos() as u64 / bytes as u64);
         if self.looks_ps.len() < LOOKS {
             return;
@@ -97,56 +199,24 @@ impl Stores {
         let now = self.looks_ps[LOOKS / 2];
         self.looks_ps.clear();
         if now > TOLERANCE * *self.usual_ps.get_or_insert(now) {
-            (self.left_bytes, self.pause_bytes) = (0, PAUSE_BYTES[0]);
-        }
-    }
-
-    /// Whether so many bytes go past the caches next.
-    #[inline]
-    pub(super) fn go_past_caches(&self, bytes: usize) -> bool {
-        let is_trial = self.samples >= SAMPLES;
-        bytes >= LEAST_BYTES && self.past_caches != is_trial
-    }
-
-    /// Puts a piece into the bulk at `position`.
-    #[inline]
-    pub(super) fn put(&self, ring: &Ring, position: u64, bytes: &[u8]) {
-        match self.go_past_caches(bytes.len()) {
-            true => ring.put_bulk_past_caches(position, bytes),
-            false => ring.put_bulk(position, bytes),
-        }
-    }
-
-    /// The time, if the next piece, of at most so many bytes, is one to be measured.
-    #[inline]
-    pub(super) fn begin(&self, bytes: usize) -> Option<Instant> {
-        (self.left_bytes == 0 && bytes >= LEAST_BYTES).then(Instant::now)
-    }
-
-    /// Counts a piece that was sent since `begin`.
-    #[inline]
-    pub(super) fn end(&mut self, begin: Option<Instant>, bytes: usize, bulk_bytes: u64) {
-        match begin {
-            Some(begin) => self.measure(begin.elapsed(), bytes, bulk_bytes),
-            None if bytes >= LEAST_BYTES => self.left_bytes = self.left_bytes.saturating_sub(bytes as u64),
-            None => {}
+            (self.left_bytes, self.pause_bytes) = (0, self.rules.pause_bytes[0]);
         }
     }
 
     #[cold]
-    fn measure(&mut self, time: Duration, bytes: usize, bulk_bytes: u64) {
+    fn measure(&mut self, time: Duration, bytes: usize) {
         self.sample_bytes += bytes as u64;
         self.sample_time += time;
-        if self.samples >= SAMPLES {
+        if self.is_trial() {
             self.trial_time += time;
-            if self.trial_time > PATIENCE * self.rounds[0].total {
+            if self.trial_time > self.rules.patience * self.rounds[0].total {
                 return self.decide(false);
             }
         }
-        if self.sample_bytes < bulk_bytes / u64::from(SAMPLES) {
+        if self.sample_bytes < self.bulk_bytes / u64::from(SAMPLES) {
             return;
         }
-        if self.samples < SAMPLES {
+        if !self.is_trial() {
             self.rounds[0].add(self.sample_time);
         } else if self.samples >= SAMPLES + UNCOUNTED_SAMPLES {
             self.rounds[1].add(self.sample_time);
@@ -155,15 +225,14 @@ impl Stores {
         self.samples += 1;
         if self.samples == 2 * SAMPLES + UNCOUNTED_SAMPLES {
             let [present, others] = self.rounds.map(Round::usual_time);
-            // Non-temporal stores into lines that are in the cache are as fast as others for a while.
-            let enough = if self.past_caches { present } else { present / 4 * 3 };
+            let enough = if self.past_caches { present } else { present / 4 * self.rules.quarters };
             self.decide(others < enough);
         }
     }
 
     /// Ends a measurement, by which the others are faster, or not.
     fn decide(&mut self, changes: bool) {
-        let [least, most] = PAUSE_BYTES;
+        let [least, most] = self.rules.pause_bytes;
         self.past_caches ^= changes;
         self.pause_bytes = if changes { least } else { most.min(2 * self.pause_bytes) };
         self.left_bytes = self.pause_bytes;
@@ -198,35 +267,59 @@ mod tests {
 
     const PIECE: usize = 16 << 10;
 
-    fn look(stores: &mut Stores, micros: &[u64]) {
+    fn look(choice: &mut Choice, micros: &[u64]) {
         for &micros in micros {
-            assert!(stores.left_bytes > 0);
-            stores.look(Duration::from_micros(micros), PIECE);
+            assert!(choice.left_bytes > 0);
+            choice.look(Duration::from_micros(micros), PIECE);
         }
     }
 
     #[test]
     fn both_are_measured_at_once_when_the_present_ones_have_become_much_slower() {
-        let mut stores = Stores::new(2 << 20);
-        look(&mut stores, &[1, 1, 1, 2, 50, 1, 2, 3, 2, 50, 1, 2, 1, 50, 50]);
-        assert_eq!(stores.left_bytes, 0);
+        let mut choice = Choice::new(&LONG, 2 << 20);
+        look(&mut choice, &[1, 1, 1, 2, 50, 1, 2, 3, 2, 50, 1, 2, 1, 50, 50]);
+        assert_eq!(choice.left_bytes, 0);
         // The same are chosen again: they are what is usual then.
-        stores.decide(false);
-        look(&mut stores, &[50, 50, 50, 60, 1, 140, 60, 140, 140, 1, 1, 1, 140, 140, 140]);
-        assert!(stores.left_bytes > 0);
-        look(&mut stores, &[160, 160, 160]);
-        assert_eq!(stores.left_bytes, 0);
+        choice.decide(false);
+        look(&mut choice, &[50, 50, 50, 60, 1, 140, 60, 140, 140, 1, 1, 1, 140, 140, 140]);
+        assert!(choice.left_bytes > 0);
+        look(&mut choice, &[160, 160, 160]);
+        assert_eq!(choice.left_bytes, 0);
     }
 
     #[test]
     fn one_piece_of_many_is_timed_and_none_while_both_are_measured() {
-        let mut stores = Stores::new(2 << 20);
-        let mut timed = 0;
+        let (total, mut stores, mut timed) = (1 << 20, Stores::new(2 << 20), 0);
         for _ in 0..(4 << 20) / PIECE {
-            timed += u64::from(stores.begin_look(PIECE).is_some());
-            stores.end(None, PIECE, 2 << 20);
+            timed += u64::from(stores.begin_look(total, PIECE).is_some());
+            assert!(stores.begin(total).is_none());
+            stores.end(None, total, PIECE);
         }
-        assert_eq!((timed, stores.left_bytes), ((4 << 20) / LOOK_BYTES, 0));
-        assert!(stores.begin_look(PIECE).is_none() && stores.begin(PIECE).is_some());
+        assert_eq!((timed, stores.long.left_bytes), ((4 << 20) / LOOK_BYTES, 0));
+        assert!(stores.begin_look(total, PIECE).is_none() && stores.begin(total).is_some());
+    }
+
+    /// As many ns for each message, by ordinary stores and by non-temporal ones, for `rounds` of the bulk.
+    fn send(stores: &mut Stores, total: u64, ns: [u64; 2], rounds: u64) {
+        for _ in 0..rounds * (2 << 20) / total {
+            let time = Duration::from_nanos(ns[usize::from(stores.go_past_caches(total))]);
+            match stores.begin(total) {
+                Some(_) => stores.of_mut(total).unwrap().measure(time, total as usize),
+                None => stores.end(None, total, total as usize),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_faster_is_found_out_for_short_messages_and_for_long_ones() {
+        let mut stores = Stores::new(2 << 20);
+        let chosen = |stores: &Stores| [1024, 4096, 16384].map(|total| stores.go_past_caches(total));
+        assert_eq!(chosen(&stores), [false, false, true]);
+        send(&mut stores, 4096, [1400, 350], 7);
+        assert_eq!(chosen(&stores), [false, true, true]);
+        send(&mut stores, 16384, [500, 1500], 7);
+        assert_eq!(chosen(&stores), [false, true, false]);
+        send(&mut stores, 1024, [500, 5], 100);
+        assert_eq!(chosen(&stores), [false, true, false]);
     }
 }

@@ -2,7 +2,8 @@
 
 use std::io::IoSlice;
 
-use super::{Rest, RingSender, Stores};
+use super::stores::{self, LEAST_PART_BYTES};
+use super::{Rest, RingSender};
 use crate::memory::ring::layout::{INLINE_MESSAGE_BYTES, Ring};
 use crate::{Deadline, Result, Sender as _, tally};
 
@@ -21,9 +22,9 @@ impl RingSender {
         self.flush_by(deadline)?;
         let mut sent = 0;
         while sent < total {
-            let put = |ring: &Ring, stores: &Stores, mut position: u64, bytes: usize| {
+            let put = |ring: &Ring, past_caches, mut position: u64, bytes: usize| {
                 left.take(bytes, |part| {
-                    stores.put(ring, position, part);
+                    stores::put(ring, past_caches && part.len() >= LEAST_PART_BYTES, position, part);
                     position += part.len() as u64;
                 });
             };
