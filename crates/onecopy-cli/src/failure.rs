@@ -173,6 +173,15 @@ fn usage_text(error: &clap::Error) -> String {
     one_line(&error.to_string(), known.as_deref())
 }
 
+/// What the standard library says of numbers, and what it means to who wrote one.
+const NUMBERS: [(&str, &str); 5] = [
+    ("invalid digit found in string", "no number: write it in digits"),
+    ("cannot parse integer from empty string", "no number: write it in digits"),
+    ("number too large to fit in target type", "the number is too large"),
+    ("number too small to fit in target type", "the number is too small"),
+    ("number would be zero for non-zero type", "the least is 1"),
+];
+
 /// clap's report is several lines: the problem, tips, the usage. The problem and the tips fit one line; the usage is a
 /// `--help` away.
 fn one_line(report: &str, verb: Option<&str>) -> String {
@@ -181,6 +190,7 @@ fn one_line(report: &str, verb: Option<&str>) -> String {
         report.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
     let text =
         said.map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ").replace(" tip: ", "; ");
+    let text = NUMBERS.iter().fold(text, |text, (said, meant)| text.replace(said, meant));
     let verb = verb.map_or_else(String::new, |verb| format!(" {verb}"));
     format!("{text} (see onecopy{verb} --help)")
 }

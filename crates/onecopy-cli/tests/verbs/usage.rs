@@ -59,6 +59,14 @@ fn bad_command_lines() {
             "invalid value '32768' for '--priority <N>': 32768 is not in 0..=32767 (see onecopy send --help)",
         ),
         (
+            &["send", "mq:/x", "--priority", "x"],
+            "invalid value 'x' for '--priority <N>': no number: write it in digits (see onecopy send --help)",
+        ),
+        (
+            &["pipe-safety", "--messages", "0"],
+            "invalid value '0' for '--messages <N>': the least is 1 (see onecopy pipe-safety --help)",
+        ),
+        (
             &["send", "sysv-mq:1", "--type", "0"],
             "invalid value '0' for '--type <N>': 0 is not in 1..9223372036854775807 (see onecopy send --help)",
         ),
@@ -139,6 +147,12 @@ fn what_is_not_there_is_named_with_what_helps() {
     onecopy(["signal", "4194304", "USR1"])
         .end()
         .fails_with(1, &["signal:4194304?sig=USR1", "no process has this number"]);
+    let of_thread = || {
+        let own = std::fs::read_link("/proc/thread-self").unwrap();
+        let address = format!("fd:{}:0", own.file_name().unwrap().to_str().unwrap());
+        onecopy(["recv", &address]).end().fails_with(1, &[&address, "it is a thread: name its process"]);
+    };
+    std::thread::scope(|scope| scope.spawn(of_thread).join().unwrap());
     let scratch = crate::support::Scratch::new();
     let file = std::fs::File::create(scratch.path("file")).unwrap();
     let number = std::os::fd::AsRawFd::as_raw_fd(&file);

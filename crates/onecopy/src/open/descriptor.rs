@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::fs::{FileType, fstat};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
@@ -124,15 +125,16 @@ fn take_from(pid: i32, number: i32, object: &str) -> Result<OwnedFd> {
     let pid =
         Pid::from_raw(pid).ok_or_else(|| Error::Invalid { object: object.into(), reason: "no process".into() })?;
     let process = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| {
-        Error::os("pidfd_open", object, errno).with_remedy("no process has this number, or it has exited")
+        Error::os("pidfd_open", object, errno).with_remedy(match errno {
+            Errno::SRCH => "no process has this number, or it has exited",
+            _ => "it is a thread: name its process",
+        })
     })?;
     pidfd_getfd(process.as_fd(), number, PidfdGetfdFlags::empty()).map_err(|errno| {
         let error = Error::os("pidfd_getfd", object, errno);
         match errno {
-            rustix::io::Errno::PERM => {
-                error.with_remedy("the kernel asks for the right to trace that process (ptrace(2))")
-            }
-            rustix::io::Errno::BADF => error
+            Errno::PERM => error.with_remedy("the kernel asks for the right to trace that process (ptrace(2))"),
+            Errno::BADF => error
                 .with_remedy(format!("that process has no such descriptor: `ls -l /proc/{pid}/fd` shows those it has")),
             _ => error,
         }
