@@ -23,9 +23,9 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    /// The file at `path`, or stdin, which is waited for until `deadline`.
+    /// The file at `path`, or stdin, which `-` is too, and which is waited for until `deadline`.
     pub(crate) fn open(path: Option<&Path>, deadline: Deadline) -> Result<Self, Failure> {
-        let (file, name) = match path {
+        let (file, name) = match path.filter(|path| path.as_os_str() != "-") {
             Some(path) => (File::open(path), path.display().to_string()),
             None => (std::io::stdin().as_fd().try_clone_to_owned().map(File::from), "stdin".to_owned()),
         };

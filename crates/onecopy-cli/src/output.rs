@@ -39,9 +39,9 @@ enum Target {
 }
 
 impl Output {
-    /// The file at `path`, or stdout.
+    /// The file at `path`, or stdout, which `-` is too.
     pub(crate) fn open(path: Option<&Path>) -> Result<Self, Failure> {
-        let Some(path) = path else {
+        let Some(path) = path.filter(|path| path.as_os_str() != "-") else {
             let file = std::io::stdout().as_fd().try_clone_to_owned().map(File::from);
             let file = file.map_err(|error| Failure::failed(format!("cannot use stdout: {}", plain(&error))))?;
             return Ok(Self { file, name: "stdout".into(), target: Target::Direct });
@@ -92,7 +92,7 @@ impl Output {
 
 fn open_file(path: &Path) -> Result<(File, Target), Error> {
     // The file behind a symbolic link is what is replaced, and not the link.
-    let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let path = &behind_links(path);
     let before = match path.metadata() {
         Ok(data) if data.is_dir() => return Err(ErrorKind::IsADirectory.into()),
         Ok(data) if !data.is_file() => return Ok((File::options().write(true).open(path)?, Target::Direct)),
@@ -120,6 +120,22 @@ fn open_file(path: &Path) -> Result<(File, Target), Error> {
         copy_rights(&file, &before);
     }
     Ok((file, target))
+}
+
+/// Where the symbolic links at `path` lead, be there a file or not.
+fn behind_links(path: &Path) -> PathBuf {
+    /// As many as the kernel follows.
+    const LINKS: usize = 40;
+    // What /proc shows as a link to a pipe leads nowhere by its text, and is opened as it is.
+    if path.exists() {
+        return path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    }
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        let Ok(target) = path.read_link() else { break };
+        path = directory_of(&path).join(target);
+    }
+    path
 }
 
 /// The new file gets the owner and the mode of the one that it replaces, as far as this user may give them.
@@ -191,6 +207,21 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"whole");
         assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o640);
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_link_to_a_file_that_is_not_there_yet_stays_a_link() {
+        let directory = scratch("link");
+        std::os::unix::fs::symlink("second", directory.join("first")).unwrap();
+        std::os::unix::fs::symlink("file", directory.join("second")).unwrap();
+        std::os::unix::fs::symlink("round", directory.join("round")).unwrap();
+        let mut output = Output::open(Some(&directory.join("first"))).unwrap();
+        output.write(b"whole").unwrap();
+        output.commit().unwrap();
+        assert_eq!(std::fs::read(directory.join("file")).unwrap(), b"whole");
+        assert!(directory.join("first").is_symlink() && directory.join("second").is_symlink());
+        assert!(Output::open(Some(&directory.join("round"))).is_err());
         std::fs::remove_dir_all(directory).unwrap();
     }
 

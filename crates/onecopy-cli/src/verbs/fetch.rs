@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
     /// Where the token comes from: unix:/path, fifo:/path, mq:/name, sysv-mq:KEY, shm:/name, ...
     #[arg(long, value_name = "ADDRESS", conflicts_with = "token", value_parser = endpoint::address_parser())]
     via: Option<Address>,
-    /// Write FILE instead of stdout; it appears when it is complete
+    /// Write FILE instead of stdout, which - is too; it appears when it is complete
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Give up after this time in all: 500ms, 2s, 1m

@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     /// Where from: mq:/name, fifo:/path, unix:/path, tcp:host:port, channel:NAME, ... (see `onecopy explain`)
     #[arg(value_name = "ADDRESS", value_parser = endpoint::address_parser())]
     address: Address,
-    /// Write FILE instead of stdout; it appears when it is complete, with --count 0 at the end, whatever that is
+    /// Write FILE instead of stdout, which - is too; it appears when it is complete, with --count 0 at the end, whatever that is
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// How many messages to receive, 0 for all until the end; 1 unless said

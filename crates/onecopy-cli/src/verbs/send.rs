@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     /// Where to: mq:/name, fifo:/path, unix:/path, tcp:host:port, channel:NAME, ... (see `onecopy explain`)
     #[arg(value_name = "ADDRESS", value_parser = endpoint::address_parser())]
     address: Address,
-    /// Read FILE instead of stdin
+    /// Read FILE instead of stdin, which - is too
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
     /// Send with this priority, from 0 to 32767 (mq: only)

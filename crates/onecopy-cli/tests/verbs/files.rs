@@ -142,6 +142,17 @@ fn a_closed_stdout_is_a_quiet_end_and_a_full_one_an_error() {
 }
 
 #[test]
+fn a_dash_is_stdin_and_stdout() {
+    let (scratch, queue) = (Scratch::new(), Object::new("mq"));
+    let there = |command: &mut std::process::Command| {
+        command.current_dir(scratch.root());
+    };
+    onecopy(["send", &queue.address, "-i", "-"]).with(there).input("through").end().succeeds();
+    assert_eq!(onecopy(["recv", &queue.address, "-o", "-"]).with(there).end().succeeds(), b"through");
+    assert_eq!(std::fs::read_dir(scratch.root()).unwrap().count(), 0);
+}
+
+#[test]
 fn input_comes_from_a_file_too() {
     let scratch = Scratch::new();
     let path = scratch.path("input");
