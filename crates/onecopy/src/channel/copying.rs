@@ -240,7 +240,10 @@ impl Source {
         if !asked.change(desk, Phase::Shared) {
             return Err(Failure::Revoked);
         }
-        link.wake_sender();
+        // One that is to copy nothing sleeps on until the message is here.
+        if !cut.units.share_of(end.other()).is_empty() {
+            link.wake_sender();
+        }
         // Only now, when the sender is about to begin.
         let copied = match self.needs_attach() && !link.may_attach(seccomp) {
             true => Err(Failure::Filtered),

@@ -13,7 +13,8 @@ pub enum Path {
     Ring,
     /// The receiver reads it from the sender's memory: one copy.
     SingleCopy,
-    /// Both copy parts of it from the sender's memory into the receiver's: one copy, made by two processors.
+    /// Both copy parts of it from the sender's memory into the receiver's: one copy, made by two processors. Where the receiver does
+    /// better alone the sender may count it as [`SingleCopy`](Self::SingleCopy).
     Cooperative,
     /// As the two before, but out of or into [registered](super::RegisteredBuffer) memory that this side has mapped, without system
     /// calls of its own for the bytes. A sender whose receiver copies alone counts it as [`SingleCopy`](Self::SingleCopy).

@@ -4,11 +4,19 @@ use std::io::IoSlice;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use super::desk::{Phase, Turn};
+use super::claims::{Copied, End, Units};
+use super::copying::Source;
+use super::desk::{Offer, Phase, Turn};
+use super::helper::{Helper, Reach};
+use super::message::Body;
 use super::registered::{Spot, Stores};
+use super::seccomp::Seccomp;
 use super::*;
 use crate::Error;
 use crate::atomic::Ordering;
+use crate::memory::buffer::Buffer;
+use crate::memory::ring::Arrival;
+use crate::memory::wait::is_asleep;
 
 /// The parent's side of a pair, and the child's.
 fn pair() -> (Channel, Channel) {
@@ -468,6 +476,46 @@ fn received_from(one: &mut Channel, other: &mut Channel, spot: registered::Spot,
     });
     let after = other.stats();
     Path::ALL.into_iter().find(|path| after.received(*path) != before.received(*path)).unwrap()
+}
+
+/// Has a receiver copy messages of `bytes`, which are not registered, alone.
+fn teach_to_copy_alone(helper: &mut Helper, bytes: usize, end: End) {
+    let reach = Reach { target: false, source: false };
+    for own in [1, 0, 2] {
+        let units = Units { count: 2, front: if end == End::Front { own } else { 2 - own }, most: 2 };
+        let took = Duration::from_micros(if own == 2 { 1 } else { 1000 });
+        helper.learn(bytes, units, Copied { own, waited: false }, took, end, reach);
+    }
+}
+
+#[test]
+fn a_sender_that_is_to_copy_nothing_is_not_woken_before_the_message_is_there() {
+    const BYTES: usize = DEFAULT_SINGLE_COPY_BYTES;
+    let (mut one, mut other) = pair();
+    let link = Arc::clone(&other.receiver.link);
+    let (desk, end) = (link.desks.incoming(), link.desks.end());
+    let word = &desk.sleepers.sender;
+    for is_alone in [false, true] {
+        let mut helper = Helper::new(end);
+        if is_alone {
+            teach_to_copy_alone(&mut helper, BYTES, end);
+        }
+        one.sender.send_owned_by(pattern(BYTES, 1), Deadline::Never).unwrap();
+        assert_eq!(one.sender.arm().unwrap(), Arming::Armed);
+        let Some(Arrival::Offer(words, len)) = other.receiver.ring.arrival(Deadline::Never).unwrap() else { panic!() };
+        let offer = Offer::from_bytes(&words[..len]).unwrap();
+        other.receiver.ring.take_offer();
+        let asked = Turn::load(desk);
+        let mut seccomp = Seccomp::of_this_thread();
+        let source = Source::of(desk, offer, &link, &mut seccomp).unwrap();
+        let body = Body::Buffer(Buffer::warm(BYTES).unwrap());
+        // The sender, which is in no call, does not copy: this side goes on alone after a while.
+        helper.patience = Duration::from_millis(1);
+        let shared = source.share(body, &link, desk, asked, &mut helper, &mut seccomp);
+        assert!(shared.is_ok() && is_asleep(word) == is_alone, "alone: {is_alone}");
+        asked.with(Phase::Shared).change(desk, Phase::Done);
+        one.sender.flush_by(Deadline::Never).unwrap();
+    }
 }
 
 #[test]
