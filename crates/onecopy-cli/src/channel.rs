@@ -5,11 +5,11 @@
 //! channel open: the end of its process, which the other one is told of, is no end of the stream.
 //!
 //! The sender reads its input into memory that both sides have, and the receiver writes its output from there: these two system
-//! calls make the only copies, at the same time.
+//! calls make the only copies, at the same time. From file to file it goes by [`whole_file`](crate::whole_file).
 
 use std::mem::ManuallyDrop;
 
-use onecopy::channel::ChannelSender;
+use onecopy::channel::{ChannelReceiver, ChannelSender};
 use onecopy::{Channel, Deadline, Sender as _};
 
 use crate::failure::Failure;
@@ -24,11 +24,11 @@ pub(crate) const LENT_BYTES: usize = 8 * MESSAGE_BYTES;
 pub(crate) fn send(
     channel: Channel,
     deadline: Deadline,
-    work: impl FnOnce(&mut ChannelSender) -> Result<(), Failure>,
+    work: impl FnOnce(&mut ChannelSender, &mut ChannelReceiver) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let (sender, receiver) = channel.split();
     let (mut sender, mut receiver) = (ManuallyDrop::new(sender), ManuallyDrop::new(receiver));
-    work(&mut sender)?;
+    work(&mut sender, &mut receiver)?;
     sender.flush_by(deadline)?;
     drop(ManuallyDrop::into_inner(sender));
     while receiver.recv_by(deadline)?.is_some() {}

@@ -21,6 +21,7 @@ mod queue;
 mod share;
 mod units;
 mod verbs;
+mod whole_file;
 
 use std::process::ExitCode;
 

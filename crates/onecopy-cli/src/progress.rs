@@ -23,6 +23,11 @@ impl Progress {
         Self { bar: shown.then(|| bar(total)), start: Instant::now() }
     }
 
+    /// Whether somebody looks.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.bar.is_some()
+    }
+
     /// `bytes` more went through.
     pub(crate) fn advance(&mut self, bytes: usize) {
         let Some(bar) = &self.bar else { return };

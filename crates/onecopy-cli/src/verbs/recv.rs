@@ -17,6 +17,7 @@ use crate::parts::{PART_BYTES, PartReceiver, is_about_one_message};
 use crate::progress::Progress;
 use crate::queue::{self, Note, Wanted};
 use crate::units;
+use crate::whole_file::{self, Invitation, Offer};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -156,6 +157,7 @@ impl Transfer {
             return self.whole_messages(address, |transfer| transfer.messages(channel.receiver()));
         }
         let mut received = 0;
+        let invitation = Invitation::send(channel, &self.output, self.deadline)?;
         loop {
             let message = channel.receiver().recv_view_by(self.deadline);
             match message.map_err(|error| Failure::from(error).after(received, "bytes"))? {
@@ -164,6 +166,17 @@ impl Transfer {
                     return Err(Failure::failed(text).after(received, "bytes"));
                 }
                 Some(end) if end.is_empty() => return self.output.commit(),
+                Some(message) if let Some(offer) = Offer::from_message(invitation, &message) => {
+                    drop(message);
+                    let Self { output, progress, deadline, .. } = &mut self;
+                    let most = whole_file::piece_bytes(progress.is_watched(), *deadline);
+                    let advance = |count| {
+                        received += count as u64;
+                        progress.advance(count);
+                    };
+                    let copied = whole_file::copy(offer, channel, output, *deadline, most, advance);
+                    copied.map_err(|failure| failure.after(received, "bytes"))?;
+                }
                 Some(message) => {
                     self.output.write_view(&message)?;
                     received += message.len() as u64;

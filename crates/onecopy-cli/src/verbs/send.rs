@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use onecopy::channel::ChannelSender;
+use onecopy::channel::{ChannelReceiver, ChannelSender};
 use onecopy::open::{BoxedWriter, Shape};
 use onecopy::stream::ByteWriter as _;
 use onecopy::{Address, Deadline, Sender};
@@ -17,6 +17,7 @@ use crate::parts::PartSender;
 use crate::progress::Progress;
 use crate::queue::{self, Outgoing};
 use crate::units;
+use crate::whole_file::{self, Invitation, Offer, Report};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -91,9 +92,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut input = Input::open(arguments.input.as_deref(), arguments.timeout.map_or(Deadline::Never, |_| deadline))?;
     let mut transfer = Transfer { input: &mut input, deadline, address };
     if let (Address::Channel(name), false) = (address, arguments.frame) {
-        return channel::send(opening.channel(name)?, deadline, |sender| match arguments.lines {
+        return channel::send(opening.channel(name)?, deadline, |sender, receiver| match arguments.lines {
             true => transfer.lines(sender),
-            false => transfer.stream(sender),
+            false => transfer.stream(sender, receiver),
         });
     }
     match (shape, arguments.frame, arguments.lines) {
@@ -135,7 +136,7 @@ impl Transfer<'_> {
     }
 
     /// A stream over a channel: messages as long as what is there, then an empty one.
-    fn stream(&mut self, sender: &mut ChannelSender) -> Result<(), Failure> {
+    fn stream(&mut self, sender: &mut ChannelSender, receiver: &mut ChannelReceiver) -> Result<(), Failure> {
         let mut progress = self.progress();
         sender.set_loan_limit_bytes(channel::LENT_BYTES)?;
         // All of it, so that its pages are there.
@@ -146,7 +147,19 @@ impl Transfer<'_> {
         };
         let mut buffer = vec![0; if lends { 0 } else { channel::MESSAGE_BYTES }];
         let mut sent = 0;
+        let mut may_offer = self.input.place().is_some();
         loop {
+            if may_offer
+                && let Some((fd, offset)) = self.input.place()
+                && let Some(invitation) = Invitation::find(receiver)
+            {
+                may_offer = false;
+                let piece_bytes = whole_file::piece_bytes(progress.is_watched(), self.deadline);
+                let offer = Offer { invitation, fd, offset, piece_bytes };
+                sent += self
+                    .offer(offer, sender, receiver, &mut progress)
+                    .map_err(|failure| failure.after(sent, "bytes"))?;
+            }
             let count = if lends { self.lend(sender) } else { self.copy(sender, &mut buffer) };
             let count = count.map_err(|failure| failure.after(sent, "bytes"))?;
             if count == 0 {
@@ -155,6 +168,29 @@ impl Transfer<'_> {
             sent += count as u64;
             progress.advance(count);
         }
+    }
+
+    /// Has the receiver copy its input, and returns how much it has copied.
+    fn offer(
+        &mut self,
+        offer: Offer,
+        sender: &mut ChannelSender,
+        receiver: &mut ChannelReceiver,
+        progress: &mut Progress,
+    ) -> Result<u64, Failure> {
+        sender.send_by(&offer.to_bytes(), self.deadline)?;
+        let mut copied = 0;
+        // One that has closed meanwhile is told from the next message.
+        while let Some(message) = receiver.recv_by(self.deadline)? {
+            let Some(report) = Report::from_bytes(&message) else { continue };
+            progress.advance(usize::try_from(report.bytes.saturating_sub(copied)).unwrap_or(usize::MAX));
+            copied = report.bytes;
+            if report.is_last {
+                break;
+            }
+        }
+        self.input.go_to(offer.offset.saturating_add(copied))?;
+        Ok(copied)
     }
 
     /// Sends what is there, read into memory that the receiver has too, and returns how much. Nothing is the end, and its mark.

@@ -21,3 +21,4 @@ mod soak;
 mod sync;
 mod usage;
 mod waiting;
+mod whole_file;

@@ -1,0 +1,204 @@
+//! A file that the kernel copies from the sender's to the receiver's: with a side that is this test, and goes its own ways.
+
+use std::fs::File;
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::os::fd::{AsRawFd as _, RawFd};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use onecopy::{Channel, Listener};
+
+use crate::support::{Running, Scratch, eventually, onecopy, pattern, program, skip, unique, watchdog};
+
+const LIMIT: Duration = Duration::from_secs(280);
+const MIB: usize = 1 << 20;
+const INVITATION: [u8; 16] = *b"sixteen bytes...";
+
+fn offer(invitation: &[u8], fd: RawFd, offset: u64) -> Vec<u8> {
+    [invitation, &i64::from(fd).to_le_bytes(), &offset.to_le_bytes(), &u64::MAX.to_le_bytes()].concat()
+}
+
+/// A receiver into a file, and this side of its channel.
+fn receiver(name: &str, output: &Path) -> (Running, Channel) {
+    let address = format!("channel:{name}");
+    let receiver = onecopy(["recv".as_ref(), address.as_ref(), "-o".as_ref(), output.as_os_str()]).start();
+    let mut channel = None;
+    eventually("the receiver listens", || {
+        channel = Channel::connect(name).ok();
+        channel.is_some()
+    });
+    (receiver, channel.unwrap())
+}
+
+/// How many bytes were copied of what was offered.
+fn copied(channel: &mut Channel, offer: &[u8]) -> u64 {
+    channel.send(offer).unwrap();
+    loop {
+        let report = channel.recv().unwrap().expect("a report");
+        let (bytes, last) = report.split_first_chunk::<8>().unwrap();
+        if last == [1] {
+            return u64::from_le_bytes(*bytes);
+        }
+    }
+}
+
+/// Whether a process that this one has started may attach to it.
+fn may_attach(test: &str) -> bool {
+    let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let may = scope.trim().parse().unwrap_or(0) == 0 && status.contains("Seccomp:\t0");
+    if !may {
+        skip(test, "Yama or a seccomp filter stands between the two processes");
+    }
+    may
+}
+
+#[test]
+fn a_receiver_has_the_kernel_copy_what_is_offered_and_goes_on_from_there() {
+    let _watchdog = watchdog(LIMIT);
+    if !may_attach("whole_file::a_receiver_has_the_kernel_copy_what_is_offered_and_goes_on_from_there") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (input, output) = (scratch.path("input"), scratch.path("output"));
+    std::fs::write(&input, pattern(9 * MIB + 5, 1)).unwrap();
+    let file = File::open(&input).unwrap();
+    let (receiver, mut channel) = receiver(&unique("whole"), &output);
+    let invitation = channel.recv().unwrap().expect("an invitation").to_vec();
+    assert_eq!(invitation.len(), 16);
+    channel.send(b"begin").unwrap();
+    assert_eq!(copied(&mut channel, &offer(&invitation, file.as_raw_fd(), 1000)), (9 * MIB + 5 - 1000) as u64);
+    channel.send(b"end").unwrap();
+    channel.send(b"").unwrap();
+    assert!(channel.recv().unwrap().is_none(), "it closes when it has everything");
+    receiver.end().succeeds();
+    assert!(std::fs::read(&output).unwrap() == [b"begin", &pattern(9 * MIB + 5, 1)[1000..], b"end"].concat());
+}
+
+#[test]
+fn a_receiver_copies_no_more_than_what_it_is_safe_to_copy() {
+    let _watchdog = watchdog(LIMIT);
+    let scratch = Scratch::new();
+    let (input, output) = (scratch.path("input"), scratch.path("output"));
+    std::fs::write(&input, pattern(100, 2)).unwrap();
+    let file = File::open(&input).unwrap();
+    let unreadable = File::options().write(true).open(&input).unwrap();
+    // Of another file system, without a length, without an end.
+    let others = ["/proc/self/status", "/dev/zero", "/"].map(|path| File::open(path).unwrap());
+    let (receiver, mut channel) = receiver(&unique("whole"), &output);
+    let invitation = channel.recv().unwrap().expect("an invitation").to_vec();
+    for other in others.iter().chain([&unreadable]) {
+        assert_eq!(copied(&mut channel, &offer(&invitation, other.as_raw_fd(), 0)), 0, "{other:?}");
+    }
+    for fd in [-1, i32::MAX] {
+        assert_eq!(copied(&mut channel, &offer(&invitation, fd, 0)), 0, "{fd}");
+    }
+    for offset in [100, u64::MAX] {
+        assert_eq!(copied(&mut channel, &offer(&invitation, file.as_raw_fd(), offset)), 0, "{offset}");
+    }
+    // Without the invitation it is data.
+    let data = offer(&INVITATION, file.as_raw_fd(), 0);
+    channel.send(&data).unwrap();
+    channel.send(b"").unwrap();
+    assert!(channel.recv().unwrap().is_none());
+    receiver.end().succeeds();
+    assert_eq!(std::fs::read(&output).unwrap(), data);
+}
+
+#[test]
+fn a_receiver_that_writes_to_no_file_invites_nobody() {
+    let _watchdog = watchdog(LIMIT);
+    let (receiver, mut channel) = receiver(&unique("whole"), Path::new("/dev/null"));
+    channel.send(b"all").unwrap();
+    channel.send(b"").unwrap();
+    assert!(channel.recv().unwrap().is_none(), "no word but its end");
+    receiver.end().succeeds();
+}
+
+#[test]
+fn a_sender_goes_on_where_its_receiver_has_stopped() {
+    let _watchdog = watchdog(LIMIT);
+    let bytes = pattern(16 * MIB + 3, 3);
+    for copied in [0, 1, 5 * MIB + 1] {
+        let scratch = Scratch::new();
+        let input = scratch.path("input");
+        std::fs::write(&input, &bytes).unwrap();
+        let mut file = File::open(&input).unwrap();
+        file.seek(SeekFrom::Start(7)).unwrap();
+        let name = unique("whole");
+        let listener = Listener::bind(&name).unwrap();
+        let address = format!("channel:{name}");
+        // Somebody has read seven bytes of its stdin.
+        let stdin = |command: &mut Command| {
+            command.stdin(file);
+        };
+        let sender = onecopy(["send", &address]).with(stdin).start();
+        let mut channel = listener.accept().unwrap();
+        channel.send(&INVITATION).unwrap();
+        let mut received = Vec::new();
+        let mut offers = 0;
+        loop {
+            let message = channel.recv().unwrap().expect("an end mark first");
+            match &message[..] {
+                [] => break,
+                offer if offer.starts_with(&INVITATION) => {
+                    offers += 1;
+                    let offset = u64::from_le_bytes(offer[24..32].try_into().unwrap());
+                    assert_eq!(offset, received.len() as u64 + 7);
+                    received.extend_from_slice(&bytes[offset as usize..][..copied]);
+                    for (bytes, is_last) in [(copied as u64 / 2, 0), (copied as u64, 1)] {
+                        channel.send(&[&bytes.to_le_bytes()[..], &[is_last]].concat()).unwrap();
+                    }
+                }
+                data => received.extend_from_slice(data),
+            }
+        }
+        assert_eq!(offers, 1);
+        assert!(received == bytes[7..], "{} bytes came", received.len());
+        drop(channel);
+        sender.end().succeeds();
+    }
+}
+
+#[test]
+fn a_sender_tells_of_a_receiver_that_ends_during_the_copy() {
+    let _watchdog = watchdog(LIMIT);
+    let scratch = Scratch::new();
+    let input = scratch.path("input");
+    std::fs::write(&input, pattern(16 * MIB, 4)).unwrap();
+    let name = unique("whole");
+    let listener = Listener::bind(&name).unwrap();
+    let address = format!("channel:{name}");
+    let sender = onecopy(["send".as_ref(), address.as_ref(), "-i".as_ref(), input.as_os_str()]).start();
+    let mut channel = listener.accept().unwrap();
+    channel.send(&INVITATION).unwrap();
+    while !channel.recv().unwrap().expect("no end yet").starts_with(&INVITATION) {}
+    // It has closed, and so has everything that it wanted; but not all was sent.
+    drop(channel);
+    sender.end().fails_with(1, &[&address, "it has closed"]);
+}
+
+#[test]
+fn two_commands_do_it() {
+    let test = "whole_file::two_commands_do_it";
+    let _watchdog = watchdog(LIMIT);
+    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
+        return skip(test, "no strace");
+    }
+    if !may_attach(test) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let [input, output, calls] = ["input", "output", "calls"].map(|name| scratch.path(name));
+    File::create(&input).unwrap().write_all(&pattern(16 * MIB + 1, 5)).unwrap();
+    let address = format!("channel:{}", unique("whole"));
+    let command = env!("CARGO_BIN_EXE_onecopy");
+    let arguments = ["-f", "-e", "trace=copy_file_range", "-o", calls.to_str().unwrap(), command, "recv", &address];
+    let receiver = program("strace", arguments.into_iter().chain(["-o", output.to_str().unwrap()])).start();
+    onecopy(["send", &address, "-i", input.to_str().unwrap()]).end().succeeds();
+    receiver.end().succeeds();
+    assert!(std::fs::read(&output).unwrap() == pattern(16 * MIB + 1, 5));
+    let calls = std::fs::read_to_string(&calls).unwrap();
+    assert!(calls.contains("copy_file_range("), "{calls}");
+}
