@@ -101,6 +101,8 @@ pub(crate) struct Order {
     pub(crate) wait: Wait,
     pub(crate) size_bytes: usize,
     pub(crate) cold: bool,
+    /// How long the guest works before it answers.
+    pub(crate) work_us: u32,
     /// How many messages of the timed pass.
     pub(crate) messages: u64,
     /// Part of every name that the run makes.
@@ -139,5 +141,7 @@ pub(crate) struct Sample {
     pub(crate) ns: f64,
     /// The 99th percentile of the round trips.
     pub(crate) p99_ns: Option<f64>,
+    /// How often the host gave its processor up for a round trip, in the timed pass.
+    pub(crate) sleeps: Option<f64>,
     pub(crate) remark: Option<String>,
 }

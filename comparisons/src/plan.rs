@@ -10,6 +10,9 @@ const MIB: usize = 1 << 20;
 const RTT_SIZES: [usize; 3] = [8, 64, KIB];
 const STREAM_SIZES: [usize; 5] = [KIB, 4 * KIB, 64 * KIB, MIB, 16 * MIB];
 const FRESH_SIZES: [usize; 4] = [64 * KIB, 256 * KIB, MIB, 4 * MIB];
+/// What an answer takes that is not there at once, and how long its message is.
+const WORK_US: u32 = 20;
+const WORK_BYTES: usize = 64;
 /// From here on a library's way for large messages takes part, too.
 const LARGE_BYTES: usize = 64 * KIB;
 /// The sizes whose time for a message is compared with the cache line, not with a copy: a copy of so little says nothing.
@@ -22,17 +25,23 @@ pub(crate) struct Case {
     pub(crate) wait: Wait,
     pub(crate) size_bytes: usize,
     pub(crate) cold: bool,
+    /// How long the guest works before it answers.
+    pub(crate) work_us: u32,
 }
 
 /// All rows that the options ask for.
 pub(crate) fn cases(options: &Options) -> Vec<Case> {
-    let case = |workload, wait, cold| move |size_bytes: &usize| Case { workload, wait, size_bytes: *size_bytes, cold };
+    let case = |workload, wait, cold| {
+        move |size_bytes: &usize| Case { workload, wait, size_bytes: *size_bytes, cold, work_us: 0 }
+    };
+    let work = Case { work_us: WORK_US, ..case(Workload::Rtt, Wait::Block, false)(&WORK_BYTES) };
     let rtt =
         [Wait::Spin, Wait::Block].into_iter().flat_map(|wait| RTT_SIZES.iter().map(case(Workload::Rtt, wait, false)));
     let stream =
         [false, true].into_iter().flat_map(|cold| STREAM_SIZES.iter().map(case(Workload::Stream, Wait::Spin, cold)));
     let fresh = FRESH_SIZES.iter().map(case(Workload::Fresh, Wait::Spin, false));
-    rtt.chain(stream)
+    rtt.chain([work])
+        .chain(stream)
         .chain(fresh)
         .filter(|case| options.wants(case.workload) && options.wants_size(case.size_bytes))
         .collect()
@@ -93,6 +102,7 @@ impl Case {
         let size = size(self.size_bytes);
         match (self.workload, self.wait) {
             (Workload::Rtt, Wait::Spin) => format!("rtt {size}, spinning"),
+            (Workload::Rtt, Wait::Block) if self.work_us > 0 => format!("rtt {size}, {} us of work", self.work_us),
             (Workload::Rtt, Wait::Block) => format!("rtt {size}, blocking"),
             (Workload::Stream, _) => format!("stream {size}, {}", if self.cold { "cold" } else { "hot" }),
             (Workload::Fresh, _) => format!("fresh {size}"),
@@ -128,7 +138,7 @@ mod tests {
     #[test]
     fn rows_follow_the_options() {
         let all = cases(&Options::parse_from(["compare"]));
-        assert_eq!(all.len(), 6 + 10 + 4);
+        assert_eq!(all.len(), 7 + 10 + 4);
         let some = cases(&Options::parse_from(["compare", "--workload", "stream", "--size", "1048576"]));
         assert_eq!(
             some.iter().map(|case| case.label()).collect::<Vec<_>>(),
@@ -138,7 +148,7 @@ mod tests {
 
     #[test]
     fn small_rows_are_times_and_large_streams_are_rates() {
-        let of = |workload, size_bytes| Case { workload, wait: Wait::Spin, size_bytes, cold: false };
+        let of = |workload, size_bytes| Case { workload, wait: Wait::Spin, size_bytes, cold: false, work_us: 0 };
         assert_eq!(of(Workload::Stream, KIB).unit(), Unit::Time);
         assert_eq!(of(Workload::Stream, 4 * KIB).unit(), Unit::Rate);
         assert_eq!(of(Workload::Fresh, MIB).unit(), Unit::Time);

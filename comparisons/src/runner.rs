@@ -125,6 +125,7 @@ impl<'a> Runner<'a> {
             wait: case.wait_of(contender),
             size_bytes: case.size_bytes,
             cold: case.cold,
+            work_us: case.work_us,
             messages,
             tag: format!("{}-{}", self.names.tag, self.runs),
             directory: self.names.directory.to_string_lossy().into_owned(),
@@ -169,7 +170,8 @@ impl<'a> Runner<'a> {
     }
 
     fn kill_one(&mut self, contender: Contender) -> Result<usize, String> {
-        let case = Case { workload: Workload::Killed, wait: Wait::Spin, size_bytes: KILLED_BYTES, cold: false };
+        let case =
+            Case { workload: Workload::Killed, wait: Wait::Spin, size_bytes: KILLED_BYTES, cold: false, work_us: 0 };
         self.names.sweep();
         let mut host = self.start(&self.order(case, contender, u64::MAX >> 20))?;
         std::thread::sleep(LIFE);

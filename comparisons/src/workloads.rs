@@ -4,7 +4,7 @@
 //! timed one. Numbers of messages go on from pass to pass.
 
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::endpoint::Endpoint;
 use crate::order::{Order, Sample, Workload};
@@ -82,7 +82,7 @@ fn receive_stream<E: Endpoint>(endpoint: &mut E, order: &Order) -> Result<Sample
     let ns = start.elapsed().as_nanos() as f64 / order.messages as f64;
     // The guest stays until the last message has arrived.
     endpoint.send(&mut go, GO, Pass::Sampled)?;
-    Ok(Sample { ns, p99_ns: None, remark: endpoint.remark() })
+    Ok(Sample { ns, p99_ns: None, sleeps: None, remark: endpoint.remark() })
 }
 
 fn send_stream<E: Endpoint>(endpoint: &mut E, order: &Order) -> Result<(), String> {
@@ -131,6 +131,7 @@ fn echo<E: Endpoint>(endpoint: &mut E, order: &Order) -> Result<(), String> {
     for sequence in schedule.all() {
         let pass = schedule.pass(sequence);
         endpoint.receive(&mut room, sequence, pass)?;
+        work(order.work_us);
         endpoint.send(&mut source, sequence, pass)?;
         if pass == Pass::Full {
             source.restore(sequence);
@@ -139,19 +140,32 @@ fn echo<E: Endpoint>(endpoint: &mut E, order: &Order) -> Result<(), String> {
     Ok(())
 }
 
+/// What an answer costs whose making takes time.
+fn work(us: u32) {
+    if us > 0 {
+        let end = Instant::now() + Duration::from_micros(us.into());
+        while Instant::now() < end {
+            std::hint::spin_loop();
+        }
+    }
+}
+
 /// Round trips, each from the end of the one before it: one look at the clock for each, whose cost is taken off.
 pub(crate) struct Latencies {
     ns: Vec<u32>,
     before: Instant,
     clock_cost_ns: u32,
+    switches_before: u64,
 }
 
 impl Latencies {
     pub(crate) fn new(count: u64) -> Self {
-        Self { ns: Vec::with_capacity(count as usize), before: Instant::now(), clock_cost_ns: clock_cost_ns() }
+        let (before, clock_cost_ns) = (Instant::now(), clock_cost_ns());
+        Self { ns: Vec::with_capacity(count as usize), before, clock_cost_ns, switches_before: 0 }
     }
 
     pub(crate) fn start(&mut self) {
+        self.switches_before = voluntary_switches();
         self.before = Instant::now();
     }
 
@@ -164,10 +178,19 @@ impl Latencies {
     }
 
     pub(crate) fn sample(mut self, remark: Option<String>) -> Sample {
+        let switches = voluntary_switches() - self.switches_before;
+        let sleeps = Some(switches as f64 / self.ns.len() as f64);
         self.ns.sort_unstable();
         let at = |hundredths: usize| f64::from(self.ns[(self.ns.len() - 1) * hundredths / 100]);
-        Sample { ns: at(50), p99_ns: Some(at(99)), remark }
+        Sample { ns: at(50), p99_ns: Some(at(99)), sleeps, remark }
     }
+}
+
+/// How often this thread has given its processor up, to sleep.
+fn voluntary_switches() -> u64 {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.and_then(|count| count.trim().parse().ok()).unwrap_or_default()
 }
 
 fn clock_cost_ns() -> u32 {

@@ -38,6 +38,7 @@ fn contender(row: &Row, figures: &Figures) -> Value {
         "workload": row.case.workload,
         "size_bytes": row.case.size_bytes,
         "cold": row.case.cold,
+        "work_us": row.case.work_us,
         "wait": row.case.wait_of(figures.contender),
         "verified": figures.error.is_none(),
     });
@@ -51,6 +52,9 @@ fn contender(row: &Row, figures: &Figures) -> Value {
     value["ns_per_message"] = summary(figure.ns);
     if let Some(p99) = figure.p99_ns {
         value["p99_ns"] = summary(p99);
+    }
+    if let Some(sleeps) = figure.sleeps {
+        value["sleeps_per_round_trip"] = summary(sleeps);
     }
     if figures.contender != row.case.baseline() {
         value[ratio_name(row)] = json!(figure.ratio);

@@ -15,6 +15,7 @@ pub(crate) struct Figure {
     /// Nanoseconds for a message; for ping-pong of large messages half of the round trip.
     pub(crate) ns: Summary,
     pub(crate) p99_ns: Option<Summary>,
+    pub(crate) sleeps: Option<Summary>,
     /// Times as long as the baseline, or times as fast, as the row's unit says.
     pub(crate) ratio: f64,
 }
@@ -27,7 +28,8 @@ pub(crate) fn figure(row: &Row, contender: Contender) -> Option<Figure> {
         Unit::Time => own.0.median / baseline.0.median,
         Unit::Rate => baseline.0.median / own.0.median,
     };
-    Some(Figure { ns: own.0, p99_ns: own.1, ratio })
+    let sleeps: Vec<f64> = row.of(contender)?.samples.iter().filter_map(|sample| sample.sleeps).collect();
+    Some(Figure { ns: own.0, p99_ns: own.1, sleeps: Summary::of(&sleeps), ratio })
 }
 
 fn times(row: &Row, contender: Contender) -> Option<(Summary, Option<Summary>)> {

@@ -8,13 +8,16 @@ use crate::plan::Unit;
 use crate::runner::{Outcome, Row};
 use crate::versions;
 
-const LABEL_COLUMNS: usize = 20;
+const LABEL_COLUMNS: usize = 24;
 const BASE_COLUMNS: usize = 12;
 const CELL_COLUMNS: usize = 12;
-const PAIR_COLUMNS: usize = 18;
+const PAIR_COLUMNS: usize = 20;
 
 const RTT_TITLE: &str =
     "Median round trip, times that of a cache line (spinning) or of a pipe (blocking): less is better";
+/// What the last of three figures says.
+const SLEEPS: &str = "a blocking side that sleeps less than once has found the answer on its way to sleep,
+and one that sleeps more often was woken before the answer was there";
 const TIME_TITLE: &str =
     "A message, times as long as a cache line's round trip (1 KiB) or a hot copy (fresh): less is better";
 const RATE_TITLE: &str = "Throughput, times that of a copy by one process: more is better";
@@ -121,13 +124,16 @@ pub(crate) fn duration(ns: f64) -> String {
     }
 }
 
-/// The tails of the round trips, in absolute figures: a tail has no baseline.
+/// The tails of the round trips, in absolute figures: a tail has no baseline. And how often the host slept in one.
 fn percentiles(text: &mut String, outcome: &Outcome) {
     let rows: Vec<&Row> = outcome.rows.iter().filter(|row| row.case.workload == Workload::Rtt).collect();
     let Some(first) = rows.first() else { return };
     let columns = Contender::ALL.into_iter().filter(|contender| first.of(*contender).is_some());
     let columns: Vec<Contender> = columns.collect();
-    let _ = writeln!(text, "\nRound trips, median and 99th percentile, in us");
+    let _ = writeln!(
+        text,
+        "\nRound trips, median and 99th percentile, in us, and how often the host slept in each: {SLEEPS}"
+    );
     let _ = write!(text, "{:LABEL_COLUMNS$}", "");
     for contender in &columns {
         let name = format!("{} {}", shortened(contender.library()), contender.way());
@@ -137,8 +143,12 @@ fn percentiles(text: &mut String, outcome: &Outcome) {
     for row in &rows {
         let _ = write!(text, "{:LABEL_COLUMNS$}", row.case.label());
         for contender in &columns {
-            let pair = figure(row, *contender).and_then(|figure| Some((figure.ns.median, figure.p99_ns?.median)));
-            let cell = pair.map_or_else(|| "-".into(), |(p50, p99)| format!("{:.2} {:.2}", p50 / 1e3, p99 / 1e3));
+            let found = figure(row, *contender)
+                .and_then(|figure| Some((figure.ns.median, figure.p99_ns?.median, figure.sleeps?.median)));
+            let cell = found.map_or_else(
+                || "-".into(),
+                |(p50, p99, sleeps)| format!("{:.2} {:.2} {sleeps:.1}", p50 / 1e3, p99 / 1e3),
+            );
             let _ = write!(text, "{cell:>PAIR_COLUMNS$}");
         }
         text.push('\n');

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::table::duration;
 use super::{Figure, best, is_better};
-use crate::order::Contender;
+use crate::order::{Contender, Wait};
 use crate::plan::Unit;
 use crate::runner::{Outcome, Row};
 
@@ -72,6 +72,9 @@ fn behind(row: &Row, ours: (Contender, Figure), theirs: (Contender, Figure)) -> 
     let why = match theirs.0 {
         Contender::IceoryxLoan => "; its payload is made and read in shared memory, and nothing is copied",
         Contender::IceoryxCopy => "; the receiver's copy lies in its own memory, too",
+        Contender::Socket if row.case.wait == Wait::Block && row.case.work_us == 0 => {
+            "; who sleeps on a socket is woken when its own message is read, and the answer comes while it wakes"
+        }
         _ => "",
     };
     let rival = format!("{} ({})", theirs.0.library(), theirs.0.way());
@@ -115,7 +118,7 @@ mod tests {
     use crate::stats::Summary;
 
     fn figure(ratio: f64, spread: f64) -> Figure {
-        Figure { ns: Summary { median: 100.0, spread, runs: 3 }, p99_ns: None, ratio }
+        Figure { ns: Summary { median: 100.0, spread, runs: 3 }, p99_ns: None, sleeps: None, ratio }
     }
 
     #[test]
