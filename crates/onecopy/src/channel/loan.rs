@@ -228,12 +228,9 @@ impl ChannelSender {
     }
 
     fn send_loan(&mut self, range: &Range<usize>, deadline: Deadline) -> Result<()> {
-        self.link.check_owner()?;
-        self.disarm();
-        self.check_receiver()?;
-        self.finish_owned(deadline)?;
-        let slip = self.lender.slip(range);
-        self.ring.send_offer(&slip.to_bytes(), deadline)?;
+        self.begin(deadline)?;
+        let slip = self.lender.slip(range).to_bytes();
+        self.put_in_ring(range.len(), deadline, |ring, slice| ring.send_offer(&slip, slice))?;
         self.lender.sent();
         self.link.counters.count_sent(Path::Loan, range.len());
         Ok(())

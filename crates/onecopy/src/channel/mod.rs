@@ -238,47 +238,68 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// As [`Channel::send`] and [`Channel::recv`]. When receiving fails, the message was or was not received by the other side.
+    /// As [`Channel::send`] and [`Channel::recv`]. When receiving fails, the message was or was not received by the other side. When
+    /// sending fails, what was received meanwhile stays first in line.
     pub fn exchange_by(&mut self, message: &[u8], deadline: Deadline) -> Result<Option<Message>> {
-        if !self.sender.goes_from_here(message.len()) {
+        if !self.sender.goes_from_here(message.len()) || !self.sender.is_free() {
             return self.exchange_through_ring(message, deadline);
         }
-        self.sender.flush_by(deadline)?;
         let parts = [IoSlice::new(message)];
         let spot = self.sender.spot_of(message, Spot::NOWHERE);
         let mut offered = self.sender.offer_for_now(&parts, spot, message.len(), deadline)?;
         let received = self.receiver.recv_by(deadline);
         // Also after an error: from here on nobody reads the message any more.
-        let until = if received.is_ok() { deadline } else { Deadline::Now };
-        if !offered.finish(until)? {
-            drop(offered);
-            self.sender.send_by(message, deadline)?;
+        let until = if received.is_ok() { deadline } else { deadline.at_most(Duration::ZERO) };
+        let finished = offered.finish(until);
+        drop(offered);
+        let sent = match finished {
+            Ok(true) => Ok(()),
+            Ok(false) => self.sender.send_by(message, deadline),
+            // Of the other side something else was received than what it sends now: it is out of step.
+            Err(Error::WouldDeadlock { .. }) => self.sender.send_copied_by(message, deadline),
+            Err(error) => Err(error),
+        };
+        match sent {
+            Ok(()) => received,
+            Err(error) => Err(self.keep(received.ok(), error)),
         }
-        received
     }
 
     /// What does not fit the ring is kept, and goes as the other side takes what is there.
     fn exchange_through_ring(&mut self, message: &[u8], deadline: Deadline) -> Result<Option<Message>> {
         /// A side that sees nothing for so long looks whether there is room for more of what it sends.
         const SLICE: Duration = Duration::from_millis(1);
+        let may_go_later = |error: &Error| error.is_out_of_time() || matches!(error, Error::WouldDeadlock { .. });
         let mut sent = false;
-        let mut received = None;
-        loop {
-            let step = if sent { self.sender.flush_by(Deadline::Now) } else { self.sender.try_send(message) };
-            match step {
-                Ok(()) if sent && received.is_some() => return Ok(received.flatten()),
+        let received = loop {
+            match self.send_or_flush(message, sent, Deadline::Now) {
                 Ok(()) => sent = true,
-                Err(error) if error.is_out_of_time() && !deadline.has_passed() => {}
+                // What was sent before may wait for the other side to receive, and that waits for this one.
+                Err(error) if may_go_later(&error) && !deadline.has_passed() => {}
                 Err(error) => return Err(error),
             }
-            let slice = if received.is_some() { None } else { Some(deadline.at_most(SLICE)) };
-            match slice.map(|slice| self.receiver.recv_by(slice)) {
-                Some(Ok(message)) => received = Some(message),
-                Some(Err(error)) if !error.is_out_of_time() || deadline.has_passed() => return Err(error),
-                Some(Err(_)) => {}
-                None => std::thread::yield_now(),
+            match self.receiver.recv_by(deadline.at_most(SLICE)) {
+                Err(error) if error.is_out_of_time() && !deadline.has_passed() => {}
+                received => break received?,
             }
+        };
+        match self.send_or_flush(message, sent, deadline) {
+            Ok(()) => Ok(received),
+            // It is accepted: what is kept of it goes later.
+            Err(error) if sent && may_go_later(&error) => Ok(received),
+            Err(error) => Err(self.keep(Some(received), error)),
         }
+    }
+
+    fn send_or_flush(&mut self, message: &[u8], sent: bool, deadline: Deadline) -> Result<()> {
+        if sent { self.sender.flush_by(deadline) } else { self.sender.send_copied_by(message, deadline) }
+    }
+
+    /// Keeps what was received for the next call that receives, since this one has an error to return.
+    #[cold]
+    fn keep(&mut self, received: Option<Option<Message>>, error: Error) -> Error {
+        received.flatten().into_iter().for_each(|message| self.receiver.keep(message));
+        error
     }
 
     /// Sets how to wait for the other side.

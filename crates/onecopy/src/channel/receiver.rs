@@ -22,7 +22,7 @@ use crate::memory::Region;
 use crate::memory::buffer::Buffer;
 use crate::memory::remote::READ;
 use crate::memory::ring::{Arrival, Begun, DEFAULT_LIMIT_BYTES, RingReceiver};
-use crate::{Deadline, Error, Receiver, Result, WaitStrategy};
+use crate::{Deadline, Error, Receiver, Result, WaitStrategy, tally};
 
 /// From how many bytes on both sides copy. Measured as [`DEFAULT_SINGLE_COPY_BYTES`](super::DEFAULT_SINGLE_COPY_BYTES): one side
 /// alone was faster at none of the sizes.
@@ -49,8 +49,11 @@ pub struct ChannelReceiver {
     doubted: bool,
     /// Whether it may be waiting for the descriptor.
     is_armed: bool,
-    /// Whether the last message was copied by both sides: then the next one is likely to be.
-    has_shared: bool,
+    /// Whether there is something to do before the next message: the last one was copied by both sides, and so the next one is likely to
+    /// be, or one is kept.
+    is_to_prepare: bool,
+    /// A message that was received by a call that had something else to return.
+    kept: Option<Message>,
     pub(super) helper: Helper,
     landings: Landings,
 }
@@ -81,7 +84,8 @@ impl ChannelReceiver {
             seccomp: Seccomp::of_this_thread(),
             doubted: false,
             is_armed: false,
-            has_shared: false,
+            is_to_prepare: false,
+            kept: None,
             helper: Helper::new(end),
             landings: Landings::default(),
         }
@@ -125,6 +129,9 @@ impl ChannelReceiver {
     /// [`Error::Unsupported`] in a child made by fork.
     pub fn arm(&mut self) -> Result<Arming> {
         self.link.check_owner()?;
+        if self.keeps() {
+            return Ok(Arming::Ready);
+        }
         let Self { ring, link, .. } = self;
         let arming = link.polling.arm(Half::Receiver, || ring.arm(), || link.peer.alarm().set())?;
         link.tell_taken();
@@ -150,8 +157,10 @@ impl ChannelReceiver {
     pub fn recv_by(&mut self, deadline: Deadline) -> Result<Option<Message>> {
         self.link.check_owner()?;
         self.disarm();
-        if self.has_shared {
-            self.prepare_to_share();
+        if self.is_to_prepare
+            && let Some(kept) = self.prepare()
+        {
+            return Ok(Some(kept));
         }
         match self.take_short(deadline) {
             Some(message) => Ok(Some(message)),
@@ -159,11 +168,25 @@ impl ChannelReceiver {
         }
     }
 
-    /// Looks for a filter now, while the sender of the next message is not there yet.
+    /// The message that is kept. Otherwise looks for a filter now, while the sender of the next message is not there yet.
     #[cold]
-    fn prepare_to_share(&mut self) {
-        self.has_shared = false;
-        self.seccomp.look();
+    fn prepare(&mut self) -> Option<Message> {
+        self.is_to_prepare = false;
+        if self.kept.is_none() {
+            self.seccomp.look();
+        }
+        self.kept.take()
+    }
+
+    /// Has `message`, which was received, be first in line again.
+    pub(super) fn keep(&mut self, message: Message) {
+        debug_assert!(self.kept.is_none(), "it was received after that");
+        (self.kept, self.is_to_prepare) = (Some(message), true);
+    }
+
+    /// Whether a message is kept.
+    pub(super) fn keeps(&self) -> bool {
+        self.kept.is_some()
     }
 
     /// Receives a short message that is there or comes at once.
@@ -275,7 +298,7 @@ impl ChannelReceiver {
             };
             match source.share(body, &link, desk, asked, &mut self.helper, &mut self.seccomp) {
                 Ok(body) => {
-                    self.has_shared = true;
+                    self.is_to_prepare = true;
                     let path = source.path(Path::Cooperative);
                     return Ok(self.settle(desk, asked.with(Phase::Shared), path, body));
                 }
@@ -350,7 +373,7 @@ impl ChannelReceiver {
     }
 
     /// What a failed copy means: that the message comes through the ring, or that its sender is gone.
-    fn failed<T>(
+    pub(super) fn failed<T>(
         &mut self,
         desk: &Desk,
         turn: Turn,
@@ -368,6 +391,8 @@ impl ChannelReceiver {
                 self.refuse(desk, turn, Answer::Errno(libc::EPERM));
                 return Ok(None);
             }
+            // What lay there may have gone as soon as its sender had revoked it.
+            Failure::Errno(_) if Turn::load(desk) != turn => return Ok(None),
             Failure::Errno(errno) => errno,
         };
         if matches!(errno, Errno::ESRCH | Errno::EFAULT) && self.has_lost_peer(deadline) {
@@ -410,6 +435,9 @@ impl Receiver for ChannelReceiver {
     fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
         self.link.check_owner()?;
         self.disarm();
+        if self.keeps() {
+            return self.take_kept(buffer).map(Some);
+        }
         if let Some(len) = self.ring.take_short_into(buffer, deadline) {
             self.link.counters.count_received(Path::Line, len);
             return Ok(Some(len));
@@ -431,7 +459,21 @@ impl ChannelReceiver {
     ) -> Result<Option<usize>> {
         self.link.check_owner()?;
         self.disarm();
+        if self.keeps() {
+            return self.take_kept(buffer).map(Some);
+        }
         self.receive_into(&mut Target::Registered(buffer), deadline)
+    }
+
+    /// Copies the message that is kept, if it fits.
+    #[cold]
+    fn take_kept(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let (message_bytes, buffer_bytes) = (self.kept.as_deref().map_or(0, <[u8]>::len), buffer.len());
+        let Some(target) = buffer.get_mut(..message_bytes) else {
+            return Err(Error::BufferTooSmall { object: self.link.object.clone(), message_bytes, buffer_bytes });
+        };
+        self.kept.take().into_iter().for_each(|kept| tally::copy(target, &kept));
+        Ok(message_bytes)
     }
 
     /// Receives a message that did not come at once, or is long.

@@ -217,6 +217,21 @@ impl ChannelSender {
         }
     }
 
+    /// Before a message is sent that is not a short one: what was accepted before goes first.
+    #[inline]
+    pub(super) fn begin(&mut self, deadline: Deadline) -> Result<()> {
+        self.link.check_owner()?;
+        self.disarm();
+        self.check_receiver()?;
+        self.finish_accepted(deadline)
+    }
+
+    /// Sends a message through the ring, however long it is.
+    pub(super) fn send_copied_by(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
+        self.begin(deadline)?;
+        self.send_through_ring(message, deadline)
+    }
+
     fn send_through_ring(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
         self.send_with(message.len(), deadline, |ring, deadline| ring.send_by(message, deadline))
     }
@@ -230,8 +245,10 @@ impl ChannelSender {
         mut send: impl FnMut(&mut RingSender, Deadline) -> Result<()>,
     ) -> Result<()> {
         self.ring.set_awaited(bytes > SHORT_BYTES && self.prompt.is_answer_by_ring(&self.link));
-        if bytes <= SHORT_BYTES || self.is_split || deadline == Deadline::Now || self.ring.fits(bytes) {
+        if self.is_split || deadline == Deadline::Now || self.ring.fits(bytes) {
             send(&mut self.ring, deadline)?;
+        } else if bytes <= SHORT_BYTES {
+            self.put_in_ring(bytes, deadline, send)?;
         } else {
             self.send_unless_in_vain(bytes, deadline, send)?;
         }
@@ -266,6 +283,23 @@ impl ChannelSender {
             // Accepted, and so kept.
             Err(Error::WouldDeadlock { .. }) => Ok(()),
             Err(error) if error.is_out_of_time() => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Calls `step`, which puts two slots into the ring at most or what was kept for it. Where it waits long for room, looks now and then
+    /// whether the other side waits as well.
+    pub(super) fn put_in_ring(
+        &mut self,
+        bytes: usize,
+        deadline: Deadline,
+        mut step: impl FnMut(&mut RingSender, Deadline) -> Result<()>,
+    ) -> Result<()> {
+        if self.is_split || deadline == Deadline::Now || self.ring.fits(SHORT_BYTES) {
+            return step(&mut self.ring, deadline);
+        }
+        match step(&mut self.ring, deadline.at_most(SLICE)) {
+            Err(error) if error.is_out_of_time() && !deadline.has_passed() => self.wait_for_room(bytes, deadline, step),
             result => result,
         }
     }
@@ -334,8 +368,8 @@ impl ChannelSender {
         let asked = Turn::new(self.number, Phase::Asked);
         desk.write_source(message, spot, link.nonce.address(), link.nonce.value());
         asked.store(desk);
-        let offer = Offer { number: self.number, bytes };
-        match self.ring.send_offer(&offer.to_bytes(), deadline) {
+        let offer = Offer { number: self.number, bytes }.to_bytes();
+        match self.put_in_ring(bytes, deadline, |ring, slice| ring.send_offer(&offer, slice)) {
             Ok(()) => Ok(asked),
             Err(error) => {
                 asked.with(Phase::Idle).replace(desk);
@@ -431,6 +465,11 @@ impl ChannelSender {
         path
     }
 
+    /// Whether a message could be offered at once: nothing stands before it that only a receiver can make room for.
+    pub(super) fn is_free(&mut self) -> bool {
+        self.owned.is_none() && self.ring.fits(SHORT_BYTES)
+    }
+
     /// Whether a message goes from here, and not through the ring.
     pub(super) fn goes_from_here(&self, bytes: usize) -> bool {
         bytes >= self.single_copy_bytes.max(SHORT_BYTES + 1) && self.link.attach.is_ok() && self.refused.is_none()
@@ -483,10 +522,7 @@ impl ChannelSender {
     ///
     /// As [`Sender::send_by`]; [`Error::TooLong`] when the parts are longer together than any message can be.
     pub fn send_vectored_by(&mut self, parts: &[IoSlice<'_>], deadline: Deadline) -> Result<()> {
-        self.link.check_owner()?;
-        self.disarm();
-        self.check_receiver()?;
-        self.finish_owned(deadline)?;
+        self.begin(deadline)?;
         let bytes = parts::total(parts).ok_or_else(|| self.too_long())?;
         let may = deadline != Deadline::Now && parts.len() <= MOST_PARTS;
         if may && self.goes_from_here(bytes) && self.send_from_here(parts, bytes, deadline)? {
@@ -516,10 +552,7 @@ impl ChannelSender {
     ///
     /// As [`Sender::send_by`]; a message that was kept before and failed since is told here too, and then this one was not sent.
     pub fn send_owned_by(&mut self, message: Vec<u8>, deadline: Deadline) -> Result<()> {
-        self.link.check_owner()?;
-        self.disarm();
-        self.check_receiver()?;
-        self.finish_owned(deadline)?;
+        self.begin(deadline)?;
         if !self.goes_from_here(message.len()) {
             return self.send_through_ring(&message, deadline);
         }
@@ -529,9 +562,19 @@ impl ChannelSender {
         Ok(())
     }
 
-    /// Waits until the receiver has the message that was kept. When the time is up, or nobody receives, it is kept on.
+    /// Waits until what was accepted before is the receiver's, or in the ring. When the time is up, or nobody receives, it is kept on.
     #[inline]
-    pub(super) fn finish_owned(&mut self, deadline: Deadline) -> Result<()> {
+    pub(super) fn finish_accepted(&mut self, deadline: Deadline) -> Result<()> {
+        self.finish_owned(deadline)?;
+        match self.ring.kept_bytes() {
+            0 => Ok(()),
+            bytes => self.put_in_ring(bytes, deadline, RingSender::flush_by),
+        }
+    }
+
+    /// Waits until the receiver has the message that was kept.
+    #[inline]
+    fn finish_owned(&mut self, deadline: Deadline) -> Result<()> {
         match self.owned.take() {
             None => Ok(()),
             Some(owned) => self.finish_kept(owned, deadline),
@@ -556,10 +599,7 @@ impl ChannelSender {
 
     /// Sends a message that may lie in registered memory, at `spot`.
     pub(super) fn send_at(&mut self, message: &[u8], spot: Spot, deadline: Deadline) -> Result<()> {
-        self.link.check_owner()?;
-        self.disarm();
-        self.check_receiver()?;
-        self.finish_owned(deadline)?;
+        self.begin(deadline)?;
         if message.len() <= SHORT_BYTES {
             return self.send_through_ring(message, deadline);
         }
@@ -613,8 +653,8 @@ impl Sender for ChannelSender {
     ///
     /// # Errors
     ///
-    /// [`Error::WouldDeadlock`] for a message that is copied once, when the other side waits in such a send too and neither has
-    /// split the channel. [`Error::TooLong`] with the receiver's limit. An error for which [`Error::is_peer_gone`] holds when
+    /// [`Error::WouldDeadlock`] when the other side waits in a send too, for room or for its message to be taken, and neither has split
+    /// the channel. [`Error::TooLong`] with the receiver's limit. An error for which [`Error::is_peer_gone`] holds when
     /// the other side has closed or exited; what was sent before was received or is lost. [`Error::WouldBlock`] and
     /// [`Error::TimedOut`], and then nothing was sent.
     #[inline]
@@ -628,8 +668,7 @@ impl Sender for ChannelSender {
     fn flush_by(&mut self, deadline: Deadline) -> Result<()> {
         self.link.check_owner()?;
         self.disarm();
-        self.finish_owned(deadline)?;
-        self.ring.flush_by(deadline)
+        self.finish_accepted(deadline)
     }
 
     fn object(&self) -> &str {

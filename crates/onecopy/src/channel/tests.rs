@@ -224,6 +224,19 @@ fn two_long_sends_through_the_ring_are_kept_as_far_as_they_began_and_then_refuse
 }
 
 #[test]
+fn what_lay_where_a_message_was_revoked_is_no_refusal() {
+    let (one, mut other) = pair();
+    let link = Arc::clone(&other.receiver.link);
+    let asked = Turn::new(1, Phase::Asked);
+    for errno in [nix::errno::Errno::EFAULT, nix::errno::Errno::EINVAL] {
+        asked.with(Phase::Idle).store(one.sender.link.desks.outgoing());
+        let (desk, failure) = (link.desks.incoming(), copying::Failure::Errno(errno));
+        let failed = other.receiver.failed::<()>(desk, asked, failure, 5000, Deadline::Never);
+        assert!(failed.unwrap().is_none() && other.stats().fallbacks().is_empty());
+    }
+}
+
+#[test]
 fn an_exchange_and_the_halves_of_a_split_channel_never_deadlock() {
     let (mut one, mut other) = pair();
     std::thread::scope(|scope| {

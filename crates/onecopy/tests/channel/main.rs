@@ -24,6 +24,7 @@ mod prompt;
 mod refusal;
 mod registered;
 mod rendezvous;
+mod standstill;
 mod transfer;
 mod vectored;
 
