@@ -11,7 +11,7 @@ const RTT_SIZES: [usize; 3] = [8, 64, KIB];
 const STREAM_SIZES: [usize; 5] = [KIB, 4 * KIB, 64 * KIB, MIB, 16 * MIB];
 const FRESH_SIZES: [usize; 4] = [64 * KIB, 256 * KIB, MIB, 4 * MIB];
 /// What an answer takes that is not there at once, and how long its message is.
-const WORK_US: u32 = 20;
+const WORK_US: u32 = 50;
 const WORK_BYTES: usize = 64;
 /// From here on a library's way for large messages takes part, too.
 const LARGE_BYTES: usize = 64 * KIB;
