@@ -83,14 +83,9 @@ impl Output {
         Ok(())
     }
 
-    /// Whether it is a regular file that has no name yet.
-    pub(crate) fn is_file(&self) -> bool {
-        !matches!(self.target, Target::Direct)
-    }
-
-    /// The file system on which such a file lies.
+    /// The file system on which it lies, if it is a regular file.
     pub(crate) fn device(&self) -> Option<u64> {
-        self.file.metadata().ok().filter(|_| self.is_file()).map(|data| data.dev())
+        self.file.metadata().ok().filter(Metadata::is_file).map(|data| data.dev())
     }
 
     /// Has the kernel copy at most `most` bytes from `offset` on of `source`, and returns how many; 0 is the end of that.

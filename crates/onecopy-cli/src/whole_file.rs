@@ -41,7 +41,7 @@ impl Invitation {
 
     /// Sends one, if `output` is a regular file.
     pub(crate) fn send(channel: &mut Channel, output: &Output, deadline: Deadline) -> Result<Option<Self>, Failure> {
-        if !output.is_file() {
+        if output.device().is_none() {
             return Ok(None);
         }
         // The keys of the standard library's maps, which nobody is to guess either.

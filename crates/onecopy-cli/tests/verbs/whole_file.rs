@@ -190,15 +190,21 @@ fn two_commands_do_it() {
         return;
     }
     let scratch = Scratch::new();
-    let [input, output, calls] = ["input", "output", "calls"].map(|name| scratch.path(name));
+    let [input, output, redirected, calls] = ["input", "output", "redirected", "calls"].map(|name| scratch.path(name));
     File::create(&input).unwrap().write_all(&pattern(16 * MIB + 1, 5)).unwrap();
     let address = format!("channel:{}", unique("whole"));
     let command = env!("CARGO_BIN_EXE_onecopy");
     let arguments = ["-f", "-e", "trace=copy_file_range", "-o", calls.to_str().unwrap(), command, "recv", &address];
-    let receiver = program("strace", arguments.into_iter().chain(["-o", output.to_str().unwrap()])).start();
-    onecopy(["send", &address, "-i", input.to_str().unwrap()]).end().succeeds();
-    receiver.end().succeeds();
-    assert!(std::fs::read(&output).unwrap() == pattern(16 * MIB + 1, 5));
-    let calls = std::fs::read_to_string(&calls).unwrap();
-    assert!(calls.contains("copy_file_range("), "{calls}");
+    let to_file = program("strace", arguments.into_iter().chain(["-o", output.to_str().unwrap()]));
+    let stdout = |command: &mut Command| {
+        command.stdout(File::create(&redirected).unwrap());
+    };
+    for (receiver, output) in [(to_file, &output), (program("strace", arguments).with(stdout), &redirected)] {
+        let receiver = receiver.start();
+        onecopy(["send", &address, "-i", input.to_str().unwrap()]).end().succeeds();
+        receiver.end().succeeds();
+        assert!(std::fs::read(output).unwrap() == pattern(16 * MIB + 1, 5));
+        let calls = std::fs::read_to_string(&calls).unwrap();
+        assert!(calls.contains("copy_file_range("), "{calls}");
+    }
 }
