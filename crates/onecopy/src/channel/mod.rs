@@ -239,7 +239,8 @@ impl Channel {
     /// # Errors
     ///
     /// As [`Channel::send`] and [`Channel::recv`]. When receiving fails, the message was or was not received by the other side. When
-    /// sending fails, what was received meanwhile stays first in line.
+    /// sending fails, what was received meanwhile stays first in line. [`Error::WouldDeadlock`] where on both sides more than one message
+    /// that was sent before waits for room: receive those first.
     pub fn exchange_by(&mut self, message: &[u8], deadline: Deadline) -> Result<Option<Message>> {
         if !self.sender.goes_from_here(message.len()) || !self.sender.is_free() {
             return self.exchange_through_ring(message, deadline);
