@@ -147,13 +147,15 @@ impl Transfer<'_> {
         };
         let mut buffer = vec![0; if lends { 0 } else { channel::MESSAGE_BYTES }];
         let mut sent = 0;
-        let mut may_offer = self.input.place().is_some();
+        // A receiver that has given back the first of these messages had sent its invitation before.
+        let mut looks = if self.input.place().is_some() { 2 * channel::LENT_BYTES / channel::MESSAGE_BYTES } else { 0 };
         loop {
-            if may_offer
-                && let Some((fd, offset)) = self.input.place()
+            looks = looks.saturating_sub(1);
+            if looks > 0
                 && let Some(invitation) = Invitation::find(receiver)
+                && let Some((fd, offset)) = self.input.place()
             {
-                may_offer = false;
+                looks = 0;
                 let piece_bytes = whole_file::piece_bytes(progress.is_watched(), self.deadline);
                 let offer = Offer { invitation, fd, offset, piece_bytes };
                 sent += self
