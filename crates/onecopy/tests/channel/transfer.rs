@@ -140,7 +140,8 @@ fn long_run(channel: Channel, first: [u64; 2], messages: usize) {
     }
     let (warm, end) = (levels[..10].iter().max().unwrap(), levels[19]);
     eprintln!("{messages} messages each way: {} KiB after warm-up, {} KiB at the end", warm / KIB, end / KIB);
-    assert!(end <= warm + MIB, "{} KiB more than after warm-up: {levels:?}", (end - warm) / KIB);
+    // What a side holds ready for messages of a stream, see `set_single_copy_bytes`, it may take late.
+    assert!(end <= warm + 3 * MIB, "{} KiB more than after warm-up: {levels:?}", (end - warm) / KIB);
 }
 
 #[test]
