@@ -5,8 +5,6 @@
 //! [registered](super::registered), and names the place for a message at the [desk](super::desk). It goes on by process_vm_readv(2)
 //! itself. A sender that cannot map it writes there by process_vm_writev(2), as into any other buffer.
 //!
-//! A sender of a stream writes whole messages there without being asked: see [`berths`](super::berths).
-//!
 //! A message that is sent back from where it has landed lies in memory that its receiver has mapped: that copies it without calls, too.
 //!
 //! The memory is cut from arenas: each as large as all before it, so that a few registrations are enough. A message gives its place
@@ -44,12 +42,12 @@ use crate::process::own_id;
 /// How much of it the sender maps: what all arenas of one direction have together, and the longest message that lands.
 pub(super) const MOST_BYTES: usize = 256 << 20;
 /// How many messages the sender has to have helped with. The first ones of a channel are not delayed.
-pub(super) const HELPED_MESSAGES: u64 = 2;
+const HELPED_MESSAGES: u64 = 2;
 /// An arena is worth its while when messages of so many times its length have landed in it: to make it takes as long as to copy about eight
 /// times as much, 280 ms for 128 MiB. When one ends before, or there could be none, messages of what is missing do without a new one.
 const WORTH: u64 = 16;
 /// Where landings begin and end: on pages of any machine.
-pub(super) const GRAIN_BYTES: usize = 64 << 10;
+const GRAIN_BYTES: usize = 64 << 10;
 
 /// How much of all arenas that can be used again is unused, and above that the number of the process for which that is so: a child made by
 /// fork uses none of its parent's again.
@@ -80,12 +78,6 @@ pub(super) struct Landings {
 impl Landings {
     /// A place for a message of `bytes`, if its sender is one that should have it mapped, and there can be one.
     pub(super) fn take(&mut self, link: &Link, bytes: usize, helper: &Helper) -> Option<Landing> {
-        self.take_worth(link, bytes, helper, u64::MAX)
-    }
-
-    /// The same where messages of `streamed` bytes in all could have landed until now, had there been places: no more memory is taken for
-    /// them than is worth its while.
-    pub(super) fn take_worth(&mut self, link: &Link, bytes: usize, helper: &Helper, streamed: u64) -> Option<Landing> {
         if !link.is_open || helper.helped < HELPED_MESSAGES || bytes > MOST_BYTES {
             return None;
         }
@@ -93,7 +85,7 @@ impl Landings {
         self.end_useless();
         let found = self.arenas.iter().find_map(|arena| Landing::take(arena, wanted, bytes));
         found.or_else(|| {
-            let arena = self.add(link, wanted, streamed)?;
+            let arena = self.add(link, wanted)?;
             Landing::take(&arena, wanted, bytes)
         })
     }
@@ -112,11 +104,8 @@ impl Landings {
     }
 
     #[cold]
-    fn add(&mut self, link: &Link, wanted: usize, streamed: u64) -> Option<Arc<Arena>> {
+    fn add(&mut self, link: &Link, wanted: usize) -> Option<Arc<Arena>> {
         let bytes = self.new_bytes(wanted)?;
-        if WORTH * (self.open_bytes() + bytes) as u64 > streamed {
-            return None;
-        }
         self.pause = self.pause.saturating_sub(wanted as u64);
         if self.pause > 0 {
             return None;
@@ -345,13 +334,6 @@ impl Landing {
         Spot { offset: self.range.start as u64, ..self.arena.number }
     }
 
-    /// The same for a message of `bytes`, if it is long enough.
-    pub(super) fn cut(mut self, bytes: usize) -> Option<Self> {
-        let fits = bytes <= self.bytes;
-        self.bytes = bytes;
-        fits.then_some(self)
-    }
-
     /// Gives it up for good, since a sender may still write there. Its neighbours stay, and nothing else arrives beside them.
     pub(super) fn retire(mut self) {
         let mut state = self.arena.state();
@@ -495,7 +477,7 @@ mod tests {
     fn an_arena_that_would_go_with_its_message_is_not_made() {
         let (one, _other) = pair();
         let mut landings = Landings::default();
-        assert!(landings.add(&one.receiver.link, pool_limit_bytes() + 1, u64::MAX).is_none());
+        assert!(landings.add(&one.receiver.link, pool_limit_bytes() + 1).is_none());
         assert_eq!(landings.pause, 0, "it is not for want of memory");
     }
 

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::berths::{Arrived, Named};
 use super::copying::{Failure, Source};
 use super::desk::{Answer, Desk, Offer, Phase, Turn};
 use super::helper::Helper;
-use super::landing::{Landing, Landings};
+use super::landing::Landings;
 use super::link::Link;
 use super::loan::Slip;
 use super::message::{Block, Body, Message, SHORT_BYTES};
@@ -57,7 +56,6 @@ pub struct ChannelReceiver {
     kept: Option<Message>,
     pub(super) helper: Helper,
     landings: Landings,
-    berths: Named,
 }
 
 /// Wakes a sender of the other side that waits at its desk, when this side has closed.
@@ -90,7 +88,6 @@ impl ChannelReceiver {
             kept: None,
             helper: Helper::new(end),
             landings: Landings::default(),
-            berths: Named::default(),
         }
     }
 
@@ -227,13 +224,6 @@ impl ChannelReceiver {
                     if let Some(slip) = Slip::from_bytes(&words[..len]) {
                         return self.take_loan(slip)?.into_message().map(Some);
                     }
-                    if let Some(arrived) = Arrived::from_bytes(&words[..len]) {
-                        if let Some(message) = self.take_arrived(arrived)? {
-                            return Ok(Some(message));
-                        }
-                        self.check_time(&mut passed, deadline)?;
-                        continue;
-                    }
                     let offer = self.offer(&words[..len])?;
                     self.ring.take_offer();
                     if let Some(message) = self.take_offered(offer, deadline)? {
@@ -252,7 +242,6 @@ impl ChannelReceiver {
         let mut buffer = Buffer::warm(bytes)?;
         self.ring.take_begun(begun, &mut buffer, deadline)?;
         self.count_ring(bytes);
-        self.note_stream(bytes);
         Ok(Message::long(Body::Buffer(buffer)))
     }
 
@@ -275,64 +264,7 @@ impl ChannelReceiver {
             Message::long(Body::Buffer(buffer))
         };
         self.count_ring(bytes);
-        self.note_stream(bytes);
         Ok(message)
-    }
-
-    /// As after a stream of `bytes`, and after so many messages that the sender has helped with.
-    #[cfg(all(test, not(loom)))]
-    pub(super) fn see_stream(&mut self, helped: u64, bytes: u64) {
-        self.helper.helped = helped;
-        self.berths.see_stream(bytes);
-    }
-
-    #[inline]
-    fn note_stream(&mut self, bytes: usize) {
-        if bytes >= self.cooperative_bytes {
-            self.berths.note_stream(&self.link, &mut self.landings, &self.helper, bytes);
-        }
-    }
-
-    /// Receives a message where its sender has written it; `None` when it has passed over places for others.
-    fn take_arrived(&mut self, arrived: Arrived) -> Result<Option<Message>> {
-        let landing = self.take_berth(arrived)?;
-        if landing.is_some() {
-            self.berths.name_more(&self.link, &mut self.landings, &self.helper);
-        }
-        Ok(landing.map(|landing| Message::long(Body::Landing(landing))))
-    }
-
-    fn take_arrived_into(&mut self, arrived: Arrived, buffer: &mut [u8]) -> Result<Option<usize>> {
-        let message_bytes = arrived.bytes as usize;
-        if buffer.len() < message_bytes && message_bytes <= self.limit_bytes {
-            let (object, buffer_bytes) = (self.link.object.clone(), buffer.len());
-            return Err(Error::BufferTooSmall { object, message_bytes, buffer_bytes });
-        }
-        let Some(landing) = self.take_berth(arrived)? else { return Ok(None) };
-        tally::copy(&mut buffer[..message_bytes], &landing);
-        Ok(Some(message_bytes))
-    }
-
-    fn take_berth(&mut self, arrived: Arrived) -> Result<Option<Landing>> {
-        self.ring.take_offer();
-        let Arrived { number, bytes } = arrived;
-        let landing = self.berths.take(arrived).ok_or_else(|| Error::Corrupt {
-            object: self.link.object.clone(),
-            detail: format!("a message of {bytes} bytes in place {number}, which was not named for it"),
-        })?;
-        if landing.is_empty() {
-            return Ok(None);
-        }
-        if landing.len() > self.limit_bytes {
-            return Err(Error::TooLong {
-                object: self.link.object.clone(),
-                message_bytes: landing.len(),
-                limit_bytes: self.limit_bytes,
-                remedy: Some("it was thrown away; set_limit_bytes raises the limit".into()),
-            });
-        }
-        self.link.counters.count_received(Path::SingleCopy, landing.len());
-        Ok(Some(landing))
     }
 
     fn count_ring(&self, bytes: usize) {
@@ -565,13 +497,6 @@ impl ChannelReceiver {
                 Some(Arrival::Offer(words, len)) => {
                     if let Some(slip) = Slip::from_bytes(&words[..len]) {
                         return self.take_loan_into(slip, target.bytes()).map(Some);
-                    }
-                    if let Some(arrived) = Arrived::from_bytes(&words[..len]) {
-                        if let Some(bytes) = self.take_arrived_into(arrived, target.bytes())? {
-                            return Ok(Some(bytes));
-                        }
-                        self.check_time(&mut passed, deadline)?;
-                        continue;
                     }
                     self.offer(&words[..len])?
                 }

@@ -5,7 +5,6 @@ mod support;
 
 mod admission;
 mod aftermath;
-mod berths;
 mod death;
 mod duo;
 mod filter;

@@ -125,24 +125,6 @@ impl Stores {
     }
 }
 
-impl Stores {
-    /// Whether those past the caches were the faster ones for long messages, unless both are being measured.
-    #[inline]
-    pub(super) fn long_past_caches(&self) -> Option<bool> {
-        (self.long.left_bytes > 0).then_some(self.long.past_caches)
-    }
-
-    /// Has both be measured with the next long messages.
-    pub(super) fn measure_long(&mut self) {
-        self.long.measure_soon();
-    }
-
-    #[cfg(all(test, not(loom)))]
-    pub(super) fn pin_past_caches(&mut self) {
-        (self.long.past_caches, self.long.left_bytes) = (true, u64::MAX);
-    }
-}
-
 /// Puts a piece into the bulk at `position`, or a part of one.
 #[inline]
 pub(super) fn put(ring: &Ring, past_caches: bool, position: u64, bytes: &[u8]) {
@@ -217,13 +199,8 @@ impl Choice {
         let now = self.looks_ps[LOOKS / 2];
         self.looks_ps.clear();
         if now > TOLERANCE * *self.usual_ps.get_or_insert(now) {
-            self.measure_soon();
+            (self.left_bytes, self.pause_bytes) = (0, self.rules.pause_bytes[0]);
         }
-    }
-
-    /// Has both be measured next.
-    fn measure_soon(&mut self) {
-        (self.left_bytes, self.pause_bytes) = (0, self.rules.pause_bytes[0]);
     }
 
     #[cold]
