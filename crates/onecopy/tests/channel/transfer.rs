@@ -126,8 +126,8 @@ fn long_run(channel: Channel, first: [u64; 2], messages: usize) {
     // What the pool may keep is reached soon, and then is the level.
     set_pool_limit_bytes(4 * MIB);
     let mut halves = Halves::of(channel);
-    // A ring takes pages until as much has gone through it as it holds, and after 64 MiB of longer messages a receiver holds some ready.
-    halves.both_ways(first.map(|first| first + messages as u64), &[96 * KIB; 700], |_| false);
+    // A ring takes pages until as much has gone through it as it holds.
+    halves.both_ways(first.map(|first| first + messages as u64), &[64 * KIB; 40], |_| false);
     let batch = messages / 20;
     let mut levels = Vec::new();
     for index in 0..20 {
