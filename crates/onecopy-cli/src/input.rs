@@ -1,6 +1,7 @@
 //! Where a verb takes its data from: stdin, or a file.
 
 use std::fs::File;
+use std::io::{Seek as _, SeekFrom};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
 
@@ -40,7 +41,6 @@ impl Input {
 
     /// How many bytes come, where that is known: a regular file has a length.
     pub(crate) fn len(&self) -> Option<u64> {
-        use std::io::Seek as _;
         let data = self.file.metadata().ok().filter(std::fs::Metadata::is_file)?;
         let place = (&self.file).stream_position().ok()?;
         // Files of /proc say that they have no bytes, and have some.
@@ -49,15 +49,13 @@ impl Input {
 
     /// The descriptor of a regular file, and where in it this side is.
     pub(crate) fn place(&self) -> Option<(u64, u64)> {
-        use std::io::Seek as _;
         self.len()?;
         Some((self.file.as_raw_fd().try_into().ok()?, (&self.file).stream_position().ok()?))
     }
 
     /// Goes on at `place` of a regular file.
     pub(crate) fn go_to(&mut self, place: u64) -> Result<(), Failure> {
-        use std::io::Seek as _;
-        self.file.seek(std::io::SeekFrom::Start(place)).map(drop).map_err(|error| self.failed(&error))
+        self.file.seek(SeekFrom::Start(place)).map(drop).map_err(|error| self.failed(&error))
     }
 
     /// Whether somebody types it.

@@ -45,14 +45,8 @@ impl Invitation {
             return Ok(None);
         }
         // The keys of the standard library's maps, which nobody is to guess either.
-        let words = [RandomState::new().hash_one(0), RandomState::new().hash_one(1)];
-        let mut bytes = [0; Self::BYTES];
-        bytes
-            .as_chunks_mut()
-            .0
-            .iter_mut()
-            .zip(words)
-            .for_each(|(chunk, word): (&mut [u8; 8], u64)| *chunk = word.to_ne_bytes());
+        let [high, low] = [0, 1].map(|number: u64| u128::from(RandomState::new().hash_one(number)));
+        let bytes = (high << 64 | low).to_ne_bytes();
         channel.sender().send_by(&bytes, deadline)?;
         Ok(Some(Self(bytes)))
     }

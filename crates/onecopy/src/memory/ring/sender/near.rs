@@ -31,7 +31,8 @@ const NEAR_BYTES: u64 = if cfg!(loom) { 128 } else { 8 * 1024 };
 /// ns: 2 KiB 310 and 300, 3 KiB 375 and 560, 4 KiB 520 and 750, 5 KiB 566 and 700, 6 KiB 721 and 660, 8 KiB 1000 and 700 where a
 /// cache-line round trip takes 83.
 const NEAR_MESSAGE_BYTES: u64 = 5 * 1024;
-/// How many bytes of one are published at a time. Measured as above with streams of 4 KiB: 2 and 4 KiB take twice as long.
+/// How many bytes of one are published at a time. Measured as above with streams of 4 KiB, when they lay there: by 2 and 4 KiB they took
+/// twice as long.
 const NEAR_PIECE_BYTES: usize = if cfg!(loom) { 128 } else { 1024 };
 /// In how many slots records may stand before one whose piece lies behind a jump: a receiver that has taken as many finds much room.
 const SLOTS_BEFORE_JUMP: u64 = if cfg!(loom) { 2 } else { SLOTS / 4 };
