@@ -41,7 +41,7 @@ use super::registered::{Spot, SpotWords};
 use crate::atomic::{AtomicU64, Ordering};
 #[cfg(not(loom))]
 use crate::memory::Region;
-use crate::memory::copy::prefetch_to_write;
+use crate::memory::hints::prefetch_to_write;
 use crate::memory::nonce::Value;
 use crate::memory::wait::Sleepers;
 

@@ -231,38 +231,6 @@ unsafe fn lines_unseen(to: *mut u8, from: *const u8, len: usize) {
     unsafe { memcpy_unseen(to, from, len) }
 }
 
-/// Has what lies at `shared` brought into this core's cache, where the machine can. Nothing happens where nothing is mapped.
-#[inline]
-pub(crate) fn prefetch(shared: *const u8, len: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for offset in (0..len).step_by(STREAMED_BYTES) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint, which accesses no memory as far as a program can tell, at any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(shared.wrapping_add(offset).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (shared, len);
-}
-
-/// Has the lines from `shared` on brought into this core's cache to be written, where the machine can, and so taken away from others
-/// before they are needed. Nothing happens where nothing is mapped, or on processors of before 2014 that know no such instruction.
-#[inline]
-pub(crate) fn prefetch_to_write(shared: *const u8, len: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for offset in (0..len).step_by(STREAMED_BYTES) {
-        // SAFETY: a hint, which changes nothing as far as a program can tell, at any address; a no-op to processors without it.
-        unsafe {
-            std::arch::asm!(
-                "prefetchw [{line}]",
-                line = in(reg) shared.wrapping_add(offset),
-                options(nostack, preserves_flags, readonly),
-            );
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (shared, len);
-}
-
 /// How much is copied past the caches at a time, and asked for in advance: a cache line.
 #[cfg(target_arch = "x86_64")]
 const STREAMED_BYTES: usize = 64;

@@ -24,6 +24,7 @@ pub mod buffer;
 pub(crate) mod copy;
 pub mod file_mapping;
 mod guarded;
+pub(crate) mod hints;
 pub mod maps;
 mod named_file;
 pub(crate) mod nonce;

@@ -22,9 +22,9 @@ use std::sync::Arc;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::memory::Region;
 #[cfg(not(loom))]
-use crate::memory::copy::{
-    copy_in_lines, copy_in_wide_lines, copy_out_lines, copy_out_past_caches, prefetch, prefetch_to_write,
-};
+use crate::memory::copy::{copy_in_lines, copy_in_wide_lines, copy_out_lines, copy_out_past_caches};
+#[cfg(not(loom))]
+use crate::memory::hints::{prefetch, prefetch_to_write};
 use crate::memory::role::Roles;
 use crate::memory::wait::Sleepers;
 use crate::{Error, Result, tally};

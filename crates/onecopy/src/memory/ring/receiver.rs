@@ -40,6 +40,8 @@ pub struct RingReceiver {
     strategy: WaitStrategy,
     /// How often to look for a short message before anything else: 0 where `strategy` is to sleep at once.
     eager_looks: u32,
+    /// Whether the last short message stood in two slots, and so the next one is likely to.
+    takes_two: bool,
     generation: u64,
     /// The number of the next record. Only this side changes it.
     slots: u64,
@@ -129,6 +131,7 @@ impl RingReceiver {
             watch,
             strategy: WaitStrategy::default(),
             eager_looks: eager_looks(WaitStrategy::default()),
+            takes_two: false,
             generation,
             slots,
             bulk,
