@@ -12,7 +12,7 @@ use super::helper::Helper;
 use super::landing::Landings;
 use super::link::Link;
 use super::loan::Slip;
-use super::message::{Block, Body, Message, SHORT_BYTES};
+use super::message::{Block, Body, Message, ROOM_BYTES, SHORT_BYTES};
 use super::polling::{Arming, Half};
 use super::registered::RegisteredBuffer;
 use super::seccomp::Seccomp;
@@ -189,20 +189,20 @@ impl ChannelReceiver {
         self.kept.is_some()
     }
 
-    /// Receives a short message that is there or comes at once.
+    /// Receives a message that is short, or stands in one piece and is not long, if it is there or comes at once.
     fn take_short(&mut self, deadline: Deadline) -> Option<Message> {
         // Before the message is there.
         let mut block = Block::take();
-        match self.ring.take_short(block.short(), deadline) {
-            Some(len) => {
-                self.link.counters.count_received(Path::Line, len);
-                Some(block.into_message(len))
-            }
-            None => {
-                block.give_back();
-                None
-            }
+        if let Some(len) = self.ring.take_short(block.short(), deadline) {
+            self.link.counters.count_received(Path::Line, len);
+            return Some(block.into_message(len));
         }
+        if let Some(len) = self.ring.take_piece(ROOM_BYTES, |len| block.room(len)) {
+            self.count_ring(len);
+            return Some(block.into_message(len));
+        }
+        block.give_back();
+        None
     }
 
     /// Receives a message that did not come at once, or is long.
@@ -239,10 +239,22 @@ impl ChannelReceiver {
     #[inline]
     fn take_begun(&mut self, begun: Begun, deadline: Deadline) -> Result<Message> {
         let bytes = begun.bytes();
-        let mut buffer = Buffer::warm(bytes)?;
-        self.ring.take_begun(begun, &mut buffer, deadline)?;
+        let message = if (SHORT_BYTES + 1..=ROOM_BYTES).contains(&bytes) {
+            let mut block = Block::take();
+            match self.ring.take_begun(begun, block.room(bytes), deadline) {
+                Ok(()) => block.into_message(bytes),
+                Err(error) => {
+                    block.give_back();
+                    return Err(error);
+                }
+            }
+        } else {
+            let mut buffer = Buffer::warm(bytes)?;
+            self.ring.take_begun(begun, &mut buffer, deadline)?;
+            Message::long(Body::Buffer(buffer))
+        };
         self.count_ring(bytes);
-        Ok(Message::long(Body::Buffer(buffer)))
+        Ok(message)
     }
 
     /// Receives a message that stands in the ring.

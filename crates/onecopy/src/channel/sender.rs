@@ -187,12 +187,29 @@ impl ChannelSender {
     /// The same, where it is too long for one slot. It would be in the way of those that are not.
     #[inline(never)]
     fn send_in_two(&mut self, message: &[u8]) -> bool {
-        let is_free = (message.len() <= SHORT_BYTES) & self.is_ready() & self.ring.has_slots(2);
+        if message.len() > SHORT_BYTES {
+            return self.send_near(message);
+        }
+        let is_free = self.is_ready() & self.ring.has_slots(2);
         if !is_free {
             return false;
         }
         self.ring.put_two(message);
         self.link.counters.count_sent(Path::Line, message.len());
+        self.ring.announce(true);
+        true
+    }
+
+    /// The same for one that is a little longer, and fits where the last one ended.
+    fn send_near(&mut self, message: &[u8]) -> bool {
+        let goes_by_ring = message.len() < self.single_copy_bytes;
+        let is_free = goes_by_ring & self.is_ready() & self.ring.has_near_room(message.len());
+        if !is_free {
+            return false;
+        }
+        self.prompt.is_answer_by_ring(&self.link);
+        self.ring.put_near(message);
+        self.link.counters.count_sent(Path::Ring, message.len());
         self.ring.announce(true);
         true
     }

@@ -15,8 +15,24 @@ const SECONDS: Duration = Duration::from_secs(1800);
 
 /// The limits of the ways, one less and one more, and what lies between.
 fn sizes() -> Vec<usize> {
-    let limits =
-        [8, 48, 56, 96, 104, 4 * KIB, 16 * KIB, 32 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, MIB, 2 * MIB, 4 * MIB];
+    let limits = [
+        8,
+        48,
+        56,
+        96,
+        104,
+        KIB,
+        2 * KIB,
+        4 * KIB,
+        16 * KIB,
+        32 * KIB,
+        64 * KIB,
+        128 * KIB,
+        256 * KIB,
+        MIB,
+        2 * MIB,
+        4 * MIB,
+    ];
     let near = limits.into_iter().flat_map(|limit| [limit - 1, limit, limit + 1]);
     [0, 1, 16 * MIB - 1, 16 * MIB, 100_000, 5 * MIB + 3].into_iter().chain(near).collect()
 }

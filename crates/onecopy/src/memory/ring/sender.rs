@@ -51,6 +51,8 @@ pub struct RingSender {
     near_message_bytes: u64,
     /// Whether the next message is likely to be waited for.
     is_awaited: bool,
+    /// How many bytes are free for sure where the next short message begins, see `near`.
+    near_room_bytes: u64,
     /// What was jumped over last, see `near`.
     gap: Option<Gap>,
     /// What the receiver has left of the bulk begins here, wherever it says that it is before it.
@@ -111,6 +113,7 @@ impl RingSender {
             warm_bytes: 0,
             near_message_bytes,
             is_awaited: false,
+            near_room_bytes: 0,
             gap: None,
             floor: 0,
             absent,
@@ -329,7 +332,7 @@ impl RingSender {
         let streamed = if past_caches { STREAMED } else { 0 };
         let flags = BULK | streamed | if first { FIRST } else { 0 } | if bytes == rest_bytes { LAST } else { 0 };
         self.publish(flags, bytes);
-        self.prefetch_next(total);
+        self.look_near(total);
         self.announce(flags & LAST != 0);
         self.stores.end(begin, choosing, bytes);
         Ok(bytes)
@@ -373,6 +376,11 @@ impl Sender for RingSender {
         self.flush_by(deadline)?;
         if message.len() <= INLINE_MESSAGE_BYTES {
             return self.send_inline(message, deadline);
+        }
+        if self.has_near_room(message.len()) {
+            self.put_near(message);
+            self.announce(true);
+            return Ok(());
         }
         let total = message.len() as u64;
         let mut sent = self.send_piece(message, true, total, deadline)?;

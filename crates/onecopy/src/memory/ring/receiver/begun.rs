@@ -1,6 +1,6 @@
 //! The short way for messages that stand in the bulk: their first record is looked at once.
 
-use super::super::layout::{BULK, FIRST};
+use super::super::layout::{BULK, FIRST, INLINE_MESSAGE_BYTES, LAST, whole_lines};
 use super::{Fate, Message, RingReceiver};
 use crate::atomic::Ordering;
 use crate::{Deadline, Result};
@@ -30,6 +30,24 @@ impl RingReceiver {
         let is_possible = record.bytes() <= total.min(self.ring.sizes.piece_bytes) && total <= self.limit_bytes;
         let message = Message { total, received: 0, generation: record.generation(), fate: Fate::Deliver };
         is_possible.then_some(Begun(message))
+    }
+
+    /// Receives the next message into what `place` says for its length, if it is there as one piece of up to `most` bytes, and was put
+    /// there by ordinary stores. Whatever else is there, and whatever is wrong with it, is for the other calls.
+    #[inline]
+    pub(crate) fn take_piece<'a>(&mut self, most: usize, place: impl FnOnce(usize) -> &'a mut [u8]) -> Option<usize> {
+        let record = self.ring.record(self.slots)?;
+        let bytes = record.bytes();
+        let is_one = record.is_just_up_to(FIRST | LAST | BULK, most.min(self.limit_bytes)) & self.message.is_none();
+        let total = self.ring.slot(self.slots).words[0].load(Ordering::Relaxed);
+        if !is_one || bytes <= INLINE_MESSAGE_BYTES || total != bytes as u64 {
+            return None;
+        }
+        let position = self.position(record).ok()?;
+        self.ring.take_bulk(position, place(bytes), false);
+        self.prefetch_next();
+        self.release(position.wrapping_add(whole_lines(bytes)), true);
+        Some(bytes)
     }
 
     /// Receives a message that has begun into `target`.

@@ -15,14 +15,15 @@
 //!       |--in use--|--jumped over--|--in use--| next                               |
 //! ```
 //!
-//! That costs no room. When the next position comes to where the bytes from `taken` on lie, one round later, they are jumped over
+//! That costs no room. Most short messages fit where the last one ended, which takes no more than to know how much is left there. When the next position comes to where the bytes from `taken` on lie, one round later, they are jumped over
 //! too, with what is free right before them; then the bulk is in use up to `to`, one round later, and the receiver's word, which
 //! may be older than that, counts as `to`: the floor. So never is more than two rounds between the two positions.
 
 use super::RingSender;
 use super::stores::LEAST_BYTES;
 use crate::Result;
-use crate::memory::ring::layout::{Ring, SLOTS, whole_lines};
+use crate::atomic::Ordering;
+use crate::memory::ring::layout::{BULK, FIRST, LAST, Ring, SLOTS, whole_lines};
 
 /// The part of the bulk that is used again and again. Measured with streams of 1 KiB: 61 ns each in 8 KiB, 73 in 16 KiB, 164 in 32 KiB
 /// and 181 in 256 KiB where a cache-line round trip takes 100 ns; 235 in 16 KiB and 607 in 64 KiB where it takes 490.
@@ -86,16 +87,62 @@ impl RingSender {
         self.go_to_begin(offset, rest_bytes)
     }
 
+    /// After a piece of a message of `total` bytes: sees how much may follow it.
+    #[inline]
+    pub(super) fn look_near(&mut self, total: u64) {
+        self.near_room_bytes = 0;
+        if self.is_near(total) {
+            let sizes = self.ring.sizes;
+            let offset = self.bulk % sizes.bulk_bytes;
+            let left_near = offset.next_multiple_of(NEAR_BYTES) - offset;
+            let left_of_piece = sizes.piece_bytes - sizes.offset_in_piece(self.bulk);
+            self.near_room_bytes = left_near.min(left_of_piece as u64);
+            self.prefetch_near(offset);
+        }
+    }
+
     /// Takes the lines in which the next short message will lie away from the receiver, while the caller has something else to do. Measured
     /// with streams of 1 KiB through a channel: 349 ns each without and 253 with it where a cache-line round trip takes 490; no difference
     /// where it takes 50 or 95.
     #[inline]
-    pub(super) fn prefetch_next(&self, total: u64) {
-        if self.is_near(total) {
-            let offset = self.bulk % self.ring.sizes.bulk_bytes;
-            let position = if offset == NEAR_BYTES { 0 } else { offset };
-            self.ring.prefetch_bulk_to_write(position, NEAR_PIECE_BYTES);
+    fn prefetch_near(&self, offset: u64) {
+        let position = if offset == NEAR_BYTES { 0 } else { offset };
+        self.ring.prefetch_bulk_to_write(position, NEAR_PIECE_BYTES);
+    }
+
+    /// Whether a message of so many bytes could go at once where the last one ended.
+    #[inline]
+    pub(crate) fn has_near_room(&self, bytes: usize) -> bool {
+        let (pieces, lines) = (bytes.div_ceil(NEAR_PIECE_BYTES) as u64, whole_lines(bytes));
+        let fits = ((bytes as u64) < LEAST_BYTES) & (lines <= self.near_room_bytes);
+        self.rest.is_none() & fits & self.has_room(pieces, lines)
+    }
+
+    /// Puts a message there. Then the caller announces it.
+    #[inline]
+    pub(crate) fn put_near(&mut self, message: &[u8]) {
+        let (mut flags, mut rest) = (FIRST | BULK, message);
+        while let Some((piece, others)) =
+            rest.split_at_checked(NEAR_PIECE_BYTES).filter(|(_, others)| !others.is_empty())
+        {
+            self.put_near_piece(piece, flags, message.len());
+            self.announce(false);
+            (flags, rest) = (BULK, others);
         }
+        self.put_near_piece(rest, flags | LAST, message.len());
+        self.prefetch_near(self.bulk % self.ring.sizes.bulk_bytes);
+    }
+
+    #[inline]
+    fn put_near_piece(&mut self, piece: &[u8], flags: u8, total: usize) {
+        let lines = whole_lines(piece.len());
+        self.ring.put_bulk(self.bulk, piece);
+        let slot = self.ring.slot(self.slots);
+        slot.words[0].store(total as u64, Ordering::Relaxed);
+        slot.words[1].store(self.bulk, Ordering::Relaxed);
+        self.bulk = self.bulk.wrapping_add(lines);
+        self.near_room_bytes -= lines;
+        self.publish(flags, piece.len());
     }
 
     fn go_to_begin(&mut self, offset: u64, rest_bytes: usize) -> Result<()> {
@@ -125,6 +172,7 @@ impl RingSender {
     fn go_beyond_gap(&mut self) {
         if let Some(Gap { from, to }) = self.gap.take_if(|gap| gap.is_before(self.bulk_taken)) {
             self.bulk = from.wrapping_add(self.ring.sizes.bulk_bytes);
+            self.near_room_bytes = 0;
             (self.floor, self.bulk_taken) = (to, to);
         }
     }
@@ -187,7 +235,7 @@ mod tests {
         for (bytes, seed) in [(RING_BYTES, 1_u64), (RING_BYTES, 2), (MIN_RING_BYTES, 3), (MIN_RING_BYTES, 4)] {
             let (mut sender, mut receiver) = ring(bytes);
             let (mut under_way, mut state) = (VecDeque::new(), seed);
-            let (mut number, mut jumps) = (0_u64, 0);
+            let (mut number, mut jumps, mut nears) = (0_u64, 0, 0);
             let mut buffer = vec![0; PIECE_BYTES];
             let mut random = |below: u64| {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -213,6 +261,7 @@ mod tests {
                     if !fits {
                         break;
                     }
+                    nears += u32::from(sender.has_near_room(length));
                     sender.send_by(&vec![number as u8; length], Deadline::Now).unwrap();
                     assert_eq!(sender.kept_bytes(), 0, "it fitted");
                     under_way.push_back((number as u8, length));
@@ -228,6 +277,7 @@ mod tests {
                 }
             }
             assert!(jumps > 0, "nothing was in the way of a jump");
+            assert!(nears > 5000, "{nears} went at once");
         }
     }
 
