@@ -43,8 +43,9 @@ use crate::process::own_id;
 pub(super) const MOST_BYTES: usize = 256 << 20;
 /// How many messages the sender has to have helped with. The first ones of a channel are not delayed.
 const HELPED_MESSAGES: u64 = 2;
-/// An arena is worth its while when messages of so many times its length have landed in it: to make it takes as long as to copy about eight
-/// times as much, 280 ms for 128 MiB. When one ends before, or there could be none, messages of what is missing do without a new one.
+/// An arena is worth its while when messages of so many times its length have landed in it: to make it takes as long as to copy as much,
+/// 8 ms for 128 MiB, and five times as long and more where a virtual machine has to get the memory first. When one ends before, or there
+/// could be none, messages of what is missing do without a new one.
 const WORTH: u64 = 16;
 /// Where landings begin and end: on pages of any machine.
 const GRAIN_BYTES: usize = 64 << 10;
@@ -119,7 +120,7 @@ impl Landings {
     }
 
     /// How long an arena with room for `wanted` bytes should be: as all others together, if it may. None that would have to go as soon as
-    /// its message does: to make one takes the time of ten such messages: 280 ms for 37 of 128 MiB.
+    /// its message does.
     fn new_bytes(&mut self, wanted: usize) -> Option<usize> {
         begin_to_count();
         let (there, ended) = (self.open_bytes(), self.ended_bytes());

@@ -6,6 +6,7 @@
 //! written by a peer, or cannot be any more.
 #![expect(unsafe_code, reason = "puts pages into reserved addresses, and takes them out")]
 
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
@@ -91,18 +92,12 @@ impl Pages {
 
     /// Has the kernel provide all pages, huge ones where it can; fails where there is no memory for them.
     pub(in crate::memory) fn warm_up(&self) -> Result<(), Errno> {
-        let advise = |advice| {
-            // SAFETY: the mapping that `self` owns and nobody uses yet; none of these changes what it contains.
-            unsafe { madvise(self.base.as_ptr().cast(), self.bytes, advice) }
-        };
         if self.bytes >= HUGE_BYTES {
-            let _ = advise(Advice::LinuxHugepage);
-        }
-        let populated = advise(Advice::LinuxPopulateWrite);
-        if self.bytes >= HUGE_BYTES {
+            // Refusals cost speed only.
+            let _ = self.advise(0..self.bytes, Advice::LinuxHugepage);
             self.collapse();
         }
-        match populated {
+        match self.advise(0..self.bytes, Advice::LinuxPopulateWrite) {
             // Before Linux 5.14 the first use takes them.
             Ok(()) | Err(Errno::INVAL) => Ok(()),
             Err(Errno::FAULT) => Err(Errno::NOMEM),
@@ -110,10 +105,21 @@ impl Pages {
         }
     }
 
-    /// Asks for huge pages where the setting of the machine kept them away, madvise(2) with MADV_COLLAPSE (Linux 6.1).
+    /// Asks for huge pages where the setting of the machine keeps them away, as it usually does for shared memory: madvise(2) with
+    /// MADV_COLLAPSE (Linux 6.1). It makes one out of the pages that are there, or of one: 0.06 ms for each MiB where it takes 1.0 out of all.
     fn collapse(&self) {
+        for start in (0..self.bytes / HUGE_BYTES).map(|index| index * HUGE_BYTES) {
+            let _ = self.advise(start..start + rustix::param::page_size(), Advice::LinuxPopulateWrite);
+        }
         // SAFETY: the mapping that `self` owns; its contents stay as they are. A refusal costs speed only.
         unsafe { libc::madvise(self.base.as_ptr().cast(), self.bytes, MADV_COLLAPSE) };
+    }
+
+    fn advise(&self, range: Range<usize>, advice: Advice) -> Result<(), Errno> {
+        // SAFETY: callers name whole pages within the mapping.
+        let start = unsafe { self.base.add(range.start) };
+        // SAFETY: the mapping that `self` owns and nobody uses yet; no advice that is given here changes what it contains.
+        unsafe { madvise(start.as_ptr().cast(), range.len(), advice) }
     }
 
     /// Gives the pages back and the addresses never, so that nothing else is ever mapped there.
