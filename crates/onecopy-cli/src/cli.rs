@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::failure::Failure;
 use crate::verbs::{
-    bench, completions, create, doctor, explain, expose, fetch, lock, man, pipe_safety, post, read, recv, rm, send,
+    bench, completions, create, doctor, explain, expose, fetch, lock, ls, man, pipe_safety, post, read, recv, rm, send,
     signal, wait, write,
 };
 
@@ -48,6 +48,8 @@ pub(crate) enum Verb {
     Create(create::Arguments),
     /// Remove an object
     Rm(rm::Arguments),
+    /// List the objects on this machine: who uses them, how full they are, what the dead left
+    Ls(ls::Arguments),
     /// Say what this machine allows and which limits are low, or why a process's memory cannot be read
     Doctor(doctor::Arguments),
     /// Explain a mechanism: what it is, who may reach it, copies, limits here, traps
@@ -95,6 +97,7 @@ impl Verb {
             Self::LockChild(arguments) => lock::child::run(&arguments),
             Self::Create(arguments) => create::run(&arguments),
             Self::Rm(arguments) => rm::run(&arguments),
+            Self::Ls(arguments) => ls::run(&arguments),
             Self::Doctor(arguments) => doctor::run(&arguments),
             Self::Explain(arguments) => explain::run(&arguments),
             Self::PipeSafety(arguments) => pipe_safety::run(&arguments),

@@ -23,6 +23,8 @@ compile_error!("onecopy needs 64-bit Linux");
 pub mod address;
 mod atomic;
 pub mod channel;
+#[cfg(not(loom))]
+pub mod contents;
 mod deadline;
 mod error;
 mod io;

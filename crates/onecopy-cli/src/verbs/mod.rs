@@ -8,6 +8,7 @@ pub(crate) mod explain;
 pub(crate) mod expose;
 pub(crate) mod fetch;
 pub(crate) mod lock;
+pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod pipe_safety;
 pub(crate) mod post;

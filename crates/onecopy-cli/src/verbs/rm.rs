@@ -13,6 +13,7 @@ use onecopy::sync::named_semaphore::NamedSemaphore;
 use onecopy::sync::sysv_semaphore::SysvSemaphore;
 use onecopy::{Address, UnixName};
 
+use super::ls::{Filter, Selection, stale};
 use crate::endpoint::{self, remedy};
 use crate::failure::{Failure, plain};
 
@@ -21,7 +22,12 @@ Examples:
   onecopy rm mq:/jobs
   onecopy rm sysv-mq:id=5
   onecopy rm shm:/frames
-  onecopy rm unix:/tmp/left-by-a-crash.sock";
+  onecopy rm unix:/tmp/left-by-a-crash.sock
+  onecopy rm --stale                   all that `onecopy ls` calls stale; prints what it removed
+  onecopy rm --stale --in /run/app     the same of one directory alone
+  onecopy rm --stale shm:/frames       if it is stale
+
+What counts as stale is said by `onecopy ls --help`.";
 
 /// The options of `rm`.
 #[derive(Debug, clap::Args)]
@@ -31,16 +37,22 @@ pub(crate) struct Arguments {
     /// sysv-sem:KEY, a lock's file; of sem:, futex:, mutex:, condvar:, barrier: and rwlock: the shared memory that they name
     #[arg(value_name = "ADDRESS", value_parser = endpoint::address_parser(), required_unless_present = "stale")]
     address: Option<Address>,
-    /// Not in this version: remove what dead processes left behind
-    #[arg(long, conflicts_with = "address", hide = true)]
+    /// Remove only what is proved to be left by the dead: ADDRESS if it is, or all that `onecopy ls` calls stale
+    #[arg(long)]
     stale: bool,
+    #[command(flatten)]
+    selection: Selection,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let Some(address) = &arguments.address else {
-        return Err(Failure::usage("--stale is not in this version: name the object to remove"));
-    };
-    remove(address)
+    match &arguments.address {
+        Some(_) if !arguments.stale && !arguments.selection.is_empty() => {
+            Err(Failure::usage("--kind, --user and --in belong to --stale"))
+        }
+        Some(address) if !arguments.stale => remove(address),
+        Some(address) => stale::remove_one(Filter::new(&arguments.selection)?, address),
+        None => stale::remove(&Filter::new(&arguments.selection)?),
+    }
 }
 
 /// Removes what `address` names.

@@ -365,6 +365,26 @@ impl Drop for Cleanup {
     }
 }
 
+/// What `onecopy ls --json` with `arguments` lists.
+pub(crate) fn listed(arguments: &[&str]) -> Vec<serde_json::Value> {
+    let text = onecopy(["ls", "--json"].iter().chain(arguments)).end().succeeds();
+    let found: serde_json::Value = serde_json::from_slice(&text).expect("one JSON object");
+    found["objects"].as_array().expect("the objects").clone()
+}
+
+/// That of `objects` whose address is `address`.
+#[track_caller]
+pub(crate) fn at(objects: &[serde_json::Value], address: &str) -> serde_json::Value {
+    let found = objects.iter().find(|object| object["address"] == address);
+    let known = || objects.iter().map(|object| object["address"].to_string()).collect::<Vec<_>>().join(" ");
+    found.unwrap_or_else(|| panic!("no {address} among {}", known())).clone()
+}
+
+/// The pids of an object's `holders`, or of those `waiting`.
+pub(crate) fn pids(object: &serde_json::Value, whose: &str) -> Vec<u64> {
+    object[whose].as_array().expect("a list").iter().map(|user| user["pid"].as_u64().expect("a pid")).collect()
+}
+
 /// Python, from ONECOPY_PYTHON or the path, if it can import `modules`. A test that needs it says when it cannot.
 pub(crate) fn python(test: &str, modules: &[&str]) -> Option<Command> {
     let interpreter = std::env::var_os("ONECOPY_PYTHON").unwrap_or_else(|| "python3".into());

@@ -110,7 +110,22 @@ fn bad_command_lines() {
             &["lock", "-s", "sem:/x", "--", "true"],
             "--shared does not fit sem:/x, which one holds at a time: flock:, record:, ofd: and rwlock: have a shared mode",
         ),
-        (&["rm", "--stale"], "--stale is not in this version: name the object to remove"),
+        (&["rm", "shm:/x", "--kind", "posix-shm"], "--kind, --user and --in belong to --stale"),
+        (
+            &["ls", "--kind", "posix-mw"],
+            "invalid value 'posix-mw' for '--kind <K,…>': posix-mw: no such mechanism; did you mean posix-mq? \
+             (see onecopy ls --help)",
+        ),
+        (
+            &["ls", "--kind", "cma-read"],
+            "invalid value 'cma-read' for '--kind <K,…>': cma-read has no objects that could be listed \
+             (see onecopy ls --help)",
+        ),
+        (
+            &["rm", "--stale", "--user", "no-such-user"],
+            "invalid value 'no-such-user' for '--user <U>': there is no such user: write a name or a number \
+             (see onecopy rm --help)",
+        ),
     ];
     for (arguments, line) in cases {
         onecopy(*arguments).end().fails(2, line);

@@ -36,6 +36,29 @@ pub(super) fn places(name: &ChannelName, users: impl IntoIterator<Item = u32>) -
     Ok(found)
 }
 
+impl ChannelName {
+    /// The channel that listens at the abstract socket `socket`, and the user whose it is; `None` when no channel has such a name. A
+    /// socket file says nothing of what listens there.
+    ///
+    /// ```
+    /// use onecopy::UnixName;
+    /// use onecopy::address::ChannelName;
+    ///
+    /// let socket = UnixName::abstract_name("onecopy-channel/1000/frames")?;
+    /// assert_eq!(ChannelName::behind(&socket), Some((ChannelName::name("frames")?, 1000)));
+    /// assert_eq!(ChannelName::behind(&UnixName::path("/run/frames")?), None);
+    /// # Ok::<(), onecopy::Error>(())
+    /// ```
+    #[must_use]
+    pub fn behind(socket: &UnixName) -> Option<(Self, u32)> {
+        let UnixName::Abstract(socket) = socket else { return None };
+        let (user, name) = socket.to_str()?.strip_prefix(PREFIX)?.split_once('/')?;
+        let (name, user) = (Self::name(name).ok()?, user.parse().ok()?);
+        // Only the one way to write the user's id is looked for.
+        (place(&name, user).ok()? == UnixName::Abstract(socket.clone())).then_some((name, user))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

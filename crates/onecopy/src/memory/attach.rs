@@ -28,6 +28,8 @@
 //! Who may write the object behind the region is trusted not to shorten it (`shm:` and `mmap:`; the others cannot be
 //! shortened): an access to memory that is gone is a SIGBUS, which ends the process.
 
+#[cfg(not(loom))]
+mod contents;
 mod control;
 #[cfg(loom)]
 mod model;
@@ -36,6 +38,8 @@ mod push;
 mod side;
 mod window;
 
+#[cfg(not(loom))]
+pub(crate) use contents::contents;
 pub use control::CONTROL_BYTES;
 pub use pull::{PullReceiver, PullSender};
 pub use push::{PushReceiver, PushSender};

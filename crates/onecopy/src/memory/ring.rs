@@ -58,6 +58,8 @@
 //! shortened): an access to memory that is gone is a SIGBUS, which ends the process. Before it attaches, a side checks that the
 //! object is as long as the region.
 
+#[cfg(not(loom))]
+mod contents;
 mod create;
 mod layout;
 #[cfg(loom)]
@@ -67,6 +69,8 @@ mod sender;
 #[cfg(test)]
 mod tests;
 
+#[cfg(not(loom))]
+pub(crate) use contents::contents;
 pub(crate) use layout::{BULK_OFFSET, INLINE_BYTES, INLINE_MESSAGE_BYTES};
 pub use layout::{MIN_RING_BYTES, PIECE_BYTES, RING_BYTES};
 #[cfg(loom)]

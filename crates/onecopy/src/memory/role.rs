@@ -10,6 +10,12 @@
 //!
 //! The word `status` counts the owners and says whether the last one has closed; the owner alone writes it.
 
+#[cfg(not(loom))]
+mod contents;
+
+#[cfg(not(loom))]
+pub(super) use contents::contents;
+
 use crate::atomic::{AtomicU64, Ordering};
 use crate::process::{Identity, Watch};
 use crate::{Error, Result};

@@ -112,6 +112,12 @@ impl Writing {
 }
 
 #[cfg(not(loom))]
+impl Control {
+    /// Where the magic number stands.
+    pub(super) const MAGIC_OFFSET: usize = offset_of!(Control, magic);
+}
+
+#[cfg(not(loom))]
 const _: () = {
     assert!(offset_of!(Control, roles) == 128 && offset_of!(Control, mail) == 256);
     assert!(offset_of!(Control, window) == 384 && offset_of!(Control, sleepers) == 512);
@@ -133,7 +139,7 @@ const VERSION: u64 = 2;
 
 impl Kind {
     /// The last two bytes are the version of the layout.
-    fn magic(self) -> u64 {
+    pub(super) fn magic(self) -> u64 {
         let name = match self {
             Self::Pull => b"onePul\0\0",
             Self::Push => b"onePsh\0\0",

@@ -29,7 +29,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    fn from_word(word: u32) -> Option<Self> {
+    pub(super) fn from_word(word: u32) -> Option<Self> {
         use Kind::{Barrier, Condvar, Futex, Mutex, Rwlock, Semaphore};
         [Semaphore, Futex, Mutex, Condvar, Barrier, Rwlock].into_iter().find(|kind| *kind as u32 == word)
     }
@@ -239,7 +239,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// The C library whose objects these are.
-fn c_library() -> [u8; 8] {
+pub(super) fn c_library() -> [u8; 8] {
     if cfg!(target_env = "musl") { *b"musl\0\0\0\0" } else { *b"glibc\0\0\0" }
 }
 

@@ -62,11 +62,16 @@
 //! place of another by exec gives up what that held: the next owner of a mutex is told that the owner died. What a process
 //! holds is bound to the thread that took it.
 
+#[cfg(not(loom))]
+mod contents;
 mod header;
 mod place;
 mod slot;
 
 pub use place::Place;
+
+#[cfg(not(loom))]
+pub(crate) use contents::contents;
 
 pub(super) use header::{Kind, Spec};
 pub(super) use slot::{Slot, Wish};

@@ -32,8 +32,8 @@ use crate::{Deadline, Error, Result};
 
 const EMPTY: u64 = 0;
 /// No identity: those have a pid in their low bits.
-const READY: u64 = 1 << 63;
-const BROKEN: u64 = 1 << 62;
+pub(super) const READY: u64 = 1 << 63;
+pub(super) const BROKEN: u64 = 1 << 62;
 /// Between two looks at an object that another process creates.
 const PAUSE: Duration = Duration::from_millis(1);
 

@@ -1,0 +1,178 @@
+//! What the dead have left, and how it is removed: after another look, immediately before.
+//!
+//! Between that look and the removal of a name somebody may put something new in its place. The look holds to the device, the inode
+//! and the time of its last change, so that a file which replaced the old one is seen; and while it lasts the directory is locked, as
+//! this library's own processes lock it when they replace such a file. What remains is a foreign program that replaces the file within the
+//! microsecond between the last look and unlink(2), for which the kernel has no call that compares.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, StatxFlags, flock, link, open, statfs, statx, unlink,
+};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+
+use super::dev_shm::Memory;
+use super::processes::Inode;
+use super::ptys::Link;
+use super::sysv_shm::Segment;
+use crate::failure::plain;
+
+/// How `rm --stale` finds again what `ls` has found stale.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Leftover {
+    SocketFile(PathBuf, FileId),
+    PtyLink(Link),
+    Memory(Memory),
+    Segment(Segment),
+}
+
+/// What came of a removal.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Removed,
+    /// It is gone already, or not stale any more.
+    Alive,
+    Failed(String),
+}
+
+impl Outcome {
+    pub(super) fn of(result: Result<(), String>) -> Self {
+        result.map_or_else(Self::Failed, |()| Self::Removed)
+    }
+}
+
+impl Leftover {
+    /// Looks again, and removes it if it is stale still.
+    pub(super) fn remove(&self) -> Outcome {
+        match self {
+            Self::SocketFile(path, id) => remove_socket(path, id),
+            Self::PtyLink(link) => link.remove(),
+            Self::Memory(memory) => memory.remove(),
+            Self::Segment(segment) => segment.remove(),
+        }
+    }
+}
+
+/// A file with a name, so that another one in its place is not taken for it: inodes are used again, times are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileId {
+    pub(super) inode: Inode,
+    changed: (i64, u32),
+    pub(super) kind: FileType,
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) bytes: u64,
+}
+
+impl FileId {
+    /// The file at `path` itself, not what a link leads to.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
+        let found = statx(CWD, path, flags, StatxFlags::BASIC_STATS).ok()?;
+        Some(Self {
+            inode: (found.stx_dev_major, found.stx_dev_minor, found.stx_ino),
+            changed: (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec),
+            kind: FileType::from_raw_mode(found.stx_mode.into()),
+            mode: u32::from(found.stx_mode) & 0o7777,
+            uid: found.stx_uid,
+            bytes: found.stx_size,
+        })
+    }
+
+    pub(super) fn is_regular(&self) -> bool {
+        self.kind == FileType::RegularFile
+    }
+
+    /// Removes the name if it is still that of this file.
+    pub(super) fn unlink(&self, path: &Path) -> Outcome {
+        if Self::of(path) != Some(*self) {
+            return Outcome::Alive;
+        }
+        match unlink(path) {
+            Ok(()) => Outcome::Removed,
+            Err(Errno::NOENT) => Outcome::Alive,
+            Err(errno) => Outcome::Failed(plain(&errno.into())),
+        }
+    }
+}
+
+/// Whether a socket is bound to the file at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bound {
+    Yes,
+    /// For certain not, and never again: a file that exists cannot be bound.
+    No,
+    Unknown,
+}
+
+/// Whether a socket is bound to the socket file at `path`.
+///
+/// While bind(2) makes the file there is a moment in which it is there and the socket is not yet, but the kernel holds the directory's
+/// own lock for as long. So who finds none waits for that lock and asks again: link(2) from a name to itself takes it and fails
+/// (EEXIST).
+pub(super) fn is_bound(path: &Path) -> Bound {
+    match ask(path) {
+        Bound::No if is_local(path) && link(path, path) == Err(Errno::EXIST) => ask(path),
+        Bound::No => Bound::Unknown,
+        other => other,
+    }
+}
+
+/// Asks the kernel, of which the socket's process sees nothing: a datagram socket that would connect is told ECONNREFUSED when no
+/// socket is bound to the file, in whichever namespace of this machine; EPROTOTYPE when one of another type is.
+fn ask(path: &Path) -> Bound {
+    let Ok(address) = SocketAddrUnix::new(path) else { return Bound::Unknown };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let Ok(socket) = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None) else { return Bound::Unknown };
+    match connect(&socket, &address) {
+        Err(Errno::CONNREFUSED) => Bound::No,
+        // EPERM is that of a datagram socket that is connected to another one.
+        Ok(()) | Err(Errno::PROTOTYPE | Errno::PERM) => Bound::Yes,
+        Err(_) => Bound::Unknown,
+    }
+}
+
+/// The file systems that one machine alone has mounted, where nobody elsewhere can have bound the socket: tmpfs, ramfs, ext2 to ext4, XFS, Btrfs, F2FS, ZFS, bcachefs, overlayfs.
+const LOCAL: [i64; 9] =
+    [0x0102_1994, 0x8584_58f6, 0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x2fc1_2fc1, 0xca45_1a4e, 0x794c_7630];
+
+fn is_local(path: &Path) -> bool {
+    // Of the directory: statfs(2) would follow a link.
+    path.parent().and_then(|parent| statfs(parent).ok()).is_some_and(|found| LOCAL.contains(&found.f_type))
+}
+
+fn remove_socket(path: &Path, id: &FileId) -> Outcome {
+    let _lock = lock_directory(path);
+    if FileId::of(path) != Some(*id) || is_bound(path) != Bound::No {
+        return Outcome::Alive;
+    }
+    id.unlink(path)
+}
+
+/// How long the lock of a directory is waited for. Its holder makes a few system calls.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The lock that this library's processes hold on a directory while they replace a dead socket file or link in it. Where it cannot be
+/// had there is none: it is advice.
+pub(super) fn lock_directory(path: &Path) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = open(path.parent()?, flags, Mode::empty()).ok()?;
+    let end = Instant::now() + PATIENCE;
+    while flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() > end {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Some(directory)
+}
+
+/// Whether this process runs in the machine's first pid namespace (`PROC_PID_INIT_INO`), from which all processes can be seen.
+pub(super) fn sees_all_namespaces() -> bool {
+    fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == "pid:[4026531836]")
+}
