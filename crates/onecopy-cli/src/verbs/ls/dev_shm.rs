@@ -11,7 +11,7 @@ use onecopy::contents::Contents;
 use onecopy::{Address, Mechanism, PosixName};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use super::leftover::{FileId, Leftover, Outcome};
+use super::leftover::{FileId, Leftover, Outcome, Spot};
 use super::object::{Object, State};
 use super::processes::Processes;
 use super::text::bytes;
@@ -135,6 +135,6 @@ impl Memory {
         if proved.is_none_or(|contents| contents.left_behind().is_none()) {
             return Outcome::Alive;
         }
-        self.id.unlink(&self.path)
+        Spot::of(&self.path).map_or(Outcome::Alive, |spot| spot.unlink(&self.id))
     }
 }

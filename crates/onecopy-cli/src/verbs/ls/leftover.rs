@@ -1,17 +1,21 @@
 //! What the dead have left, and how it is removed: after another look, immediately before.
 //!
 //! Between that look and the removal of a name somebody may put something new in its place. The look holds to the device, the inode
-//! and the time of its last change, so that a file which replaced the old one is seen; and while it lasts the directory is locked, as
-//! this library's own processes lock it when they replace such a file. What remains is a foreign program that replaces the file within the
+//! and the time of its last change, so that a file which replaced the old one is seen; it holds to the directory by a descriptor, so
+//! that nobody leads it elsewhere by a link; and while it lasts the directory is locked, as this library's own processes lock it when
+//! they replace such a file. What remains is a foreign program that replaces the file within the
 //! microsecond between the last look and unlink(2), for which the kernel has no call that compares.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, StatxFlags, flock, link, open, statfs, statx, unlink,
+    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, StatxFlags, flock, fstatfs, linkat, open, openat, readlinkat,
+    statx, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -58,6 +62,73 @@ impl Leftover {
     }
 }
 
+/// A name in a directory that is held: whoever may rename the directories of a path cannot lead a removal astray by that.
+pub(super) struct Spot {
+    directory: OwnedFd,
+    name: OsString,
+}
+
+impl Spot {
+    /// The place of `path`, in which no component may be a link. `None` when there is no such directory any more.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut directory = open("/", flags, Mode::empty()).ok()?;
+        for component in path.parent()?.components() {
+            match component {
+                Component::RootDir => {}
+                Component::Normal(name) => directory = openat(&directory, name, flags, Mode::empty()).ok()?,
+                _ => return None,
+            }
+        }
+        Some(Self { directory, name: path.file_name()?.to_owned() })
+    }
+
+    fn id(&self) -> Option<FileId> {
+        FileId::at(self.directory.as_fd(), &self.name)
+    }
+
+    /// Where a symbolic link leads.
+    pub(super) fn target(&self) -> Option<PathBuf> {
+        let target = readlinkat(&self.directory, &self.name, Vec::new()).ok()?;
+        Some(PathBuf::from(OsString::from_vec(target.into_bytes())))
+    }
+
+    /// A path to it through the descriptor, for calls that take nothing else.
+    fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.directory.as_raw_fd())).join(&self.name)
+    }
+
+    /// The lock that this library's processes hold on a directory while they replace a dead socket file or link in it. Where it cannot
+    /// be had there is none: it is advice.
+    pub(super) fn lock(&self) -> Option<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(&self.directory, ".", flags, Mode::empty()).ok()?;
+        let end = Instant::now() + PATIENCE;
+        while flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if Instant::now() > end {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Some(directory)
+    }
+
+    /// Removes the name if it is still that of the file `id`.
+    pub(super) fn unlink(&self, id: &FileId) -> Outcome {
+        if self.id() != Some(*id) {
+            return Outcome::Alive;
+        }
+        match unlinkat(&self.directory, &self.name, AtFlags::empty()) {
+            Ok(()) => Outcome::Removed,
+            Err(Errno::NOENT) => Outcome::Alive,
+            Err(errno) => Outcome::Failed(plain(&errno.into())),
+        }
+    }
+}
+
+/// How long the lock of a directory is waited for. Its holder makes a few system calls.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// A file with a name, so that another one in its place is not taken for it: inodes are used again, times are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileId {
@@ -72,8 +143,12 @@ pub(super) struct FileId {
 impl FileId {
     /// The file at `path` itself, not what a link leads to.
     pub(super) fn of(path: &Path) -> Option<Self> {
+        Self::at(CWD, path.as_os_str())
+    }
+
+    fn at(directory: BorrowedFd<'_>, name: &OsStr) -> Option<Self> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
-        let found = statx(CWD, path, flags, StatxFlags::BASIC_STATS).ok()?;
+        let found = statx(directory, name, flags, StatxFlags::BASIC_STATS).ok()?;
         Some(Self {
             inode: (found.stx_dev_major, found.stx_dev_minor, found.stx_ino),
             changed: (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec),
@@ -87,18 +162,6 @@ impl FileId {
     pub(super) fn is_regular(&self) -> bool {
         self.kind == FileType::RegularFile
     }
-
-    /// Removes the name if it is still that of this file.
-    pub(super) fn unlink(&self, path: &Path) -> Outcome {
-        if Self::of(path) != Some(*self) {
-            return Outcome::Alive;
-        }
-        match unlink(path) {
-            Ok(()) => Outcome::Removed,
-            Err(Errno::NOENT) => Outcome::Alive,
-            Err(errno) => Outcome::Failed(plain(&errno.into())),
-        }
-    }
 }
 
 /// Whether a socket is bound to the file at a path.
@@ -110,14 +173,19 @@ pub(super) enum Bound {
     Unknown,
 }
 
-/// Whether a socket is bound to the socket file at `path`.
+/// Whether a socket is bound to the socket file `id` at a place.
 ///
 /// While bind(2) makes the file there is a moment in which it is there and the socket is not yet, but the kernel holds the directory's
 /// own lock for as long. So who finds none waits for that lock and asks again: link(2) from a name to itself takes it and fails
 /// (EEXIST).
-pub(super) fn is_bound(path: &Path) -> Bound {
-    match ask(path) {
-        Bound::No if is_local(path) && link(path, path) == Err(Errno::EXIST) => ask(path),
+pub(super) fn is_bound(spot: &Spot, id: &FileId) -> Bound {
+    let is_the_same = || spot.id() == Some(*id);
+    let wait_for_bind = || linkat(&spot.directory, &spot.name, &spot.directory, &spot.name, AtFlags::empty());
+    match ask(&spot.path()) {
+        Bound::No if is_local(spot) && is_the_same() && wait_for_bind() == Err(Errno::EXIST) => {
+            let again = ask(&spot.path());
+            if is_the_same() { again } else { Bound::Unknown }
+        }
         Bound::No => Bound::Unknown,
         other => other,
     }
@@ -141,35 +209,14 @@ fn ask(path: &Path) -> Bound {
 const LOCAL: [i64; 9] =
     [0x0102_1994, 0x8584_58f6, 0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x2fc1_2fc1, 0xca45_1a4e, 0x794c_7630];
 
-fn is_local(path: &Path) -> bool {
-    // Of the directory: statfs(2) would follow a link.
-    path.parent().and_then(|parent| statfs(parent).ok()).is_some_and(|found| LOCAL.contains(&found.f_type))
+fn is_local(spot: &Spot) -> bool {
+    fstatfs(&spot.directory).is_ok_and(|found| LOCAL.contains(&found.f_type))
 }
 
 fn remove_socket(path: &Path, id: &FileId) -> Outcome {
-    let _lock = lock_directory(path);
-    if FileId::of(path) != Some(*id) || is_bound(path) != Bound::No {
-        return Outcome::Alive;
-    }
-    id.unlink(path)
-}
-
-/// How long the lock of a directory is waited for. Its holder makes a few system calls.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// The lock that this library's processes hold on a directory while they replace a dead socket file or link in it. Where it cannot be
-/// had there is none: it is advice.
-pub(super) fn lock_directory(path: &Path) -> Option<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = open(path.parent()?, flags, Mode::empty()).ok()?;
-    let end = Instant::now() + PATIENCE;
-    while flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err() {
-        if Instant::now() > end {
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Some(directory)
+    let Some(spot) = Spot::of(path) else { return Outcome::Alive };
+    let _lock = spot.lock();
+    if is_bound(&spot, id) == Bound::No { spot.unlink(id) } else { Outcome::Alive }
 }
 
 /// Whether this process runs in the machine's first pid namespace (`PROC_PID_INIT_INO`), from which all processes can be seen.

@@ -9,7 +9,7 @@ use onecopy::address::FilePath;
 use onecopy::{Address, Mechanism};
 use rustix::fs::{FileType, statfs};
 
-use super::leftover::{FileId, Leftover, Outcome, lock_directory, sees_all_namespaces};
+use super::leftover::{FileId, Leftover, Outcome, Spot, sees_all_namespaces};
 use super::object::{Object, State};
 use super::places::Found;
 use super::processes::{Inode, OpenFile, Processes, User};
@@ -162,8 +162,9 @@ impl Link {
 
     /// Removes the link if it still leads to a terminal that is gone.
     pub(super) fn remove(&self) -> Outcome {
-        let _lock = lock_directory(&self.path);
-        let leads_there = fs::read_link(&self.path).is_ok_and(|target| target == self.target);
-        if leads_there && self.is_gone() { self.id.unlink(&self.path) } else { Outcome::Alive }
+        let Some(spot) = Spot::of(&self.path) else { return Outcome::Alive };
+        let _lock = spot.lock();
+        let leads_there = spot.target().is_some_and(|target| target == self.target);
+        if leads_there && self.is_gone() { spot.unlink(&self.id) } else { Outcome::Alive }
     }
 }

@@ -14,7 +14,7 @@ use onecopy::{Address, Mechanism, UnixName};
 use rustix::fs::FileType;
 use rustix::process::geteuid;
 
-use super::leftover::{Bound, FileId, Leftover, is_bound};
+use super::leftover::{Bound, FileId, Leftover, Spot, is_bound};
 use super::object::{Kind, Object, State};
 use super::places::Found;
 use super::processes::{Processes, User};
@@ -234,8 +234,8 @@ fn connected(socket: &UnixSocket, all: &HashMap<u64, &UnixSocket>, processes: &P
 fn file(found: &Found) -> Option<Object> {
     let address = Address::UnixStream(UnixName::path(&found.path).ok()?);
     let object = Object::new(Mechanism::UnixStream, address).owned_by(found.id.uid, found.id.mode & 0o777);
-    let bound = is_bound(&found.path);
-    // It may have been replaced while the kernel was asked.
+    let bound = is_bound(&Spot::of(&found.path)?, &found.id);
+    // It may have gone or been replaced while the kernel was asked.
     FileId::of(&found.path).filter(|id| *id == found.id)?;
     Some(match bound {
         Bound::No => Object {
