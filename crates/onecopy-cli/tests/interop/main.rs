@@ -5,6 +5,7 @@ mod support;
 
 mod ipcs;
 mod locks;
+mod ls;
 mod multiprocessing;
 mod posix_ipc;
 mod semaphores;

@@ -224,3 +224,37 @@ fn sockets_that_come_and_go_are_never_taken_from_the_living() {
         }
     });
 }
+
+/// Somebody else's directory may become a link while root looks.
+#[test]
+fn a_directory_that_is_swapped_for_a_link_leads_nowhere() {
+    let scratch = Scratch::new();
+    let path = |name: &str| scratch.path(name);
+    std::fs::create_dir_all(path("theirs/d")).unwrap();
+    std::fs::create_dir_all(path("mine")).unwrap();
+    drop(UnixListener::bind(path("mine/s")).unwrap());
+    // A dead file of the same name, reached by a link: what lies behind a link is not looked at.
+    symlink(path("mine"), path("theirs/d/link")).unwrap();
+    let theirs = path("theirs");
+    assert!(onecopy(["rm", "--stale", "--in", theirs.to_str().unwrap()]).end().succeeds().is_empty());
+    assert!(path("mine/s").exists());
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..20 {
+                assert!(onecopy(["rm", "--stale", "--in", theirs.to_str().unwrap()]).end().status.success());
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            let _ = UnixListener::bind(path("theirs/d/s"));
+            std::thread::sleep(std::time::Duration::from_micros(300));
+            std::fs::rename(path("theirs/d"), path("theirs/e")).unwrap();
+            symlink(path("mine"), path("theirs/d")).unwrap();
+            std::thread::sleep(std::time::Duration::from_micros(300));
+            std::fs::remove_file(path("theirs/d")).unwrap();
+            std::fs::rename(path("theirs/e"), path("theirs/d")).unwrap();
+        }
+    });
+    assert!(path("mine/s").exists());
+}
