@@ -454,6 +454,10 @@ impl Receiver for ChannelReceiver {
             self.link.counters.count_received(Path::Line, len);
             return Ok(Some(len));
         }
+        if let Some(len) = self.ring.take_piece(buffer.len(), |len| &mut buffer[..len]) {
+            self.count_ring(len);
+            return Ok(Some(len));
+        }
         self.receive_into(&mut Target::Plain(buffer), deadline)
     }
 

@@ -15,9 +15,11 @@
 //!       |--in use--|--jumped over--|--in use--| next                               |
 //! ```
 //!
-//! That costs no room. Most short messages fit where the last one ended, which takes no more than to know how much is left there. When the next position comes to where the bytes from `taken` on lie, one round later, they are jumped over
+//! That costs no room. When the next position comes to where the bytes from `taken` on lie, one round later, they are jumped over
 //! too, with what is free right before them; then the bulk is in use up to `to`, one round later, and the receiver's word, which
 //! may be older than that, counts as `to`: the floor. So never is more than two rounds between the two positions.
+//!
+//! Most short messages fit where the last one ended: how much is left there is known, and then nothing else need be.
 
 use super::RingSender;
 use super::stores::LEAST_BYTES;
