@@ -42,7 +42,8 @@ Examples:
 
 Shown are message queues, shared memory, semaphores, bound and listening sockets, channels, FIFOs that are open, published terminals \
 and locks on files; with --all or --pid also what has no name: pipes, eventfds, memfds, connected sockets, files that several have mapped, \
-terminals and FIFOs that nobody has open. An ADDRESS is good for every other verb.
+terminals and FIFOs that nobody has open. An ADDRESS is good for every other verb. A channel at a path is a unix-seqpacket socket, as which it is shown; and one of \
+another user is shown by its socket's name.
 
 USED is an object that a process has open, mapped or bound; UNUSED one that none has; UNKNOWN, when some processes could not be looked \
 at. For System V queues and semaphores the kernel does not say.
@@ -94,24 +95,40 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 #[derive(Debug)]
 struct Survey {
     objects: Vec<Object>,
-    /// How many processes could not be looked at.
-    unseen: usize,
+    /// How many processes could not be looked at; `None` where /proc does not even tell their number.
+    unseen: Option<usize>,
     /// What is missing from `objects`, and how it could be had.
     notes: Vec<String>,
 }
+
+/// The mechanisms whose users are told by what they have mapped.
+const MAPPED: &[Mechanism] = &[
+    Mechanism::PosixShm,
+    Mechanism::SysvShm,
+    Mechanism::FileMapping,
+    Mechanism::AnonymousMapping,
+    Mechanism::PosixNamedSemaphore,
+    Mechanism::PosixUnnamedSemaphore,
+    Mechanism::Futex,
+    Mechanism::Mutex,
+    Mechanism::Condvar,
+    Mechanism::Barrier,
+    Mechanism::Rwlock,
+];
 
 /// Looks at everything that `filter` may take.
 fn survey(filter: &Filter) -> Result<Survey, Failure> {
     // Files come first: whatever is bound to one of them is seen afterwards, if it still is.
     let (found, mut notes) = files(filter)?;
-    let processes = Processes::look()?;
+    let processes = Processes::look(filter.wants(MAPPED))?;
     filter.check_process(&processes)?;
     let mut objects = objects(filter, &found, &processes, &mut notes);
     objects.retain(|object| filter.takes(object));
     filter.pid.iter().for_each(|pid| objects.iter_mut().for_each(|object| object.seen_from(*pid)));
     sort_and_merge(&mut objects);
     notes.extend(unseen(&processes));
-    Ok(Survey { objects, unseen: processes.unseen, notes })
+    let unseen = (!processes.hidden).then_some(processes.unseen);
+    Ok(Survey { objects, unseen, notes })
 }
 
 fn files(filter: &Filter) -> Result<(Vec<Found>, Vec<String>), Failure> {

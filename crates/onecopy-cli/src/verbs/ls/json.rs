@@ -14,8 +14,8 @@ use crate::failure::Failure;
 struct All<'a> {
     version: u32,
     objects: Vec<Row<'a>>,
-    /// How many processes could not be looked at: they may use some of the objects.
-    unseen_processes: usize,
+    /// How many processes could not be looked at: they may use some of the objects. Null where not even their number is known.
+    unseen_processes: Option<usize>,
     notes: &'a [String],
 }
 

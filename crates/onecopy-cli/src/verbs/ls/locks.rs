@@ -3,7 +3,7 @@
 //! The table names a file by its device and inode. Its path is that of a descriptor which has it open; of several the one whose
 //! fdinfo tells of the lock. On some file systems (Btrfs) the table's device is not the one that stat(2) tells.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -17,7 +17,7 @@ use super::object::{Object, State};
 use super::processes::{OpenFile, Processes, User};
 
 /// The three sorts of locks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Sort {
     File,
     Record,
@@ -37,6 +37,15 @@ struct Lock {
     start: u64,
     /// The length, 0 to the end of the file.
     len: u64,
+}
+
+/// What is locked: several can hold the same, shared.
+type Place<'a> = (&'a str, Sort, u64, u64);
+
+impl Lock {
+    fn place(&self) -> Place<'_> {
+        (&self.file, self.sort, self.start, self.len)
+    }
 }
 
 /// `1: POSIX  ADVISORY  WRITE 1234 08:01:5678 0 EOF`, and of who waits `1: -> POSIX ...`.
@@ -75,8 +84,10 @@ fn is_named_so(file: &OpenFile, name: &str) -> bool {
 struct Handle<'a> {
     user: User,
     file: &'a OpenFile,
-    /// The locks of it that its fdinfo tells.
-    own: Vec<Lock>,
+    /// The locks that its fdinfo tells, each with whether it is shared.
+    own: BTreeSet<(Sort, u64, u64, bool)>,
+    /// What the table calls the file, where there is such a lock.
+    name: Option<String>,
 }
 
 /// All locks: one object for each place that is locked, with who holds it and who waits.
@@ -88,31 +99,27 @@ pub(super) fn objects(processes: &Processes) -> Vec<Object> {
         return Vec::new();
     }
     let handles = handles(&locks, processes);
-    let mut objects: Vec<(Lock, Object)> = Vec::new();
+    let mut objects: BTreeMap<Place<'_>, (&Lock, Object)> = BTreeMap::new();
     for lock in locks.iter().filter(|lock| !lock.is_waiting) {
         let users = holders(lock, &handles, processes);
-        match objects.iter_mut().find(|(known, _)| is_same_place(known, lock)) {
+        match objects.get_mut(&lock.place()) {
             Some((_, object)) => users.into_iter().for_each(|user| add(&mut object.users, user)),
-            None => objects.extend(object(lock, users, &handles, processes).map(|object| (lock.clone(), object))),
+            None => drop(objects.insert(lock.place(), (lock, object(lock, users, &handles, processes)))),
         }
     }
     for lock in locks.iter().filter(|lock| lock.is_waiting) {
         let waiting = lock.pid.map(|pid| processes.user(pid));
-        for (_, object) in objects.iter_mut().filter(|(held, _)| is_in_the_way(held, lock)) {
+        for (_, object) in objects.values_mut().filter(|(held, _)| is_in_the_way(held, lock)) {
             waiting.iter().for_each(|user| add(&mut object.waiting, user.clone()));
         }
     }
-    objects.into_iter().map(|(_, object)| object).collect()
+    objects.into_values().map(|(_, object)| object).collect()
 }
 
 fn add(users: &mut Vec<User>, user: User) {
     if !users.iter().any(|known| known.pid == user.pid) {
         users.push(user);
     }
-}
-
-fn is_same_place(one: &Lock, other: &Lock) -> bool {
-    (one.sort, &one.file, one.start, one.len) == (other.sort, &other.file, other.start, other.len)
 }
 
 /// Whether `held` keeps `wanted` waiting. Both kinds of record locks keep each other out.
@@ -132,8 +139,10 @@ fn handles<'a>(locks: &[Lock], processes: &'a Processes) -> HashMap<u64, Vec<Han
     for (process, number, file) in processes.files() {
         if let Some(of_inode) = handles.get_mut(&file.inode.2) {
             let info = fs::read_to_string(format!("/proc/{}/fdinfo/{number}", process.pid)).unwrap_or_default();
-            let own = info.lines().filter_map(|line| parse(line.strip_prefix("lock:")?.trim())).collect();
-            of_inode.push(Handle { user: process.user(Some(number)), file, own });
+            let own: Vec<Lock> = info.lines().filter_map(|line| parse(line.strip_prefix("lock:")?.trim())).collect();
+            let name = own.first().map(|lock| lock.file.clone());
+            let own = own.iter().map(|lock| (lock.sort, lock.start, lock.len, lock.is_shared)).collect();
+            of_inode.push(Handle { user: process.user(Some(number)), file, own, name });
         }
     }
     handles
@@ -151,8 +160,8 @@ fn holders(lock: &Lock, handles: &HashMap<u64, Vec<Handle<'_>>>, processes: &Pro
     {
         users.push(processes.user(pid));
     }
-    let tells =
-        |handle: &&Handle<'_>| handle.own.iter().any(|own| is_same_place(own, lock) && own.is_shared == lock.is_shared);
+    let own = (lock.sort, lock.start, lock.len, lock.is_shared);
+    let tells = |handle: &&Handle<'_>| handle.name.as_ref() == Some(&lock.file) && handle.own.contains(&own);
     for handle in handles_of(lock, handles).iter().filter(tells) {
         if lock.sort != Sort::Record || lock.pid == Some(handle.user.pid) {
             add(&mut users, handle.user.clone());
@@ -161,12 +170,7 @@ fn holders(lock: &Lock, handles: &HashMap<u64, Vec<Handle<'_>>>, processes: &Pro
     users
 }
 
-fn object(
-    lock: &Lock,
-    users: Vec<User>,
-    handles: &HashMap<u64, Vec<Handle<'_>>>,
-    processes: &Processes,
-) -> Option<Object> {
+fn object(lock: &Lock, users: Vec<User>, handles: &HashMap<u64, Vec<Handle<'_>>>, processes: &Processes) -> Object {
     let mechanism = if lock.sort == Sort::File { Mechanism::FileLock } else { Mechanism::RecordLock };
     let file = file_of(lock, handles);
     let address = file.and_then(|file| address(lock, file));
@@ -179,17 +183,18 @@ fn object(
         None => lock.pid.and_then(|pid| processes.get(pid)).map(|process| process.uid),
     };
     object.mode = file.map(|file| file.mode & 0o777);
-    object.words = format!("{}{}", if lock.is_shared { "shared" } else { "exclusive" }, range(lock));
+    object.words = if lock.is_shared { "shared".into() } else { "exclusive".into() };
     object.users = users;
     object.noted.extend(lock.pid);
     object.state = State::Used;
-    Some(object)
+    object
 }
 
 fn range(lock: &Lock) -> String {
     match (lock.start, lock.len) {
         (0, 0) => String::new(),
         (start, 0) => format!(", from byte {start}"),
+        (start, 1) => format!(", byte {start}"),
         (start, len) => format!(", bytes {start} to {}", start + (len - 1)),
     }
 }
@@ -197,7 +202,7 @@ fn range(lock: &Lock) -> String {
 /// The locked file: one whose descriptor tells of the lock, or else one that has the table's name.
 fn file_of<'a>(lock: &Lock, handles: &'a HashMap<u64, Vec<Handle<'a>>>) -> Option<&'a OpenFile> {
     let handles = handles_of(lock, handles);
-    let telling = handles.iter().find(|handle| handle.own.iter().any(|own| own.file == lock.file));
+    let telling = handles.iter().find(|handle| handle.name.as_ref() == Some(&lock.file));
     telling.or_else(|| handles.iter().find(|handle| is_named_so(handle.file, &lock.file))).map(|handle| handle.file)
 }
 
@@ -220,15 +225,12 @@ fn label(lock: &Lock, file: Option<&OpenFile>) -> String {
         Sort::Ofd => "ofd",
     };
     match file {
-        Some(file) => format!("{scheme} on {}", String::from_utf8_lossy(&file.path)),
+        Some(file) => format!("{scheme} on {}{}", String::from_utf8_lossy(&file.path), range(lock)),
         None => {
-            format!("{scheme} on inode {} of device {}", lock.file.rsplit(':').next().unwrap_or_default(), device(lock))
+            let (device, inode) = lock.file.rsplit_once(':').unwrap_or_default();
+            format!("{scheme} on inode {inode} of device {device}{}", range(lock))
         }
     }
-}
-
-fn device(lock: &Lock) -> &str {
-    lock.file.rsplit_once(':').map_or("", |(device, _)| device)
 }
 
 #[cfg(test)]

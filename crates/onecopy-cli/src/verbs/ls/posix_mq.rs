@@ -8,6 +8,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use onecopy::message::posix_mq::{Access, PosixQueue};
 use onecopy::{Address, Mechanism, PosixName};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Statx, StatxFlags, fstat, openat, statfs, statx};
+use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use super::mounts::mounts;
@@ -68,12 +69,13 @@ fn one(directory: &OwnedFd, name: &[u8], processes: &Processes) -> Option<Object
         .and_then(|file| std::io::read_to_string(fs::File::from(file)).ok())
         .unwrap_or_default();
     let name = PosixName::new(OsString::from_vec([b"/", name].concat())).ok()?;
-    Some(object(name, &found, &text, processes))
+    object(name, &found, &text, processes)
 }
 
-fn object(name: PosixName, found: &Statx, text: &str, processes: &Processes) -> Object {
+/// `None` for the queue of another namespace, whose file system is mounted here.
+fn object(name: PosixName, found: &Statx, text: &str, processes: &Processes) -> Option<Object> {
     let inode = (found.stx_dev_major, found.stx_dev_minor, found.stx_ino);
-    let attributes = attributes(&name, inode);
+    let attributes = attributes(&name, inode)?;
     let mut object = Object::new(Mechanism::PosixMq, Address::PosixMq(name))
         .owned_by(found.stx_uid, u32::from(found.stx_mode) & 0o777)
         .used_by(processes.users_of_file(inode), processes);
@@ -87,7 +89,7 @@ fn object(name: PosixName, found: &Statx, text: &str, processes: &Processes) -> 
     // Who asked for a notification waits for a message.
     let waiting = field(text, "NOTIFY_PID:").and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0);
     object.waiting = waiting.map(|pid| processes.user(pid)).into_iter().collect();
-    object
+    Some(object)
 }
 
 /// A number of what reading a queue's file gives: `QSIZE:129 NOTIFY:2 SIGNO:0 NOTIFY_PID:8260`.
@@ -95,16 +97,24 @@ fn field(text: &str, name: &str) -> Option<u64> {
     text.split_ascii_whitespace().find_map(|word| word.strip_prefix(name))?.parse().ok()
 }
 
-/// How many messages wait, how many fit, and how long one may be: for those who may open the queue, if it is that of this namespace.
-fn attributes(name: &PosixName, inode: Inode) -> Option<(u64, u64, u64)> {
-    let queue =
-        [Access::Receive, Access::Send].into_iter().find_map(|access| PosixQueue::open_for(name, access).ok())?;
+/// How many messages wait, how many fit, and how long one may be.
+type Attributes = (u64, u64, u64);
+
+/// `Some(None)` when this process may not open the queue, and `None` when the name means another one here, or none.
+fn attributes(name: &PosixName, inode: Inode) -> Option<Option<Attributes>> {
+    let receiving = PosixQueue::open_for(name, Access::Receive);
+    let queue = match receiving.or_else(|_| PosixQueue::open_for(name, Access::Send)) {
+        Ok(queue) => queue,
+        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => return None,
+        Err(_) => return Some(None),
+    };
     if fstat(&queue).ok()?.st_ino != inode.2 {
         return None;
     }
     let number = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     let attributes = queue.attributes();
-    Some((number(queue.queued_messages().ok()?), number(attributes.max_messages), number(attributes.message_bytes)))
+    let queued = queue.queued_messages().ok()?;
+    Some(Some((number(queued), number(attributes.max_messages), number(attributes.message_bytes))))
 }
 
 /// The queues that somebody has open, for when there is no directory of them.
@@ -120,7 +130,7 @@ fn open_ones(processes: &Processes) -> Vec<Object> {
         let name = PosixName::new(std::ffi::OsStr::from_bytes(&file.path)).ok().filter(|_| is_queue);
         let status = statx(CWD, &path, AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS);
         if let (Some(name), Ok(status)) = (name, status) {
-            found.push((file.inode, object(name, &status, "", processes)));
+            found.extend(object(name, &status, "", processes).map(|object| (file.inode, object)));
         }
     }
     found.into_iter().map(|(_, object)| object).collect()

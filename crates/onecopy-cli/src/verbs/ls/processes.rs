@@ -107,15 +107,15 @@ pub(super) struct Processes {
 }
 
 impl Processes {
-    /// Looks at all processes that /proc shows, but not at this one.
-    pub(super) fn look() -> Result<Self, Failure> {
+    /// Looks at all processes that /proc shows, but not at this one; at what they have mapped, which takes longer, `with_mappings`.
+    pub(super) fn look(with_mappings: bool) -> Result<Self, Failure> {
         let entries = fs::read_dir("/proc").map_err(|error| unreadable(&plain(&error)))?;
         if !Path::new("/proc/self/stat").exists() {
             return Err(unreadable("no process is in it"));
         }
         let own = getpid().as_raw_pid().unsigned_abs();
         let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        let list: Vec<Process> = pids.filter(|pid| *pid != own).filter_map(process).collect();
+        let list: Vec<Process> = pids.filter(|pid| *pid != own).filter_map(|pid| process(pid, with_mappings)).collect();
         let mut all = Self {
             by_pid: list.iter().enumerate().map(|(index, process)| (process.pid, index)).collect(),
             unseen: list.iter().filter(|process| process.open.is_none()).count(),
@@ -223,7 +223,7 @@ fn unreadable(reason: &str) -> Failure {
 }
 
 /// The process `pid`; `None` when it has exited, or is a thread of the kernel.
-fn process(pid: u32) -> Option<Process> {
+fn process(pid: u32, with_mappings: bool) -> Option<Process> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let (open, close) = (stat.iter().position(|byte| *byte == b'(')?, stat.iter().rposition(|byte| *byte == b')')?);
     let name: Rc<str> = String::from_utf8_lossy(stat.get(open + 1..close)?).into();
@@ -231,24 +231,26 @@ fn process(pid: u32) -> Option<Process> {
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
     let flags: u32 = fields.nth(5)?.parse().ok()?;
-    if flags & PF_KTHREAD != 0 || matches!(state, "Z" | "X") {
+    let status = String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/status")).ok()?).into_owned();
+    let field = |name: &str, index: usize| {
+        let values = status.lines().find_map(|line| line.strip_prefix(name))?;
+        values.split_ascii_whitespace().nth(index)?.parse::<u32>().ok()
+    };
+    let has_exited = matches!(state, "Z" | "X");
+    // Of a process whose first thread has exited, the others go on with its descriptors.
+    let goes_on = has_exited && field("Threads:", 0)? > 1;
+    if flags & PF_KTHREAD != 0 || has_exited && !goes_on {
         return None;
     }
-    let uid = effective_uid(pid)?;
-    let open = descriptors(pid)?;
-    let mapped = if open.is_some() { shared_mappings(pid) } else { Vec::new() };
+    // The second is the effective one.
+    let uid = field("Uid:", 1)?;
+    let open = if goes_on { None } else { descriptors(pid)? };
+    let mapped = if open.is_some() && with_mappings { shared_mappings(pid) } else { Vec::new() };
     Some(Process { pid, name, uid, open, mapped })
 }
 
 /// `PF_KTHREAD` in the flags of proc_pid_stat(5).
 const PF_KTHREAD: u32 = 0x0020_0000;
-
-fn effective_uid(pid: u32) -> Option<u32> {
-    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
-    let status = String::from_utf8_lossy(&status);
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    ids.split_ascii_whitespace().nth(1)?.parse().ok()
-}
 
 /// What it has open. `None` when it has exited, and `Some(None)` when this process may not know.
 fn descriptors(pid: u32) -> Option<Option<Vec<Open>>> {

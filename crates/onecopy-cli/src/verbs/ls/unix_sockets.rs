@@ -116,7 +116,7 @@ pub(super) fn objects(found: &[Found], with_nameless: bool, processes: &Processe
     let mut seen = HashSet::new();
     let mut objects = Vec::new();
     for socket in sockets.iter().filter(|socket| socket.is_reachable()) {
-        objects.extend(named(socket, &mut seen, processes));
+        objects.extend(named(socket, found, &mut seen, processes));
     }
     if with_nameless {
         let by_inode: HashMap<u64, &UnixSocket> = sockets.iter().map(|socket| (socket.inode, socket)).collect();
@@ -128,18 +128,22 @@ pub(super) fn objects(found: &[Found], with_nameless: bool, processes: &Processe
     objects
 }
 
-fn named(socket: &UnixSocket, seen: &mut HashSet<PathBuf>, processes: &Processes) -> Option<Object> {
+fn named(socket: &UnixSocket, found: &[Found], seen: &mut HashSet<PathBuf>, processes: &Processes) -> Option<Object> {
     let name = socket.name.clone()?;
     let users = processes.users_of_socket(socket.inode);
     let place = match name.as_path() {
-        Some(path) => place(path, socket, &users),
+        Some(path) => place(path, socket, found, &users),
         None => Place::Abstract,
     };
     let mut object = match &place {
         Place::File(path, id) => {
             seen.insert(path.clone());
-            let address = socket.sort.address(UnixName::path(path).ok()?);
-            Object::new(socket.sort.mechanism(), address).owned_by(id.uid, id.mode & 0o777)
+            let mechanism = socket.sort.mechanism();
+            let object = match UnixName::path(path) {
+                Ok(name) => Object::new(mechanism, socket.sort.address(name)),
+                Err(_) => Object::without_address(mechanism, long_label(path)),
+            };
+            object.owned_by(id.uid, id.mode & 0o777)
         }
         Place::Abstract => abstract_object(socket, name),
         Place::Elsewhere => {
@@ -185,6 +189,11 @@ fn abstract_object(socket: &UnixSocket, name: UnixName) -> Object {
     }
 }
 
+/// What stands for the address of a socket that was bound from within its directory, by a shorter path than its whole one.
+fn long_label(path: &Path) -> String {
+    format!("socket at {}", path.display())
+}
+
 /// Where the file of a socket is.
 enum Place {
     File(PathBuf, FileId),
@@ -193,8 +202,8 @@ enum Place {
     Elsewhere,
 }
 
-/// A relative path begins where one of its users works.
-fn place(path: &Path, socket: &UnixSocket, users: &[User]) -> Place {
+/// A relative path begins where one of its users works, or did when it was bound: then only the inode tells which file it is.
+fn place(path: &Path, socket: &UnixSocket, found: &[Found], users: &[User]) -> Place {
     let directories = users.iter().filter_map(|user| fs::read_link(format!("/proc/{}/cwd", user.pid)).ok());
     let candidates: Vec<PathBuf> = if path.is_absolute() {
         vec![path.to_owned()]
@@ -207,8 +216,13 @@ fn place(path: &Path, socket: &UnixSocket, users: &[User]) -> Place {
                 (id.inode.0, id.inode.1) == device && id.inode.2 & 0xffff_ffff == u64::from(inode)
             })
     };
-    let found = candidates.into_iter().find_map(|path| FileId::of(&path).filter(fits).map(|id| (path, id)));
-    found.map_or(Place::Elsewhere, |(path, id)| Place::File(path, id))
+    let here = candidates.into_iter().find_map(|path| FileId::of(&path).filter(fits).map(|id| (path, id)));
+    let lying = || {
+        let file =
+            found.iter().find(|file| socket.file.is_some() && file.id.kind == FileType::Socket && fits(&file.id))?;
+        Some((file.path.clone(), file.id))
+    };
+    here.or_else(lying).map_or(Place::Elsewhere, |(path, id)| Place::File(path, id))
 }
 
 /// A socket that has no name of its own, as a descriptor of whoever has it.
@@ -232,8 +246,11 @@ fn connected(socket: &UnixSocket, all: &HashMap<u64, &UnixSocket>, processes: &P
 
 /// A socket file that none of the sockets here is bound to.
 fn file(found: &Found) -> Option<Object> {
-    let address = Address::UnixStream(UnixName::path(&found.path).ok()?);
-    let object = Object::new(Mechanism::UnixStream, address).owned_by(found.id.uid, found.id.mode & 0o777);
+    let object = match UnixName::path(&found.path) {
+        Ok(name) => Object::new(Mechanism::UnixStream, Address::UnixStream(name)),
+        Err(_) => Object::without_address(Mechanism::UnixStream, long_label(&found.path)),
+    };
+    let object = object.owned_by(found.id.uid, found.id.mode & 0o777);
     let bound = is_bound(&Spot::of(&found.path)?, &found.id);
     // It may have gone or been replaced while the kernel was asked.
     FileId::of(&found.path).filter(|id| *id == found.id)?;
