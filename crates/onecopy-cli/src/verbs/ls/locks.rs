@@ -14,6 +14,7 @@ use onecopy::{Address, Mechanism};
 
 use super::leftover::FileId;
 use super::object::{Object, State};
+use super::posix_mq;
 use super::processes::{OpenFile, Processes, User};
 
 /// The three sorts of locks.
@@ -88,6 +89,7 @@ struct Handle<'a> {
     own: BTreeSet<(Sort, u64, u64, bool)>,
     /// What the table calls the file, where there is such a lock.
     name: Option<String>,
+    is_queue: bool,
 }
 
 /// All locks: one object for each place that is locked, with who holds it and who waits.
@@ -100,7 +102,7 @@ pub(super) fn objects(processes: &Processes) -> Vec<Object> {
     }
     let handles = handles(&locks, processes);
     let mut objects: BTreeMap<Place<'_>, (&Lock, Object)> = BTreeMap::new();
-    for lock in locks.iter().filter(|lock| !lock.is_waiting) {
+    for lock in locks.iter().filter(|lock| !lock.is_waiting && !is_on_queue(lock, &handles)) {
         let users = holders(lock, &handles, processes);
         match objects.get_mut(&lock.place()) {
             Some((_, object)) => users.into_iter().for_each(|user| add(&mut object.users, user)),
@@ -114,6 +116,12 @@ pub(super) fn objects(processes: &Processes) -> Vec<Object> {
         }
     }
     objects.into_values().map(|(_, object)| object).collect()
+}
+
+/// Whether it is the sign by which a receiver of a POSIX queue shows itself to this library's senders.
+fn is_on_queue(lock: &Lock, handles: &HashMap<u64, Vec<Handle<'_>>>) -> bool {
+    let telling = handles_of(lock, handles).iter().find(|handle| handle.name.as_ref() == Some(&lock.file));
+    telling.is_some_and(|handle| handle.is_queue)
 }
 
 fn add(users: &mut Vec<User>, user: User) {
@@ -142,7 +150,8 @@ fn handles<'a>(locks: &[Lock], processes: &'a Processes) -> HashMap<u64, Vec<Han
             let own: Vec<Lock> = info.lines().filter_map(|line| parse(line.strip_prefix("lock:")?.trim())).collect();
             let name = own.first().map(|lock| lock.file.clone());
             let own = own.iter().map(|lock| (lock.sort, lock.start, lock.len, lock.is_shared)).collect();
-            of_inode.push(Handle { user: process.user(Some(number)), file, own, name });
+            let is_queue = posix_mq::is_queue(process.pid, number, file);
+            of_inode.push(Handle { user: process.user(Some(number)), file, own, name, is_queue });
         }
     }
     handles

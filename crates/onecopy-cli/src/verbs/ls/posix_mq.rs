@@ -1,6 +1,6 @@
 //! POSIX message queues: the files of the mqueue file system, [mq_overview(7)](https://man7.org/linux/man-pages/man7/mq_overview.7.html).
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -13,7 +13,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, 
 
 use super::mounts::mounts;
 use super::object::Object;
-use super::processes::{Inode, Processes};
+use super::processes::{Inode, OpenFile, Processes};
 use super::text::{bytes, count};
 
 /// `MQUEUE_MAGIC`.
@@ -117,18 +117,24 @@ fn attributes(name: &PosixName, inode: Inode) -> Option<Option<Attributes>> {
     Some(Some((number(queued), number(attributes.max_messages), number(attributes.message_bytes))))
 }
 
+/// Whether a descriptor that mq_open(3) gave, whose path is the name of a queue, is what it seems.
+pub(super) fn is_queue(pid: u32, number: u32, file: &OpenFile) -> bool {
+    file.kind == FileType::RegularFile
+        && file.path.iter().filter(|byte| **byte == b'/').count() == 1
+        && statfs(format!("/proc/{pid}/fd/{number}")).is_ok_and(|found| found.f_type == MAGIC)
+}
+
 /// The queues that somebody has open, for when there is no directory of them.
 fn open_ones(processes: &Processes) -> Vec<Object> {
     let mut found: Vec<(Inode, Object)> = Vec::new();
     for (process, number, file) in processes.files() {
+        let is_new = file.links > 0 && !found.iter().any(|(inode, _)| *inode == file.inode);
+        if !is_new || !is_queue(process.pid, number, file) {
+            continue;
+        }
+        let name = PosixName::new(OsStr::from_bytes(&file.path)).ok();
         let path = format!("/proc/{}/fd/{number}", process.pid);
-        let is_queue = file.kind == FileType::RegularFile
-            && file.links > 0
-            && !found.iter().any(|(inode, _)| *inode == file.inode)
-            && file.path.iter().filter(|byte| **byte == b'/').count() == 1
-            && statfs(&path).is_ok_and(|found| found.f_type == MAGIC);
-        let name = PosixName::new(std::ffi::OsStr::from_bytes(&file.path)).ok().filter(|_| is_queue);
-        let status = statx(CWD, &path, AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS);
+        let status = statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS);
         if let (Some(name), Ok(status)) = (name, status) {
             found.extend(object(name, &status, "", processes).map(|object| (file.inode, object)));
         }
