@@ -238,9 +238,10 @@ impl Record {
         (self.0 >> 16) as u8 & flags == flags
     }
 
-    /// Whether it has these flags and no others, and not more than `most` bytes: by one comparison.
+    /// Whether it has these flags and no others, and not more than `most` bytes, which 16 bits can tell: by one comparison.
     #[inline]
     pub(super) fn is_just_up_to(self, flags: u8, most: usize) -> bool {
+        debug_assert!(most <= usize::from(u16::MAX), "{most} would take in other flags");
         (self.0 & 0x00ff_ffff).wrapping_sub(u64::from(flags) << 16) <= most as u64
     }
 

@@ -38,7 +38,8 @@ impl RingReceiver {
     pub(crate) fn take_piece<'a>(&mut self, most: usize, place: impl FnOnce(usize) -> &'a mut [u8]) -> Option<usize> {
         let record = self.ring.record(self.slots)?;
         let bytes = record.bytes();
-        let is_one = record.is_just_up_to(FIRST | LAST | BULK, most.min(self.limit_bytes)) & self.message.is_none();
+        let most = most.min(self.limit_bytes).min(self.ring.sizes.piece_bytes);
+        let is_one = record.is_just_up_to(FIRST | LAST | BULK, most) & self.message.is_none();
         let total = self.ring.slot(self.slots).words[0].load(Ordering::Relaxed);
         if !is_one || bytes <= INLINE_MESSAGE_BYTES || total != bytes as u64 {
             return None;
