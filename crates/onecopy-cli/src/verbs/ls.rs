@@ -54,7 +54,7 @@ creator and last user have exited; POSIX shared memory with a ring (or the like)
 or whose maker died over it. Other memory that nobody uses may be somebody's data, and is never stale; nor is a queue, a semaphore, a FIFO or \
 a file with a lock.
 
-Files are looked for in /tmp, /run, $TMPDIR and $XDG_RUNTIME_DIR, and at most two directories below each, on the same file system; or with \
+Files are looked for in /tmp, /run, each directory of /run/user, $TMPDIR and $XDG_RUNTIME_DIR, and at most two directories below each, on the same file system; or with \
 --in, there. Stale socket files are told on local file systems alone.";
 
 /// The options of `ls`.

@@ -286,3 +286,20 @@ fn without_proc_it_says_so() {
     }
     ended.fails_with(1, &["cannot read /proc", "mount -t proc"]);
 }
+
+#[test]
+fn processes_that_come_and_go_and_many_sockets_disturb_nothing() {
+    let scratch = Scratch::new();
+    let sockets: Vec<UnixListener> =
+        (0..300).map(|index| UnixListener::bind(scratch.path(&index.to_string())).unwrap()).collect();
+    let churn = "while :; do true | sh -c 'exec 9<>/dev/null; exec sleep 0.01'; done";
+    let churning = program("timeout", ["200", "sh", "-c", churn]).start();
+    let own = u64::from(std::process::id());
+    for _ in 0..20 {
+        let all = listed(&["--all", "--in", scratch.root().to_str().unwrap()]);
+        assert_eq!(all.iter().filter(|object| pids(object, "holders").contains(&own)).count(), sockets.len());
+        assert!(listed(&["--all"]).len() > sockets.len());
+    }
+    churning.signal("TERM");
+    churning.end();
+}

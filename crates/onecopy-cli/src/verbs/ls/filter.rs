@@ -125,7 +125,7 @@ fn lies_in(object: &Object, directory: &Path) -> bool {
     object.address.as_ref().and_then(path_of).is_some_and(|path| path.starts_with(directory))
 }
 
-/// Whether the object is what `address` means: a socket file does not tell what type of socket it was made by.
+/// Whether the object is what `address` means, by whichever path. A socket file does not tell what type of socket it was made by.
 fn is_named_by(object: &Object, address: &Address) -> bool {
     let Some(own) = &object.address else { return false };
     let same_file = |one: &Path, other: &Path| {
@@ -134,9 +134,12 @@ fn is_named_by(object: &Object, address: &Address) -> bool {
     };
     own == address
         || own.region().is_some() && own.region() == address.region()
-        || is_socket(own)
-            && is_socket(address)
+        || (is_socket(own) && is_socket(address) || own.scheme() == address.scheme() && !is_range(own))
             && path_of(own).zip(path_of(address)).is_some_and(|(one, other)| same_file(one, other))
+}
+
+fn is_range(address: &Address) -> bool {
+    matches!(address, Address::RecordLock(_) | Address::OfdLock(_))
 }
 
 fn is_socket(address: &Address) -> bool {

@@ -22,17 +22,14 @@ pub(super) struct Found {
     pub(super) id: FileId,
 }
 
-/// The usual places: /tmp, /run, and those that the environment names.
+/// The usual places: /tmp, /run, the directories of /run/user, which are file systems of their own, and those that the environment
+/// names.
 pub(super) fn usual() -> Vec<PathBuf> {
     let named = ["TMPDIR", "XDG_RUNTIME_DIR"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
-    let absolute = named.filter(|path| path.is_absolute());
-    let all: BTreeSet<PathBuf> = ["/tmp", "/run"]
-        .into_iter()
-        .map(PathBuf::from)
-        .chain(absolute)
-        .filter_map(|path| path.canonicalize().ok())
-        .collect();
-    all.into_iter().collect()
+    let of_users = fs::read_dir("/run/user").into_iter().flatten().flatten().map(|entry| entry.path());
+    let all = ["/tmp", "/run"].into_iter().map(PathBuf::from).chain(of_users).chain(named);
+    let all = all.filter(|path| path.is_absolute()).filter_map(|path| path.canonicalize().ok());
+    all.collect::<BTreeSet<PathBuf>>().into_iter().collect()
 }
 
 /// What lies in `place` and in the directories below it on the same file system, and whether there was too much to see all.
