@@ -1,5 +1,5 @@
 //! What a processor is told beside what it is to do: it changes when something happens, and never what.
-#![expect(unsafe_code, reason = "instructions that no safe function stands for")]
+#![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "instructions that no safe function stands for"))]
 
 /// How far apart the lines of a cache are.
 #[cfg(target_arch = "x86_64")]
