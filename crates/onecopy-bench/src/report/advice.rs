@@ -110,7 +110,7 @@ fn reason(row: &Row) -> &'static str {
     if row.path.as_deref() == Some("cooperative") {
         "both sides copy parts of each message at the same time, straight from one process to the other"
     } else if kinds.contains(&Kind::Attach) || row.path.as_deref() == Some("single-copy") {
-        "the kernel copies once, straight from one process to the other"
+        "one side copies each message once, straight from one process to the other"
     } else if kinds.contains(&Kind::Memory) || row.path.is_some() {
         "both sides copy at the same time, through shared memory and without system calls"
     } else {

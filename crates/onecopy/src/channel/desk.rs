@@ -20,7 +20,8 @@
 //!
 //! While a message is SHARED both sides claim parts of it, see [`claims`](super::claims).
 //!
-//! What was lent in this direction comes back by `loans`, see [`loan`](super::loan).
+//! What was lent in this direction comes back by `loans`, see [`loan`](super::loan). Places for messages to come are in `berths`, see
+//! [`berths`](super::berths).
 //!
 //! # Safety
 //!
@@ -34,6 +35,7 @@ use std::mem::offset_of;
 #[cfg(not(loom))]
 use std::sync::Arc;
 
+use super::berths::BerthWords;
 #[cfg(not(loom))]
 use super::claims::End;
 use super::loan::GivenBack;
@@ -85,6 +87,7 @@ pub(super) struct Desk {
     pub(super) deadlock: AtomicU64,
     pub(super) sleepers: Sleepers,
     pub(super) loans: GivenBack,
+    pub(super) berths: BerthWords,
 }
 
 /// Who copies what, see [`claims`](super::claims), on one line: who claims the last has them all.
@@ -100,7 +103,7 @@ pub(super) struct Claims {
 const _: () = {
     assert!(offset_of!(Desk, claims) == 128 && offset_of!(Desk, waiting) == 256);
     assert!(offset_of!(Desk, sleepers) == 384 && offset_of!(Desk, loans) == 512);
-    assert!(size_of::<Desk>() == 640 && DESKS_BYTES <= 4096);
+    assert!(offset_of!(Desk, berths) == 640 && size_of::<Desk>() == 768 && DESKS_BYTES <= 4096);
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

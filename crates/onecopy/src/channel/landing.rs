@@ -5,6 +5,9 @@
 //! [registered](super::registered), and names the place for a message at the [desk](super::desk). It goes on by process_vm_readv(2)
 //! itself. A sender that cannot map it writes there by process_vm_writev(2), as into any other buffer.
 //!
+//! A sender of a stream writes whole messages there without being asked: see [`berths`](super::berths). What comes through the ring is copied
+//! there too, by the receiver, where places are left over: messages that are kept need no memory of both kinds.
+//!
 //! A message that is sent back from where it has landed lies in memory that its receiver has mapped: that copies it without calls, too.
 //!
 //! The memory is cut from arenas: each as large as all before it, so that a few registrations are enough. A message gives its place
@@ -25,7 +28,7 @@
 #![expect(unsafe_code, reason = "lends out parts of shared memory")]
 
 use std::mem;
-use std::ops::{Deref, Range};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -33,22 +36,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::extents::Extents;
 use super::helper::Helper;
 use super::link::Link;
+use super::message::Body;
 use super::registered::{Registration, Spot, Stores, Use};
+use crate::Result;
 use crate::memory::anonymous::registered::{Children, Own, Rights};
-use crate::memory::buffer::{HUGE_BYTES, pool_limit_bytes};
+use crate::memory::buffer::{Buffer, HUGE_BYTES, give_back, pool_limit_bytes};
 use crate::memory::nonce::Nonce;
 use crate::process::own_id;
 
 /// How much of it the sender maps: what all arenas of one direction have together, and the longest message that lands.
 pub(super) const MOST_BYTES: usize = 256 << 20;
 /// How many messages the sender has to have helped with. The first ones of a channel are not delayed.
-const HELPED_MESSAGES: u64 = 2;
+pub(super) const HELPED_MESSAGES: u64 = 2;
 /// An arena is worth its while when messages of so many times its length have landed in it: to make it takes as long as to copy as much,
 /// 8 ms for 128 MiB, and five times as long and more where a virtual machine has to get the memory first. When one ends before, or there
 /// could be none, messages of what is missing do without a new one.
 const WORTH: u64 = 16;
 /// Where landings begin and end: on pages of any machine.
-const GRAIN_BYTES: usize = 64 << 10;
+pub(super) const GRAIN_BYTES: usize = 64 << 10;
 
 /// How much of all arenas that can be used again is unused, and above that the number of the process for which that is so: a child made by
 /// fork uses none of its parent's again.
@@ -79,6 +84,12 @@ pub(super) struct Landings {
 impl Landings {
     /// A place for a message of `bytes`, if its sender is one that should have it mapped, and there can be one.
     pub(super) fn take(&mut self, link: &Link, bytes: usize, helper: &Helper) -> Option<Landing> {
+        self.take_worth(link, bytes, helper, u64::MAX)
+    }
+
+    /// The same where messages of `streamed` bytes in all could have landed until now, had there been places: no more memory is taken for
+    /// them than is worth its while.
+    pub(super) fn take_worth(&mut self, link: &Link, bytes: usize, helper: &Helper, streamed: u64) -> Option<Landing> {
         if !link.is_open || helper.helped < HELPED_MESSAGES || bytes > MOST_BYTES {
             return None;
         }
@@ -86,9 +97,18 @@ impl Landings {
         self.end_useless();
         let found = self.arenas.iter().find_map(|arena| Landing::take(arena, wanted, bytes));
         found.or_else(|| {
-            let arena = self.add(link, wanted)?;
+            let arena = self.add(link, wanted, streamed)?;
             Landing::take(&arena, wanted, bytes)
         })
+    }
+
+    /// Memory for a message that this side copies: a place that is left over, where there is one.
+    pub(super) fn room(&mut self, bytes: usize) -> Result<Body> {
+        let may_be = bytes >= GRAIN_BYTES && !self.arenas.is_empty() && unused_bytes() >= bytes;
+        let wanted = bytes.next_multiple_of(GRAIN_BYTES);
+        let mut arenas = self.arenas.iter().filter(|_| may_be);
+        let landing = arenas.find_map(|arena| Landing::take(arena, wanted, bytes));
+        landing.map_or_else(|| Buffer::warm(bytes).map(Body::Buffer), |landing| Ok(Body::Landing(landing)))
     }
 
     fn end_useless(&mut self) {
@@ -105,12 +125,17 @@ impl Landings {
     }
 
     #[cold]
-    fn add(&mut self, link: &Link, wanted: usize) -> Option<Arc<Arena>> {
+    fn add(&mut self, link: &Link, wanted: usize, streamed: u64) -> Option<Arc<Arena>> {
         let bytes = self.new_bytes(wanted)?;
+        if WORTH * (self.open_bytes() + bytes) as u64 > streamed {
+            return None;
+        }
         self.pause = self.pause.saturating_sub(wanted as u64);
         if self.pause > 0 {
             return None;
         }
+        // What lands needs no buffer. A virtual machine that gets memory back at once need not ask its host for other pages.
+        give_back(bytes);
         let arena = Arena::new(link, bytes).map(Arc::new);
         match &arena {
             Some(arena) => self.arenas.push(Arc::clone(arena)),
@@ -119,15 +144,19 @@ impl Landings {
         arena
     }
 
-    /// How long an arena with room for `wanted` bytes should be: as all others together, if it may. None that would have to go as soon as
-    /// its message does.
+    /// How long an arena with room for `wanted` bytes should be: as all others together, or a half, a quarter and so on of that, as long as
+    /// it may. None that would have to go as soon as its message does.
     fn new_bytes(&mut self, wanted: usize) -> Option<usize> {
         begin_to_count();
         let (there, ended) = (self.open_bytes(), self.ended_bytes());
         let least = wanted.next_multiple_of(HUGE_BYTES);
         let unused = unused_bytes();
         let fits = |bytes: &usize| ended + there + bytes <= MOST_BYTES && unused + bytes <= pool_limit_bytes();
-        [least.max(there), least].into_iter().find(fits)
+        // Few large ones: a receiver that keeps 128 MiB had used up the places for them with those of 2 MiB.
+        let lengths = std::iter::successors(Some(least.max(there)), |bytes| {
+            (*bytes > least).then(|| (bytes / 2).next_multiple_of(HUGE_BYTES).max(least))
+        });
+        lengths.into_iter().find(fits)
     }
 
     fn open_bytes(&self) -> usize {
@@ -335,6 +364,17 @@ impl Landing {
         Spot { offset: self.range.start as u64, ..self.arena.number }
     }
 
+    /// Cuts off a message of `bytes` in front, which takes `room`, if that is left.
+    pub(super) fn cut(&mut self, bytes: usize, room: usize) -> Option<Self> {
+        if bytes == 0 || bytes > room || room > self.range.len() {
+            return None;
+        }
+        let range = self.range.start..self.range.start + room;
+        self.range.start = range.end;
+        self.bytes = self.range.len();
+        Some(Self { arena: Arc::clone(&self.arena), range, bytes })
+    }
+
     /// Gives it up for good, since a sender may still write there. Its neighbours stay, and nothing else arrives beside them.
     pub(super) fn retire(mut self) {
         let mut state = self.arena.state();
@@ -351,6 +391,13 @@ impl Deref for Landing {
     fn deref(&self) -> &[u8] {
         // SAFETY: so many initialised bytes that this landing owns; who else may write there is said at the head of the file.
         unsafe { std::slice::from_raw_parts(self.base().as_ptr(), self.bytes) }
+    }
+}
+
+impl DerefMut for Landing {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`; the unique borrow of `self` makes it the only reference of this process.
+        unsafe { std::slice::from_raw_parts_mut(self.base().as_ptr(), self.bytes) }
     }
 }
 
@@ -478,7 +525,7 @@ mod tests {
     fn an_arena_that_would_go_with_its_message_is_not_made() {
         let (one, _other) = pair();
         let mut landings = Landings::default();
-        assert!(landings.add(&one.receiver.link, pool_limit_bytes() + 1).is_none());
+        assert!(landings.add(&one.receiver.link, pool_limit_bytes() + 1, u64::MAX).is_none());
         assert_eq!(landings.pause, 0, "it is not for want of memory");
     }
 

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 use super::landing::Landing;
@@ -161,6 +161,16 @@ impl Deref for Body {
 
     #[inline]
     fn deref(&self) -> &[u8] {
+        match self {
+            Self::Buffer(buffer) => buffer,
+            Self::Landing(landing) => landing,
+        }
+    }
+}
+
+impl DerefMut for Body {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
         match self {
             Self::Buffer(buffer) => buffer,
             Self::Landing(landing) => landing,

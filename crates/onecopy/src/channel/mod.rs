@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | up to 104 bytes | inside of one or two cache lines of a ring in shared memory | 2, of these lines |
 //! | up to [`DEFAULT_SINGLE_COPY_BYTES`] | through the ring in pieces, both sides at the same time | 2, in the cache |
+//! | from 64 KiB on, in a long stream, where that is faster | the sender writes it where the receiver has a place for it | 1 |
 //! | from 64 KiB on, where it is waited for, as an answer is | both sides copy parts of it at the same time, by cross-memory attach | 1, by two processors |
 //! | longer | the receiver reads it from the sender's memory, by cross-memory attach | 1 |
 //! | from [`DEFAULT_COOPERATIVE_BYTES`] on, into a [`Message`] | both sides copy parts of it at the same time | 1, by two processors |
@@ -24,6 +25,8 @@
 //! `examples/request_reply.rs`, a server that listens at a name and a client of it; and `examples/worker_pool.rs`, processes that
 //! return large results to one that polls for all of them.
 
+mod ahead;
+mod berths;
 mod claims;
 mod copying;
 mod desk;

@@ -68,13 +68,16 @@ impl Prompt {
 impl ChannelSender {
     /// Whether a message of so many bytes should be offered before it goes through the ring.
     pub(super) fn is_awaited(&mut self, bytes: usize) -> bool {
-        bytes >= self.prompt.copy_bytes
-            && self.link.attach.is_ok()
+        bytes >= self.prompt.copy_bytes && self.may_prompt() && self.prompt.is_answer(&self.link)
+    }
+
+    /// Whether both sides may copy such a message, and the receiver looks for it or is busy.
+    pub(super) fn may_prompt(&self) -> bool {
+        self.link.attach.is_ok()
             && self.link.trusted
             && self.refused.is_none()
             && !self.cannot_help
             && self.strategy.spin_time() != Some(Duration::ZERO)
-            && self.prompt.is_answer(&self.link)
             && !self.ring.is_receiver_asleep()
     }
 

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use super::berths::{Arrived, Named};
 use super::copying::{Failure, Source};
 use super::desk::{Answer, Desk, Offer, Phase, Turn};
 use super::helper::Helper;
-use super::landing::Landings;
+use super::landing::{Landing, Landings};
 use super::link::Link;
 use super::loan::Slip;
 use super::message::{Block, Body, Message, ROOM_BYTES, SHORT_BYTES};
@@ -56,6 +57,7 @@ pub struct ChannelReceiver {
     kept: Option<Message>,
     pub(super) helper: Helper,
     landings: Landings,
+    berths: Named,
 }
 
 /// Wakes a sender of the other side that waits at its desk, when this side has closed.
@@ -88,6 +90,7 @@ impl ChannelReceiver {
             kept: None,
             helper: Helper::new(end),
             landings: Landings::default(),
+            berths: Named::default(),
         }
     }
 
@@ -224,6 +227,13 @@ impl ChannelReceiver {
                     if let Some(slip) = Slip::from_bytes(&words[..len]) {
                         return self.take_loan(slip)?.into_message().map(Some);
                     }
+                    if let Some(arrived) = Arrived::from_bytes(&words[..len]) {
+                        if let Some(landing) = self.take_arrived(arrived)? {
+                            return Ok(Some(Message::long(Body::Landing(landing))));
+                        }
+                        self.check_time(&mut passed, deadline)?;
+                        continue;
+                    }
                     let offer = self.offer(&words[..len])?;
                     self.ring.take_offer();
                     if let Some(message) = self.take_offered(offer, deadline)? {
@@ -249,9 +259,9 @@ impl ChannelReceiver {
                 }
             }
         } else {
-            let mut buffer = Buffer::warm(bytes)?;
-            self.ring.take_begun(begun, &mut buffer, deadline)?;
-            Message::long(Body::Buffer(buffer))
+            let mut body = self.landings.room(bytes)?;
+            self.ring.take_begun(begun, &mut body, deadline)?;
+            Message::long(body)
         };
         self.count_ring(bytes);
         Ok(message)
@@ -271,12 +281,59 @@ impl ChannelReceiver {
         let message = if bytes <= SHORT_BYTES {
             Message::short(bytes, fill)?
         } else {
-            let mut buffer = Buffer::warm(bytes)?;
-            fill(&mut buffer)?;
-            Message::long(Body::Buffer(buffer))
+            let mut body = self.landings.room(bytes)?;
+            fill(&mut body)?;
+            Message::long(body)
         };
         self.count_ring(bytes);
         Ok(message)
+    }
+
+    /// As when a sender has asked for berths that has helped with so many messages.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn name_berths(&mut self, helped: u64) {
+        self.helper.helped = helped;
+        self.berths.ask();
+        self.berths.name(&self.link, &mut self.landings, &self.helper);
+    }
+
+    /// Receives a message where its sender has written it; `None` when that asks for more places.
+    fn take_arrived(&mut self, arrived: Arrived) -> Result<Option<Landing>> {
+        self.ring.take_offer();
+        let Arrived { berth, bytes } = arrived;
+        let landing = match arrived {
+            Arrived::ASK => {
+                self.berths.ask();
+                None
+            }
+            _ => Some(self.berths.take(arrived).ok_or_else(|| Error::Corrupt {
+                object: self.link.object.clone(),
+                detail: format!("a message of {bytes} bytes in berth {berth}, which was not named for it"),
+            })?),
+        };
+        self.berths.name(&self.link, &mut self.landings, &self.helper);
+        if bytes > self.limit_bytes {
+            return Err(Error::TooLong {
+                object: self.link.object.clone(),
+                message_bytes: bytes,
+                limit_bytes: self.limit_bytes,
+                remedy: Some("it was thrown away; set_limit_bytes raises the limit".into()),
+            });
+        }
+        landing.iter().for_each(|_| self.link.counters.count_received(Path::SingleCopy, bytes));
+        Ok(landing)
+    }
+
+    fn take_arrived_into(&mut self, arrived: Arrived, buffer: &mut [u8]) -> Result<Option<usize>> {
+        let (message_bytes, buffer_bytes) = (arrived.bytes, buffer.len());
+        if buffer_bytes < message_bytes && message_bytes <= self.limit_bytes {
+            return Err(Error::BufferTooSmall { object: self.link.object.clone(), message_bytes, buffer_bytes });
+        }
+        let landing = self.take_arrived(arrived)?;
+        Ok(landing.map(|landing| {
+            tally::copy(&mut buffer[..message_bytes], &landing);
+            message_bytes
+        }))
     }
 
     fn count_ring(&self, bytes: usize) {
@@ -513,6 +570,13 @@ impl ChannelReceiver {
                 Some(Arrival::Offer(words, len)) => {
                     if let Some(slip) = Slip::from_bytes(&words[..len]) {
                         return self.take_loan_into(slip, target.bytes()).map(Some);
+                    }
+                    if let Some(arrived) = Arrived::from_bytes(&words[..len]) {
+                        if let Some(bytes) = self.take_arrived_into(arrived, target.bytes())? {
+                            return Ok(Some(bytes));
+                        }
+                        self.check_time(&mut passed, deadline)?;
+                        continue;
                     }
                     self.offer(&words[..len])?
                 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Peer;
+use super::ahead::Ahead;
 use super::copying::help;
 use super::desk::{Answer, Desk, NO_ROOM, Offer, Phase, Turn};
 use super::landing::Targets;
@@ -23,11 +24,11 @@ use crate::memory::ring::{INLINE_BYTES, RingSender};
 use crate::memory::wait::{Alarm, Wait, arm, wait};
 use crate::{Deadline, Error, Result, Sender, WaitStrategy};
 
-/// From how many bytes on a message is copied once, unless the user sets it. Measured by two pinned processes, the ring and both
-/// sides together, of memcpy where a cache-line round trip takes 510 ns: back to back and cold 0.97 and 0.39 at 64 KiB, 0.87 and 0.46
-/// at 256, 1.06 and 0.59 at 512 KiB, 1.07 and 0.71 at 1 MiB; hot 0.24 and 0.17, 0.27 and 0.21, 0.31 and 0.31, 0.36 and 0.38; one
-/// message at a time, in times of memcpy, 5.6 and 6.1, 4.2 and 4.5, 3.0 and 3.2, 2.3 and 2.6. At 110 ns both sides together are ahead
-/// from 1 MiB on: 0.25 and 0.47 hot, 1.36 and 1.61 cold.
+/// From how many bytes on a message is copied once, unless the user sets it. Measured by two pinned processes back to back, the ring, both
+/// sides together and, where it is faster than the ring, what a receiver holds ready for a stream, of memcpy. Where a cache-line round trip
+/// takes 520 ns: hot 64 KiB 0.26, 0.30 and 0.43, 128 KiB 0.27, 0.39 and 0.45, 256 KiB 0.29, 0.48 and 0.53; cold 0.97, 0.87 and 1.26, 1.10,
+/// 1.13 and 1.50, 1.10, 1.35 and 1.46. Where it takes 100: hot 0.50 and 0.47, 0.57 and 0.58, 0.63 and 0.80; cold 1.12 and 0.96, 1.06 and 0.98,
+/// 1.08 and 1.10. The first and the last way wait for nobody. At 1 MiB both sides together are ahead at both distances.
 pub const DEFAULT_SINGLE_COPY_BYTES: usize = 512 << 10;
 /// The same for a message in registered memory, which no system call copies.
 const DEFAULT_REGISTERED_COPY_BYTES: usize = 64 << 10;
@@ -48,9 +49,10 @@ pub struct ChannelSender {
     pub(super) strategy: WaitStrategy,
     /// The number of the last message that was not sent through the ring.
     number: u64,
-    single_copy_bytes: usize,
+    pub(super) single_copy_bytes: usize,
     registered_copy_bytes: usize,
     pub(super) prompt: Prompt,
+    pub(super) ahead: Ahead,
     /// Why the receiver could not read this process's memory: it will not try again.
     pub(super) refused: Option<String>,
     /// Whether the receiver could copy a message neither out of registered memory nor otherwise.
@@ -96,6 +98,7 @@ impl ChannelSender {
             single_copy_bytes: DEFAULT_SINGLE_COPY_BYTES,
             registered_copy_bytes: DEFAULT_REGISTERED_COPY_BYTES,
             prompt: Prompt::default(),
+            ahead: Ahead::default(),
             refused: None,
             cannot_map: false,
             cannot_help,
@@ -116,7 +119,9 @@ impl ChannelSender {
 
     /// Sets from how many bytes on a message is copied once, from this process's memory into the receiver's, while
     /// [`send_by`](Sender::send_by) waits for that; shorter ones go through the ring. `usize::MAX` is never. Until it is set that is
-    /// [`DEFAULT_SINGLE_COPY_BYTES`], and 64 KiB where messages go to and fro and the receiver takes this one at once.
+    /// [`DEFAULT_SINGLE_COPY_BYTES`], and 64 KiB where messages go to and fro and the receiver takes this one at once. From 64 KiB on
+    /// messages of a long stream are copied once as well, without waiting, where that is faster than the ring: into 3 MiB and more that the
+    /// receiver holds ready for them.
     pub fn set_single_copy_bytes(&mut self, bytes: usize) {
         (self.single_copy_bytes, self.registered_copy_bytes, self.prompt.copy_bytes) = (bytes, bytes, bytes);
     }
@@ -249,7 +254,7 @@ impl ChannelSender {
         self.send_through_ring(message, deadline)
     }
 
-    fn send_through_ring(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
+    pub(super) fn send_through_ring(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
         self.send_with(message.len(), deadline, |ring, deadline| ring.send_by(message, deadline))
     }
 
@@ -636,7 +641,7 @@ impl ChannelSender {
         {
             return Ok(());
         }
-        self.send_through_ring(message, deadline)
+        self.send_ahead(message, deadline)
     }
 
     /// Where the other side may have `message` mapped, which is registered at `spot` or has come from there.

@@ -11,7 +11,7 @@ pub enum Path {
     Line,
     /// Through the ring, in pieces: two copies, which both sides make at the same time.
     Ring,
-    /// The receiver reads it from the sender's memory: one copy.
+    /// The receiver reads it from the sender's memory, or the sender writes it into the receiver's: one copy.
     SingleCopy,
     /// Both copy parts of it from the sender's memory into the receiver's: one copy, made by two processors. Where the receiver does
     /// better alone the sender may count it as [`SingleCopy`](Self::SingleCopy).

@@ -241,6 +241,11 @@ pub fn set_pool_limit_bytes(limit_bytes: usize) {
     drop(pool(|pool| pool.shrink(limit_bytes)));
 }
 
+/// Gives back up to `bytes` of the pool, for other memory in which messages will arrive instead.
+pub(crate) fn give_back(bytes: usize) {
+    drop(pool(|pool| pool.shrink(pool.bytes.saturating_sub(bytes))));
+}
+
 /// How many bytes are kept now; other threads take from them and add to them at any time.
 #[must_use]
 pub fn pool_bytes() -> usize {

@@ -138,6 +138,14 @@ pub(crate) fn resident_bytes() -> usize {
     statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * rustix::param::page_size()
 }
 
+/// How much of that is for messages that land, in both directions.
+pub(crate) fn landings_bytes() -> usize {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let landings = maps.split("onecopy-landings").skip(1);
+    let kib = landings.filter_map(|map| map.lines().find_map(|line| line.strip_prefix("Rss:")));
+    kib.map(|kib| kib.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * KIB).sum()
+}
+
 /// Whether nothing on this machine keeps a process from attaching to another one of its user. Otherwise says that a part of `test`
 /// is skipped.
 pub(crate) fn is_attachable(test: &str) -> bool {

@@ -5,6 +5,7 @@ mod support;
 
 mod admission;
 mod aftermath;
+mod berths;
 mod death;
 mod duo;
 mod filter;

@@ -18,7 +18,7 @@ fn sent(stats: &Stats) -> [u64; 2] {
 }
 
 /// Whether this machine has one core only, where nobody waits awake.
-fn has_one_core(test: &str) -> bool {
+pub(crate) fn has_one_core(test: &str) -> bool {
     let one = std::fs::read_to_string("/sys/devices/system/cpu/online").is_ok_and(|list| list.trim() == "0");
     if one {
         skip(test, "this machine has one core");

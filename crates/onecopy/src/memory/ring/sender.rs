@@ -175,6 +175,30 @@ impl RingSender {
             && (self.has_room(records, bulk_bytes) || self.finds_room(records, bulk_bytes).is_ok_and(|room| room))
     }
 
+    /// Whether long messages are sent by stores past the caches, and it is not being measured whether they should be.
+    #[inline]
+    pub(crate) fn goes_past_caches(&self) -> bool {
+        self.stores.long_past_caches()
+    }
+
+    /// Counts a long message that went past the caches elsewhere.
+    #[inline]
+    pub(crate) fn count_past_caches(&mut self, bytes: usize) {
+        self.stores.end(None, u64::MAX, bytes);
+    }
+
+    /// Goes past the caches for good.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn pin_past_caches(&mut self) {
+        self.stores.pin_past_caches();
+    }
+
+    /// How many records the receiver has not taken yet, as far as it says.
+    pub(crate) fn records_under_way(&self) -> u64 {
+        // Relaxed: nothing else depends on it.
+        self.slots.wrapping_sub(self.ring.header().received.slots.load(Ordering::Relaxed))
+    }
+
     /// Whether the receiver has closed.
     #[inline]
     pub(crate) fn is_receiver_closed(&self) -> bool {

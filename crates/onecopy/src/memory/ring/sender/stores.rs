@@ -125,6 +125,19 @@ impl Stores {
     }
 }
 
+impl Stores {
+    /// Whether those past the caches were the faster ones for long messages, and not both are being measured.
+    #[inline]
+    pub(super) fn long_past_caches(&self) -> bool {
+        self.long.left_bytes > 0 && self.long.past_caches
+    }
+
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn pin_past_caches(&mut self) {
+        (self.long.past_caches, self.long.left_bytes) = (true, u64::MAX);
+    }
+}
+
 /// Puts a piece into the bulk at `position`, or a part of one.
 #[inline]
 pub(super) fn put(ring: &Ring, past_caches: bool, position: u64, bytes: &[u8]) {
