@@ -146,7 +146,7 @@ fn long_run(channel: Channel, first: [u64; 2], messages: usize) {
     // A ring takes pages until as much has gone through it as it holds.
     halves.both_ways(first.map(|first| first + messages as u64), &[64 * KIB; 40], |_| false);
     let batch = messages / 20;
-    let mut levels = Vec::new();
+    let (mut levels, mut landed) = (Vec::new(), Vec::new());
     for index in 0..20 {
         let start = (index * batch) as u64;
         let first = first.map(|first| first + start);
@@ -157,9 +157,15 @@ fn long_run(channel: Channel, first: [u64; 2], messages: usize) {
         let landings = landings_bytes();
         assert!(landings <= 16 * MIB, "{landings}");
         levels.push(resident_bytes() - landings);
+        landed.push(landings);
     }
     let (warm, end) = (levels[..10].iter().max().unwrap(), levels[19]);
-    eprintln!("{messages} messages each way: {} KiB after warm-up, {} KiB at the end", warm / KIB, end / KIB);
+    let landed = [landed[9], landed[19]].map(|bytes| bytes / KIB);
+    eprintln!(
+        "{messages} messages each way: {} KiB after warm-up, {} KiB at the end, and {landed:?} KiB of landings",
+        warm / KIB,
+        end / KIB
+    );
     assert!(end <= warm + MIB, "{} KiB more than after warm-up: {levels:?}", (end - warm) / KIB);
 }
 
