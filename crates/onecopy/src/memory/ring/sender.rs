@@ -1,13 +1,15 @@
 //! The sending side.
 
 mod near;
+mod reach;
 mod short;
 mod stores;
 mod vectored;
 
 use std::sync::Arc;
 
-use near::Gap;
+use near::{Gap, NEAR_BYTES};
+use reach::Reach;
 use stores::Stores;
 
 use super::layout::{
@@ -51,6 +53,9 @@ pub struct RingSender {
     near_message_bytes: u64,
     /// Whether the next message is likely to be waited for.
     is_awaited: bool,
+    /// The part of the bulk through which short messages go.
+    near_bytes: u64,
+    reach: Reach,
     /// How many bytes are free for sure where the next short message begins, see `near`.
     near_room_bytes: u64,
     /// What was jumped over last, see `near`.
@@ -100,7 +105,7 @@ impl RingSender {
         let gone = receiver.is_closed() || role::gone_owner(&roles.receiver, &mut watch).is_some();
         let absent = if gone { receiver.generation() } else { 0 };
         let near_message_bytes = near::message_bytes(&ring);
-        let stores = Stores::new(ring.sizes.bulk_bytes);
+        let (stores, reach) = (Stores::new(ring.sizes.bulk_bytes), Reach::new(ring.sizes.bulk_bytes));
         let mut sender = Self {
             ring,
             watch,
@@ -113,6 +118,8 @@ impl RingSender {
             warm_bytes: 0,
             near_message_bytes,
             is_awaited: false,
+            near_bytes: NEAR_BYTES,
+            reach,
             near_room_bytes: 0,
             gap: None,
             floor: 0,
