@@ -20,7 +20,7 @@ use rustix::mm::{
 };
 
 use super::allocate::{Use, allocate};
-use super::copy::{copy_in, copy_in_lines, copy_out, copy_out_lines, copy_out_past_caches};
+use super::copy::{copy_in, copy_in_beside, copy_out, copy_out_beside, copy_out_past_caches};
 use super::guarded;
 use super::writers::Writers;
 use crate::sys::sysv_shm::Attachment;
@@ -28,11 +28,6 @@ use crate::{Error, Result};
 
 /// How often a copy is tried that failed though the file is long enough: it may have been shorter for a moment.
 const ATTEMPTS: usize = 8;
-
-/// From how many bytes on two cores that copy at the same time do so line by line. Measured bare, hot, each a half out of and into mapped
-/// memory, as times of one memcpy, by memcpy(3) and line by line, four runs: 4 MiB 1.79 1.77 1.48 1.50 and 1.77 1.87 1.68 1.64, 16 MiB
-/// 1.01 1.17 1.36 1.63 and 1.86 1.69 1.59 2.18. Of 64 KiB, which lie in the second cache, memcpy(3) takes 1.8 us and this 2.3.
-const LINES_BYTES: usize = 512 << 10;
 
 /// `TMPFS_MAGIC` of linux/magic.h.
 const TMPFS_MAGIC: i64 = 0x0102_1994;
@@ -363,14 +358,14 @@ impl Region {
 
     /// As [`Region::read_at`], of what another core copies out of at the same time, for memory that nobody can shorten.
     pub(crate) fn read_beside_at(&self, offset: usize, buffer: &mut [u8]) -> Result<()> {
-        if buffer.len() < LINES_BYTES || matches!(self.backing, Backing::File { trusted: false, .. }) {
+        if matches!(self.backing, Backing::File { trusted: false, .. }) {
             return self.read_at(offset, buffer);
         }
         self.check("read", offset, buffer.len())?;
         // SAFETY: the range was checked, so the sum stays within the mapping.
         let shared = unsafe { self.base.add(offset) };
         // SAFETY: as in `read_at`.
-        unsafe { copy_in_lines(buffer, shared.as_ptr()) };
+        unsafe { copy_in_beside(buffer, shared.as_ptr()) };
         Ok(())
     }
 
@@ -394,12 +389,12 @@ impl Region {
 
     /// As [`Region::write_at`], beside another core that writes there at the same time, for memory that nobody can shorten.
     pub(crate) fn write_beside_at(&self, offset: usize, bytes: &[u8]) -> Result<()> {
-        if bytes.len() < LINES_BYTES || matches!(self.backing, Backing::File { trusted: false, .. }) {
+        if matches!(self.backing, Backing::File { trusted: false, .. }) {
             return self.write_at(offset, bytes);
         }
         let shared = self.target(offset, bytes.len())?;
         // SAFETY: as in `write_at`.
-        unsafe { copy_out_lines(shared.as_ptr(), bytes) };
+        unsafe { copy_out_beside(shared.as_ptr(), bytes) };
         Ok(())
     }
 
