@@ -468,14 +468,18 @@ impl ChannelSender {
         let mapped = self.link.find(Half::Sender, spot, bytes).ok().flatten();
         let mapped = mapped.filter(Mapped::is_writable);
         let path = if mapped.is_some() && spot.is_buffer() { Path::Registered } else { Path::Cooperative };
-        let stores = self.targets.stores(spot, bytes);
         if mapped.is_none() {
             self.cannot_help = self.cannot_help || !self.link.may_attach(&mut self.seccomp);
             if self.cannot_help {
                 return path;
             }
         }
-        if let Err(errno) = help(self.link.peer.process(), desk, self.link.desks.end(), message, bytes, mapped.as_ref().map(|mapped| (mapped, stores)))
+        let Self { link, targets, .. } = self;
+        let written = targets.copy(spot, bytes, |stores| {
+            let mapped = mapped.as_ref().map(|mapped| (mapped, stores));
+            help(link.peer.process(), desk, link.desks.end(), message, bytes, mapped)
+        });
+        if let Err(errno) = written
             // A receiver that could not wait any longer has taken its buffer away: that is no refusal.
             && Turn::load(desk) == asked.with(Phase::Shared)
         {
