@@ -353,6 +353,10 @@ impl ChannelReceiver {
         let link = Arc::clone(&self.link);
         let desk = link.desks.incoming();
         desk.fetch_turn();
+        // To be set anew before this side answers; the other side had it last.
+        if offer.bytes >= self.cooperative_bytes {
+            desk.fetch_claims();
+        }
         let asked = Turn::new(offer.number, Phase::Asked);
         if Turn::load(desk) != asked {
             return Ok(None);
