@@ -5,7 +5,8 @@
 //!
 //! | Message | Way | Copies |
 //! |---|---|---|
-//! | up to 104 bytes | inside of one or two cache lines of a ring in shared memory | 2, of these lines |
+//! | up to 56 bytes, and 64 | inside of one cache line of a ring in shared memory | 2, of that line |
+//! | up to 104 bytes | inside of two of them | 2, of these lines |
 //! | up to [`DEFAULT_SINGLE_COPY_BYTES`] | through the ring in pieces, both sides at the same time | 2, in the cache |
 //! | from 64 KiB on, in a long stream, where that is faster | the sender writes it where the receiver has a place for it | 1 |
 //! | from 64 KiB on, where it is waited for, as an answer is | both sides copy parts of it at the same time, by cross-memory attach | 1, by two processors |

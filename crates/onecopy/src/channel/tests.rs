@@ -42,11 +42,14 @@ fn pattern(len: usize, seed: u64) -> Vec<u8> {
     (0..len as u64).map(|index| (index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8 ^ seed as u8).collect()
 }
 
-const SIZES: [usize; 14] = [
+const SIZES: [usize; 17] = [
     0,
     1,
     56,
     57,
+    63,
+    64,
+    65,
     104,
     105,
     4096,
@@ -80,7 +83,7 @@ fn messages_of_every_size_arrive_in_order_both_ways() {
             assert!(buffer[..size] == message, "{size}");
         }
         let stats = one.stats();
-        assert_eq!(stats.sent(Path::Line).messages, 5);
+        assert_eq!(stats.sent(Path::Line).messages, 8);
         assert_eq!(stats.received(Path::SingleCopy).messages, 3, "into a buffer of the caller: alone");
         assert_eq!(stats.fallbacks(), []);
         drop(one);

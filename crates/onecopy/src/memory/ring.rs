@@ -58,6 +58,7 @@
 //! shortened): an access to memory that is gone is a SIGBUS, which ends the process. Before it attaches, a side checks that the
 //! object is as long as the region.
 
+mod bare;
 #[cfg(not(loom))]
 mod contents;
 mod create;

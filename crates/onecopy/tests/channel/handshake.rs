@@ -105,7 +105,7 @@ fn garbage_instead_of_a_hello_is_told_so_and_hurts_nobody() {
         (b"x".to_vec(), "1 bytes are no message"),
         (pattern(1000, 3), "longer than any message"),
         (pattern(400, 4), "no handshake"),
-        (changed(8, 2), "version 2 of the channel and this side version 1"),
+        (changed(8, 3), "version 3 of the channel and this side version 2"),
         (changed(12, 2), "not the one whose turn it is"),
         (changed(12, 77), "kind 77"),
         (hello[..40].to_vec(), "a greeting of 24 bytes"),

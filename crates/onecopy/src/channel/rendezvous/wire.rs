@@ -17,7 +17,7 @@ use crate::process::Origin;
 /// "onecopy" and a byte that no text has.
 const MAGIC: [u8; 8] = *b"onecopy\xc1";
 /// The version of the handshake and of what follows it.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The longest text of a refusal, in bytes.
 const TEXT_BYTES: usize = 448;
 
@@ -193,7 +193,7 @@ mod tests {
             (hello[..71].to_vec(), "a greeting of 55 bytes instead of 56"),
             ([&hello[..], &[0]].concat(), "a greeting of 57 bytes"),
             (changed(0, b'x'), "no handshake"),
-            (changed(8, 2), "version 2 of the channel and this side version 1"),
+            (changed(8, 3), "version 3 of the channel and this side version 2"),
             (changed(12, 9), "kind 9"),
             (changed(16, 1), "its pages have"),
             (changed(47, 1), "is none"),

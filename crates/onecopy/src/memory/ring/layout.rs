@@ -3,7 +3,7 @@
 //! | Offset | What | Who writes it |
 //! |---|---|---|
 //! | 0 | [`Header`]: magic, sizes, the two roles, progress, sleepers | as its fields say |
-//! | 1024 | [`SLOTS`] slots of one cache line, each a [`Record`] with room for a short message | the sender |
+//! | 1024 | [`SLOTS`] slots of one cache line, each a [`Record`] with room for a short message, or a [bare](super::bare) one | the sender |
 //! | 20480 | the bulk: the bytes of longer messages, in pieces | the sender |
 //!
 //! # Safety
@@ -19,6 +19,7 @@ use std::mem::offset_of;
 #[cfg(not(loom))]
 use std::sync::Arc;
 
+use super::bare::BARE_BYTES;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::memory::Region;
 #[cfg(not(loom))]
@@ -123,11 +124,17 @@ impl Slot {
         self.record.store(record.to_bits(), Ordering::Release);
     }
 
+    /// The record that stands here, of whatever lap, or the word of a bare message.
+    #[inline]
+    pub(super) fn any_record(&self) -> Record {
+        // Acquire pairs with the store in `publish`: the words and the bulk are seen as they were then.
+        Record::from_bits(self.record.load(Ordering::Acquire))
+    }
+
     /// The record number `index`, which belongs here, once it is published.
     #[inline]
     pub(super) fn record(&self, index: u64) -> Option<Record> {
-        // Acquire pairs with the store in `publish`: the words and the bulk are seen as they were then.
-        let record = Record::from_bits(self.record.load(Ordering::Acquire));
+        let record = self.any_record();
         record.is_number(index).then_some(record)
     }
 
@@ -202,6 +209,8 @@ pub(super) const LAST: u8 = 2;
 pub(super) const OFFER: u8 = 8;
 /// The bytes have gone past the caches: a hint.
 pub(super) const STREAMED: u8 = 16;
+/// The whole slot is the message, see [`bare`](super::bare): the flag of no record in shared memory.
+pub(super) const BARE: u8 = 32;
 /// The bytes lie in the bulk. The words are the length of the whole message and the position of the piece.
 pub(super) const BULK: u8 = 4;
 
@@ -222,10 +231,27 @@ impl Record {
         self.0
     }
 
+    #[inline]
+    pub(super) fn lap(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
     /// Whether this is the record number `index` and not an older one in the same slot.
     #[inline]
     pub(super) fn is_number(self, index: u64) -> bool {
-        (self.0 >> 32) as u32 == lap(index)
+        self.lap() == lap(index)
+    }
+
+    /// Stands for the record that a bare message has not.
+    #[inline]
+    pub(super) fn of_bare(index: u64) -> Self {
+        Self::new(index, 0, FIRST | LAST | BARE, BARE_BYTES)
+    }
+
+    /// Whether it is [`Record::of_bare`]. A peer can write that too, and then the slot is the message all the same.
+    #[inline]
+    pub(super) fn is_bare(self) -> bool {
+        self.is_just(FIRST | LAST | BARE) && self.bytes() == BARE_BYTES
     }
 
     #[inline]
@@ -259,7 +285,7 @@ impl Record {
 
 /// The number of the round of a record, from 1 on: a slot of zeros was never written.
 #[inline]
-fn lap(index: u64) -> u32 {
+pub(super) fn lap(index: u64) -> u32 {
     ((index / SLOTS) as u32).wrapping_add(1)
 }
 

@@ -143,7 +143,10 @@ fn receive(receiver: &mut RingReceiver, lengths: &[usize]) {
 
 /// Messages of these lengths. Nothing wakes the receiver but they: the sender closes when all were received.
 fn transfer(lengths: &'static [usize]) {
-    let (mut sender, mut receiver) = pair();
+    transfer_between(pair(), lengths);
+}
+
+fn transfer_between((mut sender, mut receiver): (RingSender, RingReceiver), lengths: &'static [usize]) {
     let receiving = thread::spawn(move || {
         receive(&mut receiver, lengths);
         receiver
@@ -162,6 +165,17 @@ fn loom_messages_of_one_line_arrive_in_order_and_wake_who_sleeps() {
 #[test]
 fn loom_messages_of_two_lines_arrive_whole() {
     check(2, || transfer(&[60, 104, 57]));
+}
+
+#[test]
+fn loom_messages_of_a_whole_line_arrive_in_order_where_records_and_others_of_them_stood() {
+    check(2, || {
+        let (mut sender, mut receiver) = pair();
+        let ((one, _other), (two, _another)) = (bell(), bell());
+        sender.set_alarm(Arc::default(), one);
+        receiver.set_alarm(Arc::default(), two);
+        transfer_between((sender, receiver), &[64, 8, 64, 64]);
+    });
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 pub(crate) use begun::Begun;
 use short::eager_looks;
 
+use super::bare::{BARE_BYTES, BareWords, last_word};
 use super::create;
 use super::layout::{
     BULK, FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, OFFER, Record, Ring, STREAMED, Sizes,
@@ -60,6 +61,8 @@ pub struct RingReceiver {
     alarm: Option<Arc<Alarm>>,
     /// Tells a sender that waits for a descriptor.
     bell: Option<Bell>,
+    /// Where messages may be bare.
+    bare: Option<BareWords>,
 }
 
 /// What comes next.
@@ -142,6 +145,7 @@ impl RingReceiver {
             ended: 0,
             alarm: None,
             bell: None,
+            bare: None,
         };
         receiver.forget_served_sender();
         Ok(receiver)
@@ -178,9 +182,10 @@ impl RingReceiver {
         self.limit_bytes = limit_bytes;
     }
 
-    /// Learns of the end of the sender's process by `alarm`, instead of looking for it, and reaches one that polls by `bell`.
+    /// Learns of the end of the sender's process by `alarm`, instead of looking for it, and reaches one that polls by `bell`. Neither
+    /// side has a successor then, so messages may be bare.
     pub(crate) fn set_alarm(&mut self, alarm: Arc<Alarm>, bell: Bell) {
-        (self.alarm, self.bell) = (Some(alarm), Some(bell));
+        (self.alarm, self.bell, self.bare) = (Some(alarm), Some(bell), Some(BareWords::new()));
         // Without the pidfd that it may have needed to attach: a channel has one descriptor.
         self.watch = Watch::new(self.watch.own());
     }
@@ -197,7 +202,44 @@ impl RingReceiver {
     fn has_news(&self) -> bool {
         let sender = Status::load(&self.ring.header().roles.sender);
         let ended = sender.is_closed() || self.alarm.as_ref().is_some_and(|alarm| alarm.is_set());
-        ended || self.ring.record(self.slots).is_some()
+        ended || self.record(self.slots).is_some()
+    }
+
+    /// The record number `index`, once it is published, or what stands for that of a bare message.
+    #[inline]
+    fn record(&self, index: u64) -> Option<Record> {
+        let record = self.ring.slot(index).any_record();
+        match record.is_number(index) {
+            true => Some(record),
+            false => self.bare_record(index, record),
+        }
+    }
+
+    /// What stands for the record of a bare message, if `found` is of a new one.
+    #[inline]
+    fn bare_record(&self, index: u64, found: Record) -> Option<Record> {
+        let is_new = self.bare.as_ref()?.is_new(index, found.to_bits());
+        is_new.then(|| Record::of_bare(index))
+    }
+
+    /// Copies a bare message into `target`, which has its length.
+    #[inline]
+    fn take_bare(&mut self, target: &mut [u8]) {
+        let (head, last) = target.split_at_mut(INLINE_BYTES);
+        self.ring.slot(self.slots).take(0, head);
+        tally::count_user(last.len());
+        let word = self.note_bare();
+        last.copy_from_slice(&last_word(self.slots, word).to_le_bytes());
+    }
+
+    /// Remembers the word of the bare message that comes next. A peer may have changed it: then that peer's next one is not seen.
+    #[inline]
+    fn note_bare(&mut self) -> u64 {
+        let word = self.ring.slot(self.slots).any_record().to_bits();
+        if let Some(bare) = &mut self.bare {
+            bare.note(self.slots, word);
+        }
+        word
     }
 
     /// So that the second cache line of a message that has two is under way while the first one is.
@@ -233,7 +275,7 @@ impl RingReceiver {
         if let Some(message) = self.message {
             return Ok(Some(message));
         }
-        let record = match self.ring.record(self.slots) {
+        let record = match self.record(self.slots) {
             Some(record) => record,
             None => match self.wait_for_event(None, deadline)? {
                 Event::Record(record) => record,
@@ -254,6 +296,9 @@ impl RingReceiver {
     #[inline]
     fn total_bytes(&self, record: Record) -> Result<usize> {
         let bytes = record.bytes();
+        if record.is_bare() {
+            return Ok(BARE_BYTES);
+        }
         if !record.has(BULK) && record.has(FIRST | LAST) && bytes <= INLINE_BYTES {
             return Ok(bytes);
         }
@@ -284,7 +329,7 @@ impl RingReceiver {
     /// The next record of `message`.
     #[inline]
     fn next_record(&mut self, message: &Message, deadline: Deadline) -> Result<Record> {
-        let record = match self.ring.record(self.slots) {
+        let record = match self.record(self.slots) {
             Some(record) => record,
             None => match self.wait_for_event(Some(*message), deadline)? {
                 Event::Record(record) => record,
@@ -298,6 +343,7 @@ impl RingReceiver {
         let bytes = record.bytes();
         let room = match (record.has(BULK), record.has(FIRST) && !record.has(LAST)) {
             (true, _) => self.ring.sizes.piece_bytes,
+            _ if record.is_bare() => BARE_BYTES,
             (false, true) => INLINE_FIRST_BYTES,
             (false, false) => INLINE_BYTES,
         };
@@ -319,6 +365,9 @@ impl RingReceiver {
                 self.prefetch_next();
             }
             self.release(position.wrapping_add(whole_lines(record.bytes())), record.has(LAST));
+        } else if record.is_bare() {
+            self.take_bare(target);
+            self.release(self.bulk, true);
         } else {
             let names_total = record.has(FIRST) && !record.has(LAST);
             self.ring.slot(self.slots).take(usize::from(names_total), target);
@@ -349,7 +398,12 @@ impl RingReceiver {
     fn skip(&mut self, record: Record) -> Result<()> {
         let end = match record.has(BULK) {
             true => self.position(record)?.wrapping_add(whole_lines(record.bytes())),
-            false => self.bulk,
+            false => {
+                if record.is_bare() {
+                    self.note_bare();
+                }
+                self.bulk
+            }
         };
         self.release(end, true);
         Ok(())
@@ -386,7 +440,7 @@ impl RingReceiver {
         received.slots.store(self.slots, Ordering::Release);
         if gives_bulk {
             received.bulk.store(self.bulk, Ordering::Release);
-        } else if last && self.ring.record(self.slots).is_none() {
+        } else if last && self.record(self.slots).is_none() {
             return;
         }
         if last {
@@ -587,7 +641,7 @@ impl Wait for Waiting<'_> {
     #[inline]
     fn poll(&mut self) -> Result<Option<Event>> {
         let receiver = &mut *self.receiver;
-        if let Some(record) = receiver.ring.record(receiver.slots) {
+        if let Some(record) = receiver.record(receiver.slots) {
             return Ok(Some(Event::Record(record)));
         }
         receiver.touch_next_slot();
@@ -599,7 +653,7 @@ impl Wait for Waiting<'_> {
         }
         // What the sender published before it closed, or before its successor came, is seen now: the load above was a
         // SeqCst one of a word that was stored after those records.
-        if let Some(record) = receiver.ring.record(receiver.slots) {
+        if let Some(record) = receiver.record(receiver.slots) {
             return Ok(Some(Event::Record(record)));
         }
         if torn {
@@ -625,7 +679,7 @@ impl Wait for Waiting<'_> {
             },
         };
         let generation = Status::load(role).generation();
-        if receiver.ring.record(receiver.slots).is_some() {
+        if receiver.record(receiver.slots).is_some() {
             return Ok(());
         }
         if let Some(message) = self.inside {

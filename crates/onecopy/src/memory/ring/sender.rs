@@ -12,6 +12,7 @@ use near::{Gap, NEAR_BYTES};
 use reach::Reach;
 use stores::Stores;
 
+use super::bare::BareWords;
 use super::layout::{
     BULK, FIRST, Header, INLINE_MESSAGE_BYTES, LAST, OFFER, Record, Ring, SLOTS, STREAMED, whole_lines,
 };
@@ -71,6 +72,8 @@ pub struct RingSender {
     alarm: Option<Arc<Alarm>>,
     /// Tells a receiver that waits for a descriptor.
     bell: Option<Bell>,
+    /// Where messages may be bare.
+    bare: Option<BareWords>,
 }
 
 #[derive(Debug)]
@@ -128,6 +131,7 @@ impl RingSender {
             stores,
             alarm: None,
             bell: None,
+            bare: None,
         };
         sender.find_place()?;
         Ok(sender)
@@ -138,9 +142,10 @@ impl RingSender {
         self.strategy = strategy;
     }
 
-    /// Learns of the end of the receiver's process by `alarm`, instead of looking for it, and reaches one that polls by `bell`.
+    /// Learns of the end of the receiver's process by `alarm`, instead of looking for it, and reaches one that polls by `bell`. Neither
+    /// side has a successor then, so messages may be bare.
     pub(crate) fn set_alarm(&mut self, alarm: Arc<Alarm>, bell: Bell) {
-        (self.alarm, self.bell) = (Some(alarm), Some(bell));
+        (self.alarm, self.bell, self.bare) = (Some(alarm), Some(bell), Some(BareWords::new()));
         // Without the pidfd that it may have needed to attach: a channel has one descriptor.
         self.watch = Watch::new(self.watch.own());
     }

@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
-use super::layout::{BULK, FIRST, INLINE_MESSAGE_BYTES, LAST, Ring, Sizes, header_of};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use super::bare::{BARE_BYTES, last_word};
+use super::layout::{BULK, FIRST, INLINE_BYTES, INLINE_MESSAGE_BYTES, LAST, Ring, SLOTS, Sizes, header_of, lap};
 use super::{PIECE_BYTES, RING_BYTES, RingReceiver, RingSender};
 use crate::atomic::Ordering;
+use crate::io::socket::Socket;
 use crate::memory::Region;
 use crate::memory::anonymous::AnonymousMapping;
+use crate::memory::bell::Bell;
 use crate::{Deadline, Error, Receiver, Sender};
 
 fn region() -> Arc<Region> {
@@ -96,6 +101,66 @@ fn short_messages_of_every_length_are_taken_at_once_and_no_others() {
     sender.send(&[1; 81]).unwrap();
     assert_eq!(receiver.take_short(&mut target, Deadline::Now), None);
     assert!(matches!(receiver.recv().unwrap_err(), Error::TooLong { .. }));
+}
+
+/// The two ends of a ring whose messages may be bare.
+fn pair_without_successors() -> (RingSender, RingReceiver) {
+    let (one, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    let bell = |socket| Bell::new(Arc::new(Socket::new(socket, "the socket of a test")), b't');
+    let region = region();
+    let mut sender = RingSender::attach(Arc::clone(&region), Deadline::Now).unwrap();
+    let mut receiver = RingReceiver::attach(region, Deadline::Now).unwrap();
+    sender.set_alarm(Arc::default(), bell(one));
+    receiver.set_alarm(Arc::default(), bell(other));
+    (sender, receiver)
+}
+
+#[test]
+fn messages_of_a_cache_line_arrive_whatever_they_end_with_and_however_they_are_received() {
+    let (mut sender, mut receiver) = pair_without_successors();
+    let mut target = [0; INLINE_MESSAGE_BYTES];
+    let mut index = 0;
+    for round in 0..10 * SLOTS {
+        // Among them such as would look like a record of the lap before, of this one, and of the next.
+        let last = match round % 8 {
+            laps @ 0..3 => last_word(index, u64::from(lap(index) + laps as u32 - 1) << 32),
+            3 => round,
+            _ => 0,
+        };
+        let mut message = [round as u8; BARE_BYTES];
+        message[INLINE_BYTES..].copy_from_slice(&last.to_le_bytes());
+        sender.send(&message).unwrap();
+        let slots = sender.records_under_way();
+        assert_eq!(slots, if round % 8 < 3 { 2 } else { 1 }, "{round}");
+        index += slots;
+        target.fill(0xee);
+        match round % 3 {
+            0 => assert_eq!(receiver.take_short(&mut target, Deadline::Now), Some(BARE_BYTES)),
+            1 => assert_eq!(receiver.take_short_into(&mut target, Deadline::Now), Some(BARE_BYTES)),
+            _ => assert_eq!(receiver.recv_into(&mut target).unwrap(), Some(BARE_BYTES)),
+        }
+        assert_eq!(target[..BARE_BYTES], message, "{round}");
+        assert_eq!(receiver.take_short(&mut target, Deadline::Now), None, "{round}: it comes once");
+    }
+}
+
+#[test]
+fn a_bare_message_is_news_and_has_the_length_that_a_limit_is_for() {
+    let (mut sender, mut receiver) = pair_without_successors();
+    assert!(receiver.arm(), "nothing is there");
+    for _ in 0..2 * SLOTS {
+        sender.send(&[1; BARE_BYTES]).unwrap();
+        assert!(!receiver.arm());
+        receiver.set_limit_bytes(BARE_BYTES - 1);
+        assert_eq!(receiver.take_short(&mut [0; INLINE_MESSAGE_BYTES], Deadline::Now), None);
+        let error = receiver.recv_into(&mut [0; BARE_BYTES]).unwrap_err();
+        assert!(matches!(error, Error::TooLong { message_bytes: BARE_BYTES, .. }), "{error}");
+        receiver.set_limit_bytes(BARE_BYTES);
+        sender.send(&[2; BARE_BYTES]).unwrap();
+        let error = receiver.recv_into(&mut [0; BARE_BYTES - 1]).unwrap_err();
+        assert!(matches!(error, Error::BufferTooSmall { message_bytes: BARE_BYTES, .. }), "{error}");
+        assert_eq!(receiver.recv().unwrap().unwrap(), [2; BARE_BYTES]);
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::bare::BARE_BYTES;
 use super::super::layout::{FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, Record};
 use super::RingReceiver;
 use crate::atomic::Ordering;
@@ -29,7 +30,7 @@ impl RingReceiver {
     pub(crate) fn take_short(&mut self, target: &mut [u8; INLINE_MESSAGE_BYTES], deadline: Deadline) -> Option<usize> {
         let record = self.look_for_record(deadline)?;
         if !self.is_whole(record) {
-            return self.take_two(record, target);
+            return self.take_longer(record, target);
         }
         // All of the slot, since that needs no loop whose length is not known before.
         self.ring.slot(self.slots).take(0, &mut target[..INLINE_BYTES]);
@@ -38,11 +39,17 @@ impl RingReceiver {
         Some(record.bytes())
     }
 
-    /// The same, for a message of two slots.
+    /// The same, for a message of a whole slot or of two.
     #[inline]
-    fn take_two(&mut self, record: Record, target: &mut [u8; INLINE_MESSAGE_BYTES]) -> Option<usize> {
+    fn take_longer(&mut self, record: Record, target: &mut [u8]) -> Option<usize> {
+        if self.is_bare(record) {
+            self.take_bare(target.get_mut(..BARE_BYTES)?);
+            self.takes_two = false;
+            self.give_back(1);
+            return Some(BARE_BYTES);
+        }
         let bytes = self.find_second(record)?;
-        self.take_two_slots(target);
+        self.take_two_slots(target.get_mut(..bytes)?);
         self.takes_two = true;
         self.give_back(2);
         Some(bytes)
@@ -59,17 +66,19 @@ impl RingReceiver {
             self.give_back(1);
             return Some(record.bytes());
         }
-        let bytes = self.find_second(record)?;
-        self.take_two_slots(target.get_mut(..bytes)?);
-        self.takes_two = true;
-        self.give_back(2);
-        Some(bytes)
+        self.take_longer(record, target)
     }
 
     /// Whether a message begins and ends with `record`, in its slot, and may be taken.
     #[inline]
     fn is_whole(&self, record: Record) -> bool {
         record.is_just_up_to(FIRST | LAST, self.limit_bytes.min(INLINE_BYTES)) & self.message.is_none()
+    }
+
+    /// The same for a bare message.
+    #[inline]
+    fn is_bare(&self, record: Record) -> bool {
+        record.is_bare() & (self.limit_bytes >= BARE_BYTES) & self.message.is_none()
     }
 
     /// The length of the message that begins with `record` and ends in the next slot, if it may be taken.
@@ -112,7 +121,11 @@ impl RingReceiver {
         // The second line of a message that has two is to be under way while the first one is: both are looked at without a stop.
         let step = if self.takes_two { 1 } else { LOOKS_PER_STOP };
         for _ in (0..looks).step_by(step) {
-            if let Some(record) = slot.record(index) {
+            let found = slot.any_record();
+            if found.is_number(index) {
+                return Some(found);
+            }
+            if let Some(record) = self.bare_record(index, found) {
                 return Some(record);
             }
             match self.takes_two {
@@ -120,6 +133,6 @@ impl RingReceiver {
                 false => look_again(),
             }
         }
-        slot.record(index)
+        self.record(index)
     }
 }

@@ -26,10 +26,34 @@ impl RingSender {
         tally::count_user(message.len());
     }
 
+    /// Puts a message into one slot, if it has the length of one and the receiver can tell that it is there.
+    #[inline]
+    fn put_bare(&mut self, message: &[u8]) -> bool {
+        let (Some(bare), Some((head, last))) = (&mut self.bare, message.split_last_chunk()) else { return false };
+        let index = self.slots;
+        let word = if head.len() == INLINE_BYTES { bare.word(index, u64::from_le_bytes(*last)) } else { None };
+        let Some(word) = word else { return false };
+        let slot = self.ring.slot(index);
+        slot.put(0, head);
+        slot.publish(Record::from_bits(word));
+        bare.note(index, word);
+        self.slots = index.wrapping_add(1);
+        tally::count_user(message.len());
+        true
+    }
+
+    /// Puts a message that is too long for one slot into the next two, which are free, or into one if it can be bare.
+    #[inline]
+    pub(crate) fn put_two(&mut self, message: &[u8]) {
+        if !self.put_bare(message) {
+            self.put_into_two(message);
+        }
+    }
+
     /// Puts a message into the next two slots. They are published together: the second one's cache line is under way while the first
     /// one's is, and a message is either there or not.
     #[inline]
-    pub(crate) fn put_two(&mut self, message: &[u8]) {
+    fn put_into_two(&mut self, message: &[u8]) {
         let (index, generation) = (self.slots, self.generation as u8);
         let next = index.wrapping_add(1);
         let (first, second) = (self.ring.slot(index), self.ring.slot(next));
@@ -52,7 +76,7 @@ impl RingSender {
     }
 }
 
-/// How many slots a message needs that fits in two.
+/// How many slots a message needs at most that fits in two.
 #[inline]
 pub(super) fn slots(message: &[u8]) -> u64 {
     if message.len() <= INLINE_BYTES { 1 } else { 2 }
