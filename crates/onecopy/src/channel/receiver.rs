@@ -171,6 +171,26 @@ impl ChannelReceiver {
         }
     }
 
+    /// [`ChannelReceiver::recv_by`] without a limit of time.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChannelReceiver::recv_by`].
+    #[inline]
+    pub fn recv(&mut self) -> Result<Option<Message>> {
+        self.recv_by(Deadline::Never)
+    }
+
+    /// [`ChannelReceiver::recv_by`] without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChannelReceiver::recv_by`].
+    #[inline]
+    pub fn try_recv(&mut self) -> Result<Option<Message>> {
+        self.recv_by(Deadline::Now)
+    }
+
     /// The message that is kept. Otherwise looks for a filter now, while the sender of the next message is not there yet.
     #[cold]
     fn prepare(&mut self) -> Option<Message> {
