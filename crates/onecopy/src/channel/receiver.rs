@@ -21,9 +21,10 @@ use super::stats::{Path, Stats};
 use crate::atomic::Ordering;
 use crate::memory::Region;
 use crate::memory::buffer::Buffer;
+use crate::memory::copy::copy_own;
 use crate::memory::remote::READ;
 use crate::memory::ring::{Arrival, Begun, DEFAULT_LIMIT_BYTES, RingReceiver};
-use crate::{Deadline, Error, Receiver, Result, WaitStrategy, tally};
+use crate::{Deadline, Error, Receiver, Result, WaitStrategy};
 
 /// From how many bytes on both sides copy. Measured as [`DEFAULT_SINGLE_COPY_BYTES`](super::DEFAULT_SINGLE_COPY_BYTES): one side
 /// alone was faster at none of the sizes.
@@ -351,7 +352,7 @@ impl ChannelReceiver {
         }
         let landing = self.take_arrived(arrived)?;
         Ok(landing.map(|landing| {
-            tally::copy(&mut buffer[..message_bytes], &landing);
+            copy_own(&mut buffer[..message_bytes], &landing);
             message_bytes
         }))
     }
@@ -569,7 +570,7 @@ impl ChannelReceiver {
         let Some(target) = buffer.get_mut(..message_bytes) else {
             return Err(Error::BufferTooSmall { object: self.link.object.clone(), message_bytes, buffer_bytes });
         };
-        self.kept.take().into_iter().for_each(|kept| tally::copy(target, &kept));
+        self.kept.take().into_iter().for_each(|kept| copy_own(target, &kept));
         Ok(message_bytes)
     }
 

@@ -17,6 +17,7 @@ use super::stats::Path;
 use super::{ChannelReceiver, Message, link::Link};
 use crate::memory::Region;
 use crate::memory::buffer::Buffer;
+use crate::memory::copy::copy_own;
 use crate::memory::ring::Arrival;
 use crate::{Deadline, Error, Result, tally};
 
@@ -89,7 +90,7 @@ impl View {
                 memory.read_at(start + offset, buffer)
             }
             Content::Own(message) => {
-                tally::copy(buffer, &message[offset..end]);
+                copy_own(buffer, &message[offset..end]);
                 Ok(())
             }
         }

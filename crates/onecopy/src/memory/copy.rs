@@ -182,6 +182,18 @@ pub(crate) unsafe fn copy_out_beside(shared: *mut u8, private: &[u8]) {
     unsafe { beside_unseen(shared, private.as_ptr(), private.len()) }
 }
 
+/// As `copy_from_slice`, between two memories of this process.
+///
+/// # Panics
+///
+/// When they are not of one length.
+#[inline]
+pub(crate) fn copy_own(target: &mut [u8], source: &[u8]) {
+    assert_eq!(target.len(), source.len(), "the lengths of a copy");
+    // SAFETY: `source` is readable for the length of `target`, checked above; a unique borrow overlaps no other one.
+    unsafe { copy_in(target, source.as_ptr()) }
+}
+
 /// As [`copy_out`], for bytes that another core will read: many of them line by line.
 ///
 /// # Safety
@@ -428,7 +440,20 @@ unsafe fn stream_unseen(to: *mut u8, from: *const u8, len: usize) {
     }
 }
 
-/// memcpy(3), hidden from the compiler.
+/// Whether `to` lies less than half a line farther in its page than `from` in its own.
+///
+/// Some processors copy so by `rep movsb` at a twentieth of their speed, and memcpy(3) copies from 4 KiB on by that on them, below the
+/// size of the second cache: 4 KiB in 1.9 us for 0.07, 64 KiB in 30 for 1.5, and line by line in 0.1 and 2.4. From pages that are mapped to a
+/// long vector, which begins 16 bytes behind a page, it is so always.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn is_close_behind(to: *mut u8, from: *const u8) -> bool {
+    const PAGE_BYTES: usize = 4096;
+    let ahead = to.addr().wrapping_sub(from.addr()) % PAGE_BYTES;
+    ahead.wrapping_sub(1) < STREAMED_BYTES / 2 - 1
+}
+
+/// memcpy(3), hidden from the compiler, or line by line where that may be slow.
 ///
 /// # Safety
 ///
@@ -436,6 +461,10 @@ unsafe fn stream_unseen(to: *mut u8, from: *const u8, len: usize) {
 #[cfg(target_arch = "x86_64")]
 #[inline]
 unsafe fn memcpy_unseen(to: *mut u8, from: *const u8, len: usize) {
+    if len >= LEAST_LINES_BYTES && is_close_behind(to, from) {
+        // SAFETY: by the caller's promise.
+        return unsafe { lines_unseen(to, from, len) };
+    }
     // SAFETY: the arguments stand where the System V ABI wants them and hold what memcpy demands; `clobber_abi` saves what
     // a call may change; the stack is aligned on entry to an assembly block without `nostack`; memcpy does not unwind.
     unsafe {
@@ -515,6 +544,28 @@ mod tests {
                 assert!(target[..start].iter().chain(&target[start + len..]).all(|&byte| byte == 0xee));
             }
         }
+    }
+
+    #[test]
+    fn wherever_in_a_page_the_target_lies_every_length_copies_exactly_and_is_counted_once() {
+        #[repr(align(4096))]
+        struct Page([u8; 12_288]);
+        let mut source = Page([0; 12_288]);
+        source.0.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at * 7 / 4) as u8);
+        for len in [4095, 4096, 4097, 4159, 4160, 8191, 8192] {
+            for (start, from) in [(0, 0), (1, 0), (16, 0), (31, 0), (32, 0), (0, 1), (7, 4090), (4096, 0)] {
+                let mut target = Page([0xee; 12_288]);
+                let before = tally::Tally::now();
+                copy_own(&mut target.0[start..start + len], &source.0[from..from + len]);
+                assert_eq!(tally::Tally::now().since(before).user_bytes, len as u64);
+                assert_eq!(target.0[start..start + len], source.0[from..from + len], "{len} bytes at {start}");
+                assert!(target.0[..start].iter().chain(&target.0[start + len..]).all(|&byte| byte == 0xee));
+            }
+        }
+        let page = (&raw mut source).cast::<u8>();
+        let is_close = |to: usize, from: usize| is_close_behind(page.wrapping_add(to), page.wrapping_add(from));
+        assert!(is_close(1, 0) && is_close(31, 0) && is_close(4096 + 20, 4) && is_close(3, 4096 - 5));
+        assert!(!is_close(0, 0) && !is_close(32, 0) && !is_close(0, 1) && !is_close(4096, 0));
     }
 
     #[test]
