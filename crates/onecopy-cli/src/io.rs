@@ -9,6 +9,10 @@ use rustix::io::Errno;
 
 /// How much is read and written at once. Measured with 1 GiB through a UNIX socket: smaller ones cost throughput, larger
 /// ones fall out of the cache.
+///
+/// Into and out of a [`Buffer`](onecopy::memory::buffer::Buffer), which begins with a page: a vector of this length begins 16 bytes behind
+/// one, and some processors copy the kernel's pages there at a fifth of their speed. 1 GiB through a UNIX socket took 1.0 to 1.7 s on one of
+/// those, and 0.42 to 0.50 elsewhere in a page.
 pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
 
 /// Reads what is there, waiting until `deadline` for the first byte; 0 is the end, and [`ErrorKind::TimedOut`] that none came.

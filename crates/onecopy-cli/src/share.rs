@@ -19,6 +19,7 @@ mod server;
 use std::os::fd::OwnedFd;
 
 use onecopy::memory::anonymous::AnonymousMapping;
+use onecopy::memory::buffer::Buffer;
 use onecopy::memory::window::Token;
 use onecopy::stream::ByteWriter as _;
 use onecopy::stream::unix::UnixStream;
@@ -82,7 +83,7 @@ impl Connection {
             (Some(fd), None) => AnonymousMapping::from_fd(fd).map_err(|error| self.no_memory(&error))?.into_region(),
             (None, None) => return Ok(false),
         };
-        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut buffer = Buffer::warm(CHUNK_BYTES)?;
         let mut done = 0;
         loop {
             let bytes = self.piece(&line, memory.len().min(len - done))?;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use onecopy::memory::anonymous::{AnonymousMapping, Sealing};
+use onecopy::memory::buffer::Buffer;
 use onecopy::stream::unix::{UnixListener, UnixStream};
 use onecopy::stream::{ByteReader as _, ByteWriter as _};
 use onecopy::{Deadline, Error, UnixName};
@@ -140,7 +141,7 @@ impl Server {
     }
 
     fn fill(&self, memory: &AnonymousMapping, offset: usize, bytes: usize) -> onecopy::Result<()> {
-        let mut buffer = vec![0; CHUNK_BYTES.min(bytes)];
+        let mut buffer = Buffer::warm(CHUNK_BYTES.min(bytes))?;
         for start in (0..bytes).step_by(CHUNK_BYTES) {
             let chunk = &mut buffer[..CHUNK_BYTES.min(bytes - start)];
             self.exposed.read_at(offset + start, chunk)?;

@@ -1,6 +1,7 @@
 //! `onecopy read`: shared memory, or another process's, to stdout.
 
 use onecopy::Address;
+use onecopy::memory::buffer::Buffer;
 
 use crate::endpoint;
 use crate::failure::Failure;
@@ -48,7 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn copy_out(memory: &Memory, offset: u64, len: u64, mut output: Output) -> Result<(), Failure> {
     let mut progress = Progress::new(Some(len), output.is_terminal());
-    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut buffer = Buffer::warm(CHUNK_BYTES)?;
     let mut done = 0;
     while done < len {
         let room = buffer.len().min(usize::try_from(len - done).unwrap_or(usize::MAX));

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use onecopy::memory::buffer::Buffer;
 use onecopy::open::{self, BoxedReader, Shape};
 use onecopy::stream::ByteReader as _;
 use onecopy::{Address, Channel, Deadline, Error, Receiver};
@@ -136,7 +137,7 @@ struct Transfer {
 impl Transfer {
     /// Raw bytes, until the end.
     fn bytes(&mut self, mut reader: BoxedReader) -> Result<(), Failure> {
-        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut buffer = Buffer::warm(CHUNK_BYTES)?;
         let mut received = 0;
         loop {
             let count = reader

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use onecopy::channel::{ChannelReceiver, ChannelSender};
+use onecopy::memory::buffer::Buffer;
 use onecopy::open::{BoxedWriter, Shape};
 use onecopy::stream::ByteWriter as _;
 use onecopy::{Address, Deadline, Sender};
@@ -117,7 +118,7 @@ impl Transfer<'_> {
     /// Raw bytes.
     fn bytes(&mut self, mut writer: BoxedWriter) -> Result<(), Failure> {
         let mut progress = self.progress();
-        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut buffer = Buffer::warm(CHUNK_BYTES)?;
         let mut sent = 0;
         loop {
             let count = self.input.read_some(&mut buffer)?;
@@ -145,7 +146,7 @@ impl Transfer<'_> {
             // Before Linux 5.1, or without memory for it, or with a limit on files, the messages are copied.
             loan => loan.is_ok(),
         };
-        let mut buffer = vec![0; if lends { 0 } else { channel::MESSAGE_BYTES }];
+        let mut buffer = Buffer::warm(if lends { 0 } else { channel::MESSAGE_BYTES })?;
         let mut sent = 0;
         // A receiver that has given back the first of these messages had sent its invitation before.
         let mut looks = if self.input.place().is_some() { 2 * channel::LENT_BYTES / channel::MESSAGE_BYTES } else { 0 };

@@ -1,5 +1,6 @@
 //! `onecopy write`: stdin into shared memory, or another process's.
 
+use onecopy::memory::buffer::Buffer;
 use onecopy::{Address, Deadline};
 
 use crate::endpoint;
@@ -52,7 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn copy_in(memory: &Memory, offset: u64, room: u64, mut input: Input, address: &Address) -> Result<(), Failure> {
     let mut progress = Progress::new(input.len(), input.is_terminal());
-    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut buffer = Buffer::warm(CHUNK_BYTES)?;
     let mut done = 0;
     loop {
         let count = input.read_some(&mut buffer)?;
