@@ -325,17 +325,11 @@ unsafe fn lines_unseen(to: *mut u8, from: *const u8, len: usize) {
 #[cfg(target_arch = "x86_64")]
 #[inline]
 unsafe fn beside_unseen(to: *mut u8, from: *const u8, len: usize) {
-    use std::arch::is_x86_feature_detected as has;
-    let has_medium_lines = has!("avx2") && !has!("avx512f");
-    if has_medium_lines && len >= LEAST_LINES_BYTES {
-        // SAFETY: by the caller's promise; AVX2 is there, and so many bytes are a line at least.
-        return unsafe { medium_lines_unseen(to, from, len) };
-    }
-    match len < LEAST_BESIDE_BYTES {
+    match len >= LEAST_BESIDE_BYTES || are_registers_of_32_bytes_the_widest() {
         // SAFETY: by the caller's promise.
-        true => unsafe { memcpy_unseen(to, from, len) },
+        true => unsafe { lines_unseen(to, from, len) },
         // SAFETY: by the caller's promise.
-        false => unsafe { lines_unseen(to, from, len) },
+        false => unsafe { memcpy_unseen(to, from, len) },
     }
 }
 
@@ -349,43 +343,6 @@ unsafe fn beside_unseen(to: *mut u8, from: *const u8, len: usize) {
 unsafe fn beside_unseen(to: *mut u8, from: *const u8, len: usize) {
     // SAFETY: by the caller's promise.
     unsafe { memcpy_unseen(to, from, len) }
-}
-
-/// A copy line by line by registers of 32 bytes, and of the rest by memcpy(3).
-///
-/// # Safety
-///
-/// As [`copy_in`]; `len` is [`STREAMED_BYTES`] or more, and the processor has AVX.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-unsafe fn medium_lines_unseen(to: *mut u8, from: *const u8, len: usize) {
-    let whole = len / STREAMED_BYTES * STREAMED_BYTES;
-    let (to_end, from_end) = (to.wrapping_add(whole), from.wrapping_add(whole));
-    // SAFETY: reads and writes `whole` bytes from where the operands point, which are at least one line, and changes no other memory; AVX is
-    // there by the caller's promise; the string flag is not used, the arithmetic flags and both registers are declared changed, of which the
-    // upper halves are zero afterwards as the code around it expects.
-    unsafe {
-        std::arch::asm!(
-            "2:",
-            "vmovdqu ymm0, [{from} + {at}]",
-            "vmovdqu ymm1, [{from} + {at} + 32]",
-            "vmovdqu [{to} + {at}], ymm0",
-            "vmovdqu [{to} + {at} + 32], ymm1",
-            "add {at}, 64",
-            "jnz 2b",
-            "vzeroupper",
-            from = in(reg) from_end,
-            to = in(reg) to_end,
-            at = inout(reg) whole.wrapping_neg() => _,
-            out("xmm0") _,
-            out("xmm1") _,
-            options(nostack),
-        );
-    }
-    if whole < len {
-        // SAFETY: the rest of both.
-        unsafe { memcpy_unseen(to_end, from_end, len - whole) };
-    }
 }
 
 /// How much is copied past the caches at a time, and asked for in advance: a cache line.
