@@ -12,7 +12,9 @@
 use std::time::{Duration, Instant};
 
 /// How much goes each way in a measurement, beside what goes before to put the lines where that way leaves them.
-const MEASURED_BYTES: u64 = 512 << 10;
+const MEASURED_BYTES: u64 = 1 << 20;
+/// How much is timed together: many messages, so that the wait for a receiver that is slower is a part of each such time.
+const TIMED_BYTES: u64 = 64 << 10;
 /// How much goes before the first measurement, of the length of the bulk, as for [`Stores`](super::stores::Stores).
 const UNMEASURED_ROUNDS: u64 = 2;
 /// How much goes between two measurements: each time twice as much, as long as they say the same. Now and then one is wrong, and the first
@@ -36,6 +38,9 @@ pub(super) struct Reach {
     is_trial: bool,
     /// How much has gone by the present way, or by the other one.
     passed_bytes: u64,
+    /// What is being timed.
+    timed_bytes: u64,
+    time: Duration,
     /// How many ps a byte took, by the present way and by the other one.
     ps: [Vec<u64>; 2],
 }
@@ -52,6 +57,8 @@ impl Reach {
             begin: None,
             is_trial: false,
             passed_bytes: 0,
+            timed_bytes: 0,
+            time: Duration::ZERO,
             ps: Default::default(),
         }
     }
@@ -79,8 +86,14 @@ impl Reach {
 
     #[cold]
     fn measure(&mut self, time: Duration, bytes: u64) {
+        self.timed_bytes += bytes;
+        self.time += time;
+        if self.timed_bytes < TIMED_BYTES {
+            return;
+        }
+        let bytes = std::mem::take(&mut self.timed_bytes);
+        let ps = 1000 * std::mem::take(&mut self.time).as_nanos() as u64 / bytes;
         self.passed_bytes += bytes;
-        let ps = 1000 * time.as_nanos() as u64 / bytes;
         if !self.is_trial {
             self.ps[0].push(ps);
             if self.passed_bytes >= MEASURED_BYTES {
@@ -105,6 +118,7 @@ impl Reach {
         self.pause_bytes = if changes { least } else { most.min(2 * self.pause_bytes) };
         self.left_bytes = self.pause_bytes;
         (self.begin, self.is_trial, self.passed_bytes) = (None, false, 0);
+        (self.timed_bytes, self.time) = (0, Duration::ZERO);
         self.ps = Default::default();
     }
 }
@@ -120,7 +134,7 @@ mod tests {
     use super::*;
 
     const BULK: u64 = 2 << 20;
-    const WINDOW: u64 = 8 << 10;
+    const WINDOW: u64 = TIMED_BYTES;
 
     /// As long as the next measurement takes, by windows that take so many ns near and through all of the bulk, and some much longer.
     fn measure(reach: &mut Reach, ns: [u64; 2]) {
@@ -128,7 +142,7 @@ mod tests {
         reach.left_bytes = 0;
         while reach.left_bytes == 0 {
             window += 1;
-            let time = ns[usize::from(reach.is_whole())] * if window % 5 == 0 { 50 } else { 1 };
+            let time = ns[usize::from(reach.is_whole())] * if window % 5 == 0 { 50 } else { 8 };
             reach.measure(Duration::from_nanos(time), WINDOW);
         }
     }
