@@ -7,7 +7,7 @@
 //! Each side remembers the words of its own, so what it compares with is not in shared memory. A successor would not know them: bare
 //! messages go where there is none, in channels.
 
-use super::layout::{Record, SLOTS, Slot, lap};
+use super::layout::{Record, SLOTS, Slot};
 
 /// How many bytes a bare message has.
 pub(crate) const BARE_BYTES: usize = size_of::<Slot>();
@@ -27,14 +27,14 @@ impl BareWords {
     pub(super) fn word(&self, index: u64, last: u64) -> Option<u64> {
         let word = last ^ mask(index);
         // The records of the lap before, which it replaces, of its own, which it must not look like, and of the next one, when it is old.
-        let looks_like_record = laps_after_last(index, word) <= 2;
+        let looks_like_record = Record::from_bits(word).laps_after_last(index) <= 2;
         (!looks_like_record && word != self.0[place(index)]).then_some(word)
     }
 
     /// Whether `word`, found in place of the record number `index`, is that of a bare message.
     #[inline]
     pub(super) fn is_new(&self, index: u64, word: u64) -> bool {
-        laps_after_last(index, word) > 1 && word != self.0[place(index)]
+        Record::from_bits(word).laps_after_last(index) > 1 && word != self.0[place(index)]
     }
 
     /// Remembers the word of a message that was sent, or taken.
@@ -62,16 +62,10 @@ fn place(index: u64) -> usize {
     (index % SLOTS) as usize
 }
 
-/// How many laps after the one before that of `index` a record would be from that had these bits.
-#[inline]
-fn laps_after_last(index: u64, word: u64) -> u32 {
-    Record::from_bits(word).lap().wrapping_sub(lap(index).wrapping_sub(1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::ring::layout::{FIRST, LAST};
+    use crate::memory::ring::layout::{FIRST, LAST, lap};
 
     #[test]
     fn what_the_sender_lets_pass_is_new_once_and_never_a_record() {

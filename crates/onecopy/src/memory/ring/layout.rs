@@ -231,15 +231,16 @@ impl Record {
         self.0
     }
 
+    /// How many laps it is after the one before that of the record number `index`: 0 for what stood there before, 1 for that record.
     #[inline]
-    pub(super) fn lap(self) -> u32 {
-        (self.0 >> 32) as u32
+    pub(super) fn laps_after_last(self, index: u64) -> u32 {
+        ((self.0 >> 32) as u32).wrapping_sub((index / SLOTS) as u32)
     }
 
     /// Whether this is the record number `index` and not an older one in the same slot.
     #[inline]
     pub(super) fn is_number(self, index: u64) -> bool {
-        self.lap() == lap(index)
+        self.laps_after_last(index) == 1
     }
 
     /// Stands for the record that a bare message has not.

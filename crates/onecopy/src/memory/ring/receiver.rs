@@ -6,7 +6,7 @@ mod short;
 use std::sync::Arc;
 
 pub(crate) use begun::Begun;
-use short::eager_looks;
+use short::is_eager;
 
 use super::bare::{BARE_BYTES, BareWords, last_word};
 use super::create;
@@ -39,8 +39,8 @@ pub struct RingReceiver {
     ring: Ring,
     watch: Watch,
     strategy: WaitStrategy,
-    /// How often to look for a short message before anything else: 0 where `strategy` is to sleep at once.
-    eager_looks: u32,
+    /// Whether to look for a short message before anything else: not where `strategy` is to sleep at once.
+    is_eager: bool,
     /// Whether the last short message stood in two slots, and so the next one is likely to.
     takes_two: bool,
     generation: u64,
@@ -133,7 +133,7 @@ impl RingReceiver {
             ring,
             watch,
             strategy: WaitStrategy::default(),
-            eager_looks: eager_looks(WaitStrategy::default()),
+            is_eager: is_eager(WaitStrategy::default()),
             takes_two: false,
             generation,
             slots,
@@ -174,7 +174,7 @@ impl RingReceiver {
     /// Sets how to wait while the ring is empty.
     pub fn set_wait_strategy(&mut self, strategy: WaitStrategy) {
         self.strategy = strategy;
-        self.eager_looks = eager_looks(strategy);
+        self.is_eager = is_eager(strategy);
     }
 
     /// Sets the longest message that is taken. A longer one is [`Error::TooLong`], and the one after it is received.
@@ -208,18 +208,20 @@ impl RingReceiver {
     /// The record number `index`, once it is published, or what stands for that of a bare message.
     #[inline]
     fn record(&self, index: u64) -> Option<Record> {
-        let record = self.ring.slot(index).any_record();
-        match record.is_number(index) {
-            true => Some(record),
-            false => self.bare_record(index, record),
-        }
+        self.check_record(index, self.ring.slot(index).any_record())
     }
 
-    /// What stands for the record of a bare message, if `found` is of a new one.
+    /// What [`RingReceiver::record`] returns when it has found this. Whatever is not new is known by one comparison more.
     #[inline]
-    fn bare_record(&self, index: u64, found: Record) -> Option<Record> {
-        let is_new = self.bare.as_ref()?.is_new(index, found.to_bits());
-        is_new.then(|| Record::of_bare(index))
+    fn check_record(&self, index: u64, found: Record) -> Option<Record> {
+        match found.laps_after_last(index) {
+            1 => Some(found),
+            0 => None,
+            _ => {
+                let is_new = self.bare.as_ref()?.is_new(index, found.to_bits());
+                is_new.then(|| Record::of_bare(index))
+            }
+        }
     }
 
     /// Copies a bare message into `target`, which has its length.
