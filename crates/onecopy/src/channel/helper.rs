@@ -122,17 +122,20 @@ impl Ways {
         if is_trial { others[trial as usize % others.len()] } else { first }
     }
 
-    /// Draws near to what was measured, and slowly where that is longer: perhaps a side did not run.
     fn learn(&mut self, way: Way, bytes: usize, took: Duration) {
         self.messages = self.messages.wrapping_add(1);
-        let found = (took.as_nanos() as u64).saturating_mul(1000) / (bytes as u64).max(1);
-        let time = &mut self.times[way as usize];
-        *time = match *time {
-            0 => found,
-            known if found < known => known - (known - found) / 4,
-            known => known + ((found - known) / 4).min(known / 8),
-        };
+        draw_near(&mut self.times[way as usize], bytes, took);
     }
+}
+
+/// Has `time`, in picoseconds for a byte or 0, draw near to what was measured, and slowly where that is longer: perhaps a side did not run.
+pub(super) fn draw_near(time: &mut u64, bytes: usize, took: Duration) {
+    let found = (took.as_nanos() as u64).saturating_mul(1000) / (bytes as u64).max(1);
+    *time = match *time {
+        0 => found,
+        known if found < known => known - (known - found) / 4,
+        known => known + ((found - known) / 4).min(known / 8),
+    };
 }
 
 /// What a side reaches without system calls.

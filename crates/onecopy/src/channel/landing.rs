@@ -35,7 +35,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::extents::Extents;
-use super::helper::Helper;
+use super::helper::{Helper, draw_near};
 use super::link::Link;
 use super::message::Body;
 use super::registered::{Registration, Spot, Stores, Use};
@@ -511,17 +511,9 @@ impl LongBuffers {
     fn learn(&mut self, stores: Stores, bytes: usize, took: Duration) {
         let before = self.messages % LONG_TRIAL;
         self.messages = self.messages.wrapping_add(1);
-        if before == 0 || before == LONG_TRIALS {
-            return;
+        if before != 0 && before != LONG_TRIALS {
+            draw_near(&mut self.times[stores as usize], bytes, took);
         }
-        let found = (took.as_nanos() as u64).saturating_mul(1000) / bytes as u64;
-        let time = &mut self.times[stores as usize];
-        *time = match *time {
-            0 => found,
-            known if found < known => known - (known - found) / 4,
-            // Slowly: perhaps a side did not run.
-            known => known + ((found - known) / 4).min(known / 8),
-        };
     }
 }
 
