@@ -208,7 +208,7 @@ pub(crate) unsafe fn copy_out_lines(shared: *mut u8, private: &[u8]) {
 
 /// A copy of many bytes line by line, and of the rest by memcpy(3).
 ///
-/// Of lines in the cache that two cores share, on an Intel with AVX-512: streams of 64 KiB, hot, through a ring of 2 MiB go at 40 GB/s where
+/// Of lines in the cache that two cores share, on a processor with AVX-512: streams of 64 KiB, hot, through a ring of 2 MiB go at 40 GB/s where
 /// the receiver copies by registers of 16 bytes, at 37 to 39 by wider ones, at 31 to 33 by memcpy(3), and at 13 by `rep movsb`. On an AMD of
 /// Zen 3, which has none of 64 bytes, where both sides copy by those of 32 bytes, by those of 16 and by memcpy(3): pieces of 16 KiB at 30, 24
 /// and 10 GB/s; 4 KiB in 145, 185 and 535 ns, 3 KiB in 128, 148 and 306, 2 KiB in 94, 133 and 106, and from 128 MiB into 128 MiB in 285, 313

@@ -30,7 +30,7 @@ use crate::Result;
 use crate::atomic::Ordering;
 use crate::memory::ring::layout::{BULK, FIRST, LAST, Ring, SLOTS, whole_lines};
 
-/// The part of the bulk that is used again and again. Measured with streams of 1 KiB on an Intel: 61 ns each in 8 KiB, 73 in 16 KiB, 164 in
+/// The part of the bulk that is used again and again. Measured with streams of 1 KiB where there is AVX-512: 61 ns each in 8 KiB, 73 in 16 KiB, 164 in
 /// 32 KiB and 181 in 256 KiB where a cache-line round trip takes 100 ns; 235 in 16 KiB and 607 in 64 KiB where it takes 490.
 pub(super) const NEAR_BYTES: u64 = if cfg!(loom) { 128 } else { 8 * 1024 };
 /// The longest message that lies there, if it is waited for. Measured in ping-pong, half of a round trip there and through the whole bulk, in

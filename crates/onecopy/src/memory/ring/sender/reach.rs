@@ -2,8 +2,8 @@
 //!
 //! Where a core takes a line that another one has read from that one's caches, the fewer lines the better: they are in the first cache of
 //! both. Where it comes from a cache that both share, those that have gone there by themselves meanwhile come sooner. So that depends on the
-//! machine. Streams of 1 KiB, in ns a message, through 8 KiB and through 2 MiB: 61 and 181 where a cache-line round trip takes 100 on an
-//! Intel; on an AMD of Zen 3, where a core has 512 KiB of second cache, 117 and 85 where it takes 140, 358 and 287 where it takes 550, and 92
+//! machine. Streams of 1 KiB, in ns a message, through 8 KiB and through 2 MiB: 61 and 181 where a cache-line round trip takes 100 on a
+//! processor with AVX-512; on an AMD of Zen 3, where a core has 512 KiB of second cache, 117 and 85 where it takes 140, 358 and 287 where it takes 550, and 92
 //! and 79 on two threads of one core.
 //!
 //! Nobody can be asked, so each sender measures it: how long the messages take that go into the room of which a look back has told that it is
