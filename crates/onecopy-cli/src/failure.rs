@@ -9,6 +9,7 @@ use onecopy::ParseAddressError;
 use rustix::io::Errno;
 
 use crate::cli::Cli;
+use crate::output;
 
 /// The end of a verb that did not do what was asked for. The text is one line without a full stop.
 #[derive(Debug)]
@@ -51,6 +52,7 @@ impl Failure {
     pub(crate) fn of_usage(error: &clap::Error) -> Result<(), Self> {
         match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                output::stdout()?;
                 error.print().map_err(|error| Self::of_output("stdout", &error))
             }
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
@@ -66,6 +68,14 @@ impl Failure {
         match error.kind() {
             std::io::ErrorKind::BrokenPipe => Self::OutputClosed,
             _ => Self::Failed(format!("cannot write {name}: {}", plain(error))),
+        }
+    }
+
+    /// The same where what was to be written to `name` is nowhere else: a reader that has gone is no quiet end then.
+    pub(crate) fn with_loss(self, name: &str) -> Self {
+        match self {
+            Self::OutputClosed => Self::Failed(format!("cannot write {name}: Broken pipe")),
+            other => other,
         }
     }
 
@@ -120,11 +130,7 @@ impl From<onecopy::Error> for Failure {
 
 /// Prints `text`, which a program or a person asked for, to stdout.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout().lock();
-    stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::of_output("stdout", &error))
+    crate::io::write_all(&output::stdout()?, text.as_bytes()).map_err(|error| Failure::of_output("stdout", &error))
 }
 
 /// Says `text` to whoever runs this command, in one line.

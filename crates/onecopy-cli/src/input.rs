@@ -9,6 +9,7 @@ use onecopy::Deadline;
 
 use crate::failure::{Failure, plain};
 use crate::io::{CHUNK_BYTES, read_full, read_some};
+use crate::standard;
 
 /// The input of a verb.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ impl Input {
     pub(crate) fn open(path: Option<&Path>, deadline: Deadline) -> Result<Self, Failure> {
         let (file, name) = match path.filter(|path| path.as_os_str() != "-") {
             Some(path) => (File::open(path), path.display().to_string()),
+            None if standard::lacks_stdin() => return Err(Failure::failed("cannot read stdin: it is closed")),
             None => (std::io::stdin().as_fd().try_clone_to_owned().map(File::from), "stdin".to_owned()),
         };
         let file = file.map_err(|error| Failure::failed(format!("cannot open {name}: {}", plain(&error))))?;

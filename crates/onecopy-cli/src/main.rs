@@ -19,6 +19,7 @@ mod probe;
 mod progress;
 mod queue;
 mod share;
+mod standard;
 mod units;
 mod verbs;
 mod whole_file;

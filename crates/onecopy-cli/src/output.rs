@@ -7,11 +7,13 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use onecopy::channel::View;
-use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, copy_file_range, fallocate, linkat, open};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, copy_file_range, fallocate, fcntl_getfl, linkat, open};
 use rustix::io::Errno;
 
 use crate::failure::{Failure, plain};
 use crate::interrupt::{self, Guard};
+use crate::standard;
 
 /// How much of a message is written at once: what `cp` writes. The page cache of a long write lies in long pieces of memory, and in a
 /// virtual machine those that are free are what the host may have taken back: for new files of 4 GiB on ext4 the receiver needed 5.7 to
@@ -50,15 +52,32 @@ impl Output {
     /// The file at `path`, or stdout, which `-` is too.
     pub(crate) fn open(path: Option<&Path>) -> Result<Self, Failure> {
         let Some(path) = path.filter(|path| path.as_os_str() != "-") else {
-            let file = std::io::stdout().as_fd().try_clone_to_owned().map(File::from);
-            let file = file.map_err(|error| Failure::failed(format!("cannot use stdout: {}", plain(&error))))?;
-            return Ok(Self { file, name: "stdout".into(), target: Target::Direct, written: 0, allocated: None });
+            return Ok(Self {
+                file: stdout()?,
+                name: "stdout".into(),
+                target: Target::Direct,
+                written: 0,
+                allocated: None,
+            });
         };
         let name = path.display().to_string();
         let (file, target) =
             open_file(path).map_err(|error| Failure::failed(format!("cannot create {name}: {}", plain(&error))))?;
         let allocated = if matches!(target, Target::Direct) { None } else { Some(0) };
         Ok(Self { file, name, target, written: 0, allocated })
+    }
+
+    /// What it is called, in messages.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether nobody reads any more what would be written.
+    pub(crate) fn is_unread(&self) -> bool {
+        let mut watched = [PollFd::new(&self.file, PollFlags::empty())];
+        self.is_direct()
+            && poll(&mut watched, Some(&Timespec::default())).is_ok()
+            && watched[0].revents().contains(PollFlags::ERR)
     }
 
     /// Whether the data goes to a terminal.
@@ -140,6 +159,20 @@ impl Output {
             Target::Temporary(path, guard) => std::fs::rename(guard.path(), path).map(|()| guard.keep()),
         }
         .map_err(|error| Failure::of_output(&name, &error))
+    }
+}
+
+/// Stdout, if it can be written.
+pub(crate) fn stdout() -> Result<File, Failure> {
+    let failed = |error: Error| Failure::failed(format!("cannot write stdout: {}", plain(&error)));
+    if standard::lacks_stdout() {
+        return Err(Failure::failed("cannot write stdout: it is closed"));
+    }
+    let file = std::io::stdout().as_fd().try_clone_to_owned().map(File::from).map_err(failed)?;
+    // The standard library takes a write that is refused for this reason for one that was done.
+    match fcntl_getfl(&file) {
+        Ok(flags) if flags & OFlags::RWMODE == OFlags::RDONLY => Err(failed(Errno::BADF.into())),
+        _ => Ok(file),
     }
 }
 

@@ -37,7 +37,8 @@ pub(crate) struct Arguments {
     /// Where from: mq:/name, fifo:/path, unix:/path, tcp:host:port, channel:NAME, ... (see `onecopy explain`)
     #[arg(value_name = "ADDRESS", value_parser = endpoint::address_parser())]
     address: Address,
-    /// Write FILE instead of stdout, which - is too; it appears when it is complete, with --count 0 at the end, whatever that is
+    /// Write FILE instead of stdout, which - is too; it appears when it is complete, and of several messages with those that came whole,
+    /// however it ends
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// How many messages to receive, 0 for all until the end; 1 unless said
@@ -146,7 +147,7 @@ impl Transfer {
             if count == 0 {
                 return Ok(());
             }
-            self.output.write(&buffer[..count])?;
+            self.write(&buffer[..count])?;
             received += count as u64;
             self.progress.advance(count);
         }
@@ -179,7 +180,7 @@ impl Transfer {
                     copied.map_err(|failure| failure.after(received, "bytes"))?;
                 }
                 Some(message) => {
-                    self.output.write_view(&message)?;
+                    self.output.write_view(&message).map_err(|failure| self.with_loss(failure))?;
                     received += message.len() as u64;
                     self.progress.advance(message.len());
                 }
@@ -187,8 +188,8 @@ impl Transfer {
         }
     }
 
-    /// Messages to the output by `receive`, and then its name. Who wants all of them gets those that came whole, however it ends:
-    /// they are nowhere else any more.
+    /// Messages to the output by `receive`, and then its name. Who wants several gets those that came whole, however it ends: they are
+    /// nowhere else any more.
     fn whole_messages(
         mut self,
         address: &Address,
@@ -210,11 +211,24 @@ impl Transfer {
 
     /// Whether an end that is no success is none to the messages before it.
     fn keeps(&self) -> bool {
-        self.count == 0 && !self.output.is_direct()
+        self.count != 1 && !self.output.is_direct()
     }
 
-    /// Receives by `once`. A signal that was put off ends that.
+    /// Writes what was received.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.output.write(bytes).map_err(|failure| self.with_loss(failure))
+    }
+
+    /// What was received is nowhere else.
+    fn with_loss(&self, failure: Failure) -> Failure {
+        failure.with_loss(self.output.name())
+    }
+
+    /// Receives by `once`, if somebody reads what comes. A signal that was put off ends that.
     fn once<T>(&self, mut once: impl FnMut(Deadline) -> onecopy::Result<T>) -> Result<onecopy::Result<T>, Failure> {
+        if self.output.is_unread() {
+            return Err(Failure::OutputClosed);
+        }
         if !self.keeps() {
             return Ok(once(self.deadline));
         }
@@ -264,7 +278,7 @@ impl Transfer {
             buffer.resize(buffer.len().max(end), 0);
             buffer[len] = b'\n';
         }
-        self.output.write(&buffer[..end])?;
+        self.write(&buffer[..end])?;
         self.ends_whole(end as u64);
         self.progress.advance(len);
         self.tell(len as u64);
@@ -293,12 +307,12 @@ impl Transfer {
                 // The mark of a sender whose messages went to an earlier receiver.
                 continue;
             };
-            self.output.write(&buffer[..part.bytes])?;
+            self.write(&buffer[..part.bytes])?;
             self.progress.advance(part.bytes);
             bytes += part.bytes as u64;
             if part.last {
                 if self.lines {
-                    self.output.write(b"\n")?;
+                    self.write(b"\n")?;
                 }
                 self.ends_whole(bytes + u64::from(self.lines));
                 self.tell(bytes);

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use crate::mechanisms::{MESSAGES, Object, STREAMS, is_available};
-use crate::support::{Scratch, eventually, onecopy, pattern, program};
+use crate::support::{Ended, Scratch, eventually, onecopy, pattern, program};
 
 #[test]
 fn a_file_is_replaced_when_everything_came_and_keeps_its_mode() {
@@ -52,27 +52,53 @@ fn a_new_file_appears_only_when_it_is_whole() {
 }
 
 #[test]
-fn what_came_before_the_time_was_up_is_kept_of_a_receiver_without_a_count() {
-    let scratch = Scratch::new();
-    let path = scratch.path("file");
-    let queue = Object::new("mq");
-    onecopy(["send", &queue.address, "--lines"]).input("a\nb\n").end().succeeds();
-    let recv = ["recv", &queue.address, "--count", "0", "--lines", "-o", path.to_str().unwrap(), "--timeout", "50ms"];
-    onecopy(recv).end().fails(124, &format!("receive on {} timed out, after 2 messages", queue.address));
-    assert_eq!(std::fs::read(&path).unwrap(), b"a\nb\n", "they are no longer in the queue");
+fn what_came_before_the_time_was_up_is_kept() {
+    for count in ["0", "3"] {
+        let scratch = Scratch::new();
+        let path = scratch.path("file");
+        let queue = Object::new("mq");
+        onecopy(["send", &queue.address, "--lines"]).input("a\nb\n").end().succeeds();
+        let recv = ["recv", &queue.address, "--count", count, "--lines", "-o", path.to_str().unwrap(), "--timeout"];
+        let ended = onecopy(recv.iter().chain(&["50ms"])).end();
+        ended.fails(124, &format!("receive on {} timed out, after 2 messages", queue.address));
+        assert_eq!(std::fs::read(&path).unwrap(), b"a\nb\n", "they are no longer in the queue");
+    }
 }
 
 #[test]
-fn what_came_whole_before_an_interrupt_is_kept_of_a_receiver_without_a_count() {
-    let test = "what_came_whole_before_an_interrupt_is_kept_of_a_receiver_without_a_count";
-    for more in [&[][..], &["--frame"]] {
+fn what_came_before_the_sender_closed_or_was_killed_is_kept() {
+    for is_killed in [false, true] {
+        let (scratch, object) = (Scratch::new(), Object::new("unix-seqpacket"));
+        let path = scratch.path("file");
+        let base = ["recv", &object.address, "--count", "3", "--lines", "-v", "-o", path.to_str().unwrap()];
+        let receiver = onecopy(base).start();
+        let mut sender = onecopy(["send", &object.address, "--lines"]).silent_input().start();
+        std::io::Write::write_all(sender.stdin.as_mut().unwrap(), b"a\nbc\n").unwrap();
+        let told = || String::from_utf8(receiver.stderr_so_far()).unwrap();
+        eventually("both came", || told().lines().any(|line| line.starts_with("2 bytes")));
+        if is_killed {
+            sender.kill();
+        } else {
+            drop(sender.stdin.take());
+        }
+        let ended = receiver.end();
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        assert!(ended.stderr.contains("closed after 2 of 3 messages"), "{ended:?}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"a\nbc\n");
+    }
+}
+
+#[test]
+fn what_came_whole_before_an_interrupt_is_kept() {
+    let test = "what_came_whole_before_an_interrupt_is_kept";
+    for (count, more) in [("0", &[][..]), ("5", &[]), ("0", &["--frame"]), ("5", &["--frame"])] {
         for mechanism in MESSAGES.into_iter().chain(["fifo", "unix"]).filter(|name| is_available(test, name)) {
             if more.is_empty() && STREAMS.contains(&mechanism) {
                 continue;
             }
             let (scratch, object) = (Scratch::new(), Object::new(mechanism));
             let path = scratch.path("file");
-            let base = ["recv", &object.address, "--count", "0", "--lines", "-v", "-o", path.to_str().unwrap()];
+            let base = ["recv", &object.address, "--count", count, "--lines", "-v", "-o", path.to_str().unwrap()];
             let receiver = onecopy(base.iter().chain(more)).start();
             let mut sender = onecopy(["send", &object.address, "--lines"].iter().chain(more)).silent_input().start();
             std::io::Write::write_all(sender.stdin.as_mut().unwrap(), b"a\nbc\n").unwrap();
@@ -128,8 +154,70 @@ fn devices_and_pipes_are_written_directly() {
         .fails(1, "cannot write /dev/full: No space left on device");
 }
 
+/// Runs `onecopy` by a shell, with `closed` behind its arguments.
+fn without(closed: &str, arguments: &[&str]) -> Ended {
+    let command = format!("exec \"$@\" {closed}");
+    let words = ["-c", &command, "sh", env!("CARGO_BIN_EXE_onecopy")];
+    program("sh", words.iter().chain(arguments)).end()
+}
+
 #[test]
-fn a_closed_stdout_is_a_quiet_end_and_a_full_one_an_error() {
+fn a_receiver_without_stdout_takes_nothing() {
+    let queue = Object::new("mq");
+    onecopy(["send", &queue.address]).input("stays").end().succeeds();
+    without(">&-", &["recv", &queue.address]).fails(1, "cannot write stdout: it is closed");
+    without(">&-", &["recv", &queue.address, "-o", "-"]).fails(1, "cannot write stdout: it is closed");
+    without(">&-", &["recv", &queue.address, "-o", "/dev/stdout"]).fails_with(1, &["/dev/stdout"]);
+    without("1</dev/null", &["recv", &queue.address]).fails(1, "cannot write stdout: Bad file descriptor");
+    assert_eq!(onecopy(["recv", &queue.address]).end().succeeds(), b"stays");
+    for arguments in [&["ls"][..], &["--help"], &["explain"], &["doctor", "--json"]] {
+        without(">&-", arguments).fails(1, "cannot write stdout: it is closed");
+    }
+}
+
+#[test]
+fn a_sender_without_stdin_sends_nothing() {
+    let queue = Object::new("mq");
+    without("<&-", &["send", &queue.address]).fails(1, "cannot read stdin: it is closed");
+    without("<&- >&-", &["send", &queue.address, "-i", "-"]).fails(1, "cannot read stdin: it is closed");
+    without("<&-", &["send", &queue.address, "-i", "/dev/stdin"]).fails_with(1, &["/dev/stdin"]);
+    onecopy(["recv", &queue.address, "--timeout", "10ms"]).end().fails_with(124, &[&queue.address]);
+    let scratch = Scratch::new();
+    std::fs::write(scratch.path("file"), "there").unwrap();
+    let arguments = ["send", &queue.address, "-i", scratch.path("file").to_str().unwrap()].map(str::to_owned);
+    without("<&- >&-", &arguments.each_ref().map(String::as_str)).succeeds();
+    assert_eq!(onecopy(["recv", &queue.address]).end().succeeds(), b"there", "which needs neither");
+}
+
+#[test]
+fn a_reader_that_has_gone_loses_no_message_without_an_error() {
+    let queue = Object::new("mq");
+    onecopy(["send", &queue.address, "--lines"]).input("first\nsecond\n").end().succeeds();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ended = onecopy(["recv", &queue.address])
+        .with(|command| {
+            command.stdout(writer);
+        })
+        .end();
+    assert_eq!((ended.status.code(), &*ended.stderr), (Some(0), ""), "a quiet end: the message stays where it is");
+    assert_eq!(onecopy(["recv", &queue.address]).end().succeeds(), b"first");
+    // One that goes while it is waited for a message.
+    onecopy(["recv", &queue.address]).end().succeeds();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let receiver = onecopy(["recv", &queue.address])
+        .with(|command| {
+            command.stdout(writer);
+        })
+        .start();
+    receiver.wait_until_asleep();
+    drop(reader);
+    onecopy(["send", &queue.address]).input("lost").end().succeeds();
+    receiver.end().fails(1, "cannot write stdout: Broken pipe");
+}
+
+#[test]
+fn a_full_stdout_is_an_error() {
     let queue = Object::new("mq");
     onecopy(["send", &queue.address]).input("lost").end().succeeds();
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
