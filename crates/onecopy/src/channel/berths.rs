@@ -30,6 +30,8 @@ use crate::atomic::{AtomicU64, Ordering};
 pub(super) const BERTH_BYTES: usize = 1 << 20;
 /// How many are named at a time.
 const PLACES: usize = if cfg!(loom) { 2 } else { 3 };
+/// What they need together.
+pub(super) const BERTHS_BYTES: usize = PLACES * BERTH_BYTES;
 /// How much of a stream goes through the ring before its sender asks: by then it has found out how it is the fastest.
 pub(super) const STREAM_BYTES: u64 = 64 << 20;
 
@@ -132,7 +134,7 @@ impl Named {
         let is_due = mem::take(&mut self.is_due);
         while is_due
             && self.berths.len() < PLACES
-            && let Some(landing) = landings.take_worth(link, BERTH_BYTES, helper, self.streamed)
+            && let Some(landing) = landings.take_berth(link, helper, self.streamed)
         {
             let number = self.full + self.berths.len() as u64 + 1;
             link.desks.incoming().berths.name(number, landing.spot());

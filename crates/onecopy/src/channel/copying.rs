@@ -5,8 +5,8 @@
 //! While a message is SHARED the peer writes into a buffer of this process, and so do the calls of this side. No reference to the
 //! buffer is formed meanwhile but to what this side has claimed, which the peer leaves alone by the protocol. A peer that
 //! breaks it, as it may attach to this process, could as well write any other memory of it. The buffer is lent out when the peer
-//! has said that it is done, and retired when it never said so. The same holds for registered memory, which the peer may have mapped;
-//! its owner gets other memory in place of what is retired.
+//! has said that it is done, and given [up](super::landing::Landings::give_up) when it never said so. Registered memory, which the peer may
+//! have mapped, is retired then; its owner gets other memory in place of that.
 #![expect(unsafe_code, reason = "forms slices of parts of a buffer that a peer writes too")]
 
 use std::io::{IoSlice, IoSliceMut};
@@ -167,7 +167,8 @@ impl Source {
         Ok(())
     }
 
-    /// Copies it into `body`, of its length, together with the sender, the `helper`, which waits for that.
+    /// Copies it into `body`, of its length, together with the sender, the `helper`, which waits for that. Behind a failure comes the body
+    /// if the sender may still be writing there.
     pub(super) fn share(
         &self,
         body: Body,
@@ -176,16 +177,13 @@ impl Source {
         asked: Turn,
         helper: &mut Helper,
         seccomp: &mut Seccomp,
-    ) -> Result<Body, Failure> {
+    ) -> Result<Body, (Failure, Option<Body>)> {
         assert_eq!(body.len(), self.bytes, "the place for a message");
-        // SAFETY: as many bytes that are not referred to, and that are retired below when the sender may be writing.
+        // SAFETY: as many bytes that are not referred to, and that go back to the caller as such when the sender may be writing.
         match unsafe { self.share_at((body.base(), body.spot()), link, desk, asked, helper, seccomp) } {
             Ok(()) => Ok(body),
-            Err(Failure::Revoked) => Err(Failure::Revoked),
-            Err(failure) => {
-                body.retire();
-                Err(failure)
-            }
+            Err(Failure::Revoked) => Err((Failure::Revoked, None)),
+            Err(failure) => Err((failure, Some(body))),
         }
     }
 

@@ -28,6 +28,20 @@ impl Extents {
         Some(taken)
     }
 
+    /// The lowest free range for `bytes` within a part of all.
+    pub(super) fn take_within(&mut self, part: &Range<usize>, bytes: usize) -> Option<Range<usize>> {
+        let bytes = rounded(bytes)?;
+        let (index, taken) = self.0.iter().enumerate().find_map(|(index, free)| {
+            let start = free.start.max(part.start);
+            let end = start.checked_add(bytes)?;
+            (end <= free.end.min(part.end)).then_some((index, start..end))
+        })?;
+        let free = self.0[index].clone();
+        let left = [free.start..taken.start, taken.end..free.end];
+        self.0.splice(index..=index, left.into_iter().filter(|left| !left.is_empty()));
+        Some(taken)
+    }
+
     /// Where the range that [`Extents::take`] would take ends.
     #[inline]
     pub(super) fn lowest(&self, bytes: usize) -> Option<usize> {
@@ -82,6 +96,19 @@ mod tests {
     }
 
     #[test]
+    fn a_part_has_room_of_its_own() {
+        let mut extents = Extents::new(8 * 128);
+        assert_eq!(extents.take_within(&(512..1024), 128), Some(512..640));
+        assert_eq!(extents.take_within(&(512..1024), 500), None, "of which the front is taken");
+        assert_eq!(extents.take_within(&(0..512), 513), None);
+        assert_eq!(extents.take_within(&(0..512), 512), Some(0..512));
+        assert_eq!(extents.take_within(&(512..1024), 384), Some(640..1024));
+        assert_eq!((extents.longest(), extents.take_within(&(0..1024), 1)), (0, None));
+        [640..1024, 0..512, 512..640].into_iter().for_each(|range| extents.give(range));
+        assert_eq!(extents.0, Extents::new(8 * 128).0);
+    }
+
+    #[test]
     fn no_two_ranges_overlap_whatever_the_order() {
         let mut extents = Extents::new(1 << 20);
         let mut out: Vec<Range<usize>> = Vec::new();
@@ -90,7 +117,11 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let dice = (state >> 33) as usize;
             if out.len() < 64 && dice.is_multiple_of(2) {
-                if let Some(range) = extents.take(dice / 2 % 30_000) {
+                let part = if dice.is_multiple_of(3) { 0..1 << 19 } else { 1 << 19..1 << 20 };
+                let bytes = dice / 2 % 30_000;
+                let taken =
+                    if dice.is_multiple_of(5) { extents.take(bytes) } else { extents.take_within(&part, bytes) };
+                if let Some(range) = taken {
                     assert!(out.iter().all(|other| other.end <= range.start || range.end <= other.start));
                     out.push(range);
                 }

@@ -14,6 +14,12 @@
 //! back when it is dropped; an arena in which none is left goes when the process keeps more than
 //! [`pool_limit_bytes`] of unused ones.
 //!
+//! The first one has room for all berths behind that for messages: whether a stream goes to berths depends on where the processors are, and
+//! may begin after hours. Messages of one size took 2 MiB until then, and 6 from then on, with berths and messages between each other.
+//!
+//! A place at which the sender may still be writing, since the receiver could not wait for it any longer, is used again when that sender sends
+//! something else: by then it has done what it had begun. If it never does, the place is given up for good.
+//!
 //! **Who may write.** Only a sender of the same user that may write all memory of this process in any case, by the policies of both
 //! and as it has shown: the receiver makes no landing for another one. It can write to a message that was received, as it could by
 //! process_vm_writev(2).
@@ -34,6 +40,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use super::berths::{BERTH_BYTES, BERTHS_BYTES};
 use super::extents::Extents;
 use super::helper::{Helper, draw_near};
 use super::link::Link;
@@ -78,6 +85,8 @@ pub(super) struct Landings {
     arenas: Vec<Arc<Arena>>,
     /// Those where nothing arrives any more: the sender has them mapped while messages are there.
     ended: Vec<Weak<Arena>>,
+    /// A place to which the sender may still be writing.
+    torn: Option<Torn>,
     /// How many bytes of messages do without a new arena.
     pause: u64,
 }
@@ -85,22 +94,46 @@ pub(super) struct Landings {
 impl Landings {
     /// A place for a message of `bytes`, if its sender is one that should have it mapped, and there can be one.
     pub(super) fn take(&mut self, link: &Link, bytes: usize, helper: &Helper) -> Option<Landing> {
-        self.take_worth(link, bytes, helper, u64::MAX)
+        let wanted = bytes.max(1).next_multiple_of(GRAIN_BYTES);
+        self.find_or_add(link, wanted, helper, u64::MAX, |arena| Landing::take(arena, wanted, bytes))
     }
 
-    /// The same where messages of `streamed` bytes in all could have landed until now, had there been places: no more memory is taken for
-    /// them than is worth its while.
-    pub(super) fn take_worth(&mut self, link: &Link, bytes: usize, helper: &Helper, streamed: u64) -> Option<Landing> {
-        if !link.is_open || helper.helped < HELPED_MESSAGES || bytes > MOST_BYTES {
+    /// A berth, where messages of `streamed` bytes in all could have come to berths until now, had there been any: no more memory is taken
+    /// for them than is worth its while.
+    pub(super) fn take_berth(&mut self, link: &Link, helper: &Helper, streamed: u64) -> Option<Landing> {
+        self.find_or_add(link, BERTH_BYTES, helper, streamed, Landing::take_berth)
+    }
+
+    fn find_or_add(
+        &mut self,
+        link: &Link,
+        wanted: usize,
+        helper: &Helper,
+        streamed: u64,
+        take: impl Fn(&Arc<Arena>) -> Option<Landing>,
+    ) -> Option<Landing> {
+        if !link.is_open || helper.helped < HELPED_MESSAGES || wanted > MOST_BYTES {
             return None;
         }
-        let wanted = bytes.max(1).next_multiple_of(GRAIN_BYTES);
         self.end_useless();
-        let found = self.arenas.iter().find_map(|arena| Landing::take(arena, wanted, bytes));
-        found.or_else(|| {
-            let arena = self.add(link, wanted, streamed)?;
-            Landing::take(&arena, wanted, bytes)
-        })
+        let found = self.arenas.iter().find_map(&take);
+        found.or_else(|| take(&self.add(link, wanted, streamed)?))
+    }
+
+    /// Gives up the place of a message, to which its sender may still be writing.
+    pub(super) fn give_up(&mut self, place: Body) {
+        match place {
+            Body::Landing(landing) => self.torn = Some(Torn(Some(landing))),
+            buffer @ Body::Buffer(_) => buffer.retire(),
+        }
+    }
+
+    /// The sender has sent something behind what it may have been writing.
+    #[inline]
+    pub(super) fn goes_on(&mut self) {
+        if let Some(mut torn) = self.torn.take() {
+            drop(torn.0.take());
+        }
     }
 
     /// Memory for a message that this side copies: a place that is left over, where there is one.
@@ -113,7 +146,7 @@ impl Landings {
     }
 
     fn end_useless(&mut self) {
-        let Self { arenas, ended, pause } = self;
+        let Self { arenas, ended, pause, .. } = self;
         arenas.retain(|arena| {
             let is_of_use = arena.is_of_use(unused_bytes() > pool_limit_bytes());
             if !is_of_use {
@@ -127,7 +160,7 @@ impl Landings {
 
     #[cold]
     fn add(&mut self, link: &Link, wanted: usize, streamed: u64) -> Option<Arc<Arena>> {
-        let bytes = self.new_bytes(wanted)?;
+        let (bytes, messages_bytes) = self.new_bytes(wanted)?;
         if WORTH * (self.open_bytes() + bytes) as u64 > streamed {
             return None;
         }
@@ -137,7 +170,7 @@ impl Landings {
         }
         // What lands needs no buffer. A virtual machine that gets memory back at once need not ask its host for other pages.
         give_back(bytes);
-        let arena = Arena::new(link, bytes).map(Arc::new);
+        let arena = Arena::new(link, bytes, messages_bytes).map(Arc::new);
         match &arena {
             Some(arena) => self.arenas.push(Arc::clone(arena)),
             None => self.pause = WORTH * bytes as u64,
@@ -145,19 +178,25 @@ impl Landings {
         arena
     }
 
-    /// How long an arena with room for `wanted` bytes should be: as all others together, or a half, a quarter and so on of that, as long as
-    /// it may. None that would have to go as soon as its message does.
-    fn new_bytes(&mut self, wanted: usize) -> Option<usize> {
+    /// How long an arena with room for `wanted` bytes should be, and how much of it is for messages: as all others together, or a half, a
+    /// quarter and so on of that, as long as it may. None that would have to go as soon as its message does.
+    fn new_bytes(&mut self, wanted: usize) -> Option<(usize, usize)> {
         begin_to_count();
-        let (there, ended) = (self.open_bytes(), self.ended_bytes());
-        let least = wanted.next_multiple_of(HUGE_BYTES);
+        let (all, ended) = (self.open_bytes(), self.ended_bytes());
         let unused = unused_bytes();
-        let fits = |bytes: &usize| ended + there + bytes <= MOST_BYTES && unused + bytes <= pool_limit_bytes();
+        let fits = |bytes: &usize| ended + all + bytes <= MOST_BYTES && unused + bytes <= pool_limit_bytes();
+        let first = (wanted + BERTHS_BYTES).next_multiple_of(HUGE_BYTES);
+        if self.arenas.iter().all(|arena| arena.messages_bytes == arena.bytes) && fits(&first) {
+            return Some((first, first - BERTHS_BYTES));
+        }
+        let there: usize = self.arenas.iter().map(|arena| arena.messages_bytes).sum();
+        let least = wanted.next_multiple_of(HUGE_BYTES);
         // Few large ones: a receiver that keeps 128 MiB had used up the places for them with those of 2 MiB.
-        let lengths = std::iter::successors(Some(least.max(there)), |bytes| {
+        let most = least.max(there.next_multiple_of(HUGE_BYTES));
+        let lengths = std::iter::successors(Some(most), |bytes| {
             (*bytes > least).then(|| (bytes / 2).next_multiple_of(HUGE_BYTES).max(least))
         });
-        lengths.into_iter().find(fits)
+        lengths.into_iter().find(fits).map(|bytes| (bytes, bytes))
     }
 
     fn open_bytes(&self) -> usize {
@@ -187,6 +226,8 @@ impl Drop for Landings {
 struct Arena {
     base: NonNull<u8>,
     bytes: usize,
+    /// How much of it messages take. Behind that is room for berths.
+    messages_bytes: usize,
     number: Spot,
     /// Is there in the process that made it, and in no child of it.
     owner: Nonce,
@@ -220,7 +261,7 @@ struct Memory {
 }
 
 impl Arena {
-    fn new(link: &Link, bytes: usize) -> Option<Self> {
+    fn new(link: &Link, bytes: usize, messages_bytes: usize) -> Option<Self> {
         let owner = Nonce::draw().ok()?;
         let (own, fd) = Own::create(bytes, Rights::ReadWrite, Children::With).ok()?;
         let registration = Registration::of(link, &own, &fd, Use::Landing).ok()?;
@@ -235,7 +276,7 @@ impl Arena {
             is_torn: false,
         };
         state.count();
-        Some(Self { base, bytes, number, owner, state: Mutex::new(state) })
+        Some(Self { base, bytes, messages_bytes, number, owner, state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -345,9 +386,19 @@ pub(super) struct Landing {
 
 impl Landing {
     fn take(arena: &Arc<Arena>, wanted: usize, bytes: usize) -> Option<Self> {
+        Self::take_within(arena, &(0..arena.messages_bytes), wanted, bytes)
+    }
+
+    /// Where there is room for berths, or else for messages.
+    fn take_berth(arena: &Arc<Arena>) -> Option<Self> {
+        let parts = [arena.messages_bytes..arena.bytes, 0..arena.messages_bytes];
+        parts.iter().find_map(|part| Self::take_within(arena, part, BERTH_BYTES, BERTH_BYTES))
+    }
+
+    fn take_within(arena: &Arc<Arena>, part: &Range<usize>, wanted: usize, bytes: usize) -> Option<Self> {
         let mut state = arena.state();
         // Under the lock: another thread that drops a message may end the arena, and what it gives back a child may have had.
-        let range = if state.is_open() { state.free.take(wanted)? } else { return None };
+        let range = if state.is_open() { state.free.take_within(part, wanted)? } else { return None };
         state.free_bytes -= range.len();
         state.landed_bytes += range.len() as u64;
         state.count();
@@ -383,6 +434,20 @@ impl Landing {
         state.close();
         drop(state);
         self.range = 0..0;
+    }
+}
+
+/// The place of a message to which its sender may still be writing, until that is known to have gone on.
+#[derive(Debug)]
+struct Torn(Option<Landing>);
+
+impl Drop for Torn {
+    fn drop(&mut self) {
+        match self.0.take() {
+            Some(landing) if landing.arena.owner.is_intact() => landing.retire(),
+            // A child's copy.
+            landing => drop(landing),
+        }
     }
 }
 
@@ -536,7 +601,7 @@ mod tests {
     /// An arena and two places in it. Other tests of this process fork at any time.
     fn places(link: &Link) -> (Arc<Arena>, [Landing; 2]) {
         let places = || {
-            let arena = Arc::new(Arena::new(link, HUGE_BYTES)?);
+            let arena = Arc::new(Arena::new(link, HUGE_BYTES, HUGE_BYTES)?);
             let take = || Landing::take(&arena, GRAIN_BYTES, 5);
             let places = [take()?, take()?];
             Some((arena, places))
@@ -580,6 +645,41 @@ mod tests {
         assert_eq!(kept[..], [0; 5]);
         drop(kept);
         assert!(Landing::take(&arena, GRAIN_BYTES, 5).is_none() && arena.state().free_bytes < arena.bytes);
+    }
+
+    #[test]
+    fn a_place_that_was_given_up_is_given_again_once_the_sender_goes_on() {
+        let (one, _other) = pair();
+        let (arena, [_kept, torn]) = places(&one.receiver.link);
+        let spot = torn.spot();
+        let mut landings = Landings::default();
+        landings.give_up(Body::Landing(torn));
+        let next = || Landing::take(&arena, GRAIN_BYTES, 5).map(|place| place.spot());
+        assert!(next().is_some_and(|next| next != spot));
+        landings.goes_on();
+        assert_eq!(next(), Some(spot));
+        // And never if that does not come.
+        landings.give_up(Body::Landing(Landing::take(&arena, GRAIN_BYTES, 5).unwrap()));
+        drop(landings);
+        assert!(next().is_none() && arena.state().is_torn);
+    }
+
+    #[test]
+    fn berths_leave_room_for_messages_and_messages_for_berths() {
+        let (one, _other) = pair();
+        let bytes = BERTH_BYTES + BERTHS_BYTES;
+        let filled = || {
+            let arena = Arc::new(Arena::new(&one.receiver.link, bytes, BERTH_BYTES)?);
+            let message = Landing::take(&arena, BERTH_BYTES, 5)?;
+            let berths: Vec<_> = std::iter::from_fn(|| Landing::take_berth(&arena)).collect();
+            (berths.len() == BERTHS_BYTES / BERTH_BYTES).then_some((arena, message, berths))
+        };
+        let (arena, message, mut berths) = (0..16).find_map(|_| filled()).expect("an arena");
+        assert!(Landing::take(&arena, GRAIN_BYTES, 5).is_none());
+        berths.clear();
+        assert!(Landing::take(&arena, GRAIN_BYTES, 5).is_none(), "there will be others");
+        drop(message);
+        assert!(Landing::take(&arena, GRAIN_BYTES, 5).is_some_and(|place| place.spot().offset == 0));
     }
 
     #[test]

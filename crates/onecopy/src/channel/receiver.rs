@@ -382,6 +382,7 @@ impl ChannelReceiver {
         if Turn::load(desk) != asked {
             return Ok(None);
         }
+        self.landings.goes_on();
         self.check_limit(desk, asked, offer.bytes)?;
         let Some(source) = self.source(desk, asked, offer, deadline)? else { return Ok(None) };
         if link.trusted && link.attach.is_ok() && offer.bytes >= self.cooperative_bytes {
@@ -396,11 +397,15 @@ impl ChannelReceiver {
                     let path = source.path(Path::Cooperative);
                     return Ok(self.settle(desk, asked.with(Phase::Shared), path, body));
                 }
-                // The sender has been stopped in the middle: what it has is still there to be read.
-                Err(Failure::Errno(Errno::ETIMEDOUT)) => {
-                    return self.pull(&source, desk, asked.with(Phase::Shared), deadline);
+                Err((failure, place)) => {
+                    place.into_iter().for_each(|place| self.landings.give_up(place));
+                    let turn = asked.with(Phase::Shared);
+                    return match failure {
+                        // The sender has been stopped in the middle: what it has is still there to be read.
+                        Failure::Errno(Errno::ETIMEDOUT) => self.pull(&source, desk, turn, deadline),
+                        failure => self.failed(desk, turn, failure, offer.bytes, deadline),
+                    };
                 }
-                Err(failure) => return self.failed(desk, asked.with(Phase::Shared), failure, offer.bytes, deadline),
             }
         }
         self.pull(&source, desk, asked, deadline)
@@ -420,14 +425,14 @@ impl ChannelReceiver {
         }
     }
 
-    /// Copies a message alone, into a buffer.
+    /// Copies a message alone.
     fn pull(&mut self, source: &Source, desk: &Desk, turn: Turn, deadline: Deadline) -> Result<Option<Message>> {
-        let mut buffer = match Buffer::warm(source.bytes) {
-            Ok(buffer) => buffer,
+        let mut body = match self.landings.room(source.bytes) {
+            Ok(body) => body,
             Err(error) => return self.failed(desk, turn, Failure::Here(error), source.bytes, deadline),
         };
-        match source.pull(&self.link, desk, turn, &mut buffer, &mut self.seccomp) {
-            Ok(()) => Ok(self.settle(desk, turn, source.path(Path::SingleCopy), Body::Buffer(buffer))),
+        match source.pull(&self.link, desk, turn, &mut body, &mut self.seccomp) {
+            Ok(()) => Ok(self.settle(desk, turn, source.path(Path::SingleCopy), body)),
             Err(failure) => self.failed(desk, turn, failure, source.bytes, deadline),
         }
     }
@@ -633,6 +638,7 @@ impl ChannelReceiver {
             return Err(Error::BufferTooSmall { object, message_bytes, buffer_bytes });
         }
         self.ring.take_offer();
+        self.landings.goes_on();
         self.check_limit(desk, asked, offer.bytes)?;
         let Some(source) = self.source(desk, asked, offer, deadline)? else { return Ok(None) };
         let mut turn = asked;

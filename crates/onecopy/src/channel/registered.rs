@@ -390,6 +390,9 @@ impl Link {
         let found = self.polling.buffer(half, spot.number)?;
         self.tell_taken();
         let fits = |memory: Arc<Theirs>| {
+            if self.is_open && !spot.is_buffer() {
+                memory.warm_up();
+            }
             let offset = usize::try_from(spot.offset).ok()?;
             let is_within = offset.checked_add(bytes).is_some_and(|end| end <= memory.len());
             is_within.then_some(Mapped { memory, offset, bytes })

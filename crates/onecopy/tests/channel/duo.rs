@@ -138,11 +138,11 @@ pub(crate) fn resident_bytes() -> usize {
     statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * rustix::param::page_size()
 }
 
-/// How much of that is for messages that land, in both directions.
-pub(crate) fn landings_bytes() -> usize {
+/// How much of that is for messages that land, in both directions; `field` is how /proc/self/smaps calls what is meant.
+pub(crate) fn landings_bytes(field: &str) -> usize {
     let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
     let landings = maps.split("onecopy-landings").skip(1);
-    let kib = landings.filter_map(|map| map.lines().find_map(|line| line.strip_prefix("Rss:")));
+    let kib = landings.filter_map(|map| map.lines().find_map(|line| line.strip_prefix(field)));
     kib.map(|kib| kib.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * KIB).sum()
 }
 

@@ -14,7 +14,7 @@
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{OFlags, SealFlags, fcntl_getfl, ftruncate};
 use rustix::io::Errno;
@@ -208,6 +208,7 @@ pub(crate) struct Theirs {
     bytes: usize,
     /// Which registration it was when it came.
     number: u64,
+    is_warm: AtomicBool,
 }
 
 impl Theirs {
@@ -231,7 +232,7 @@ impl Theirs {
         if bytes >= HUGE_BYTES {
             region = region.aligned_to(HUGE_BYTES);
         }
-        let mut theirs = Self { region, bytes, number: 0 };
+        let mut theirs = Self { region, bytes, number: 0, is_warm: AtomicBool::new(false) };
         theirs.number = theirs.number_now();
         Ok(theirs)
     }
@@ -251,6 +252,18 @@ impl Theirs {
         let word = unsafe { number_at(self.region.base(), self.bytes) };
         // Relaxed: it says nothing of other bytes.
         word.load(Ordering::Relaxed)
+    }
+
+    /// Has all of it be mapped, once, before the first use of each page does that; pages that are not there it gets. For memory of a
+    /// process that may take that of this one anyway.
+    #[inline]
+    pub(crate) fn warm_up(&self) {
+        // Relaxed: twice does no harm.
+        if !self.is_warm.load(Ordering::Relaxed) {
+            self.is_warm.store(true, Ordering::Relaxed);
+            // The first use finds out what is wrong.
+            let _ = self.region.warm(0, self.bytes);
+        }
     }
 
     /// How long a message can be.
