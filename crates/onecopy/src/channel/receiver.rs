@@ -59,6 +59,8 @@ pub struct ChannelReceiver {
     pub(super) helper: Helper,
     landings: Landings,
     berths: Named,
+    /// How many messages this process had sent when it last waited for one.
+    sent: u64,
 }
 
 /// Wakes a sender of the other side that waits at its desk, when this side has closed.
@@ -92,6 +94,7 @@ impl ChannelReceiver {
             helper: Helper::new(end),
             landings: Landings::default(),
             berths: Named::default(),
+            sent: 0,
         }
     }
 
@@ -217,7 +220,8 @@ impl ChannelReceiver {
     fn take_short(&mut self, deadline: Deadline) -> Option<Message> {
         // Before the message is there.
         let mut block = Block::take();
-        if let Some(len) = self.ring.take_short(block.short(), deadline) {
+        let is_answer = || self.link.counters.has_sent_since(&mut self.sent);
+        if let Some(len) = self.ring.take_short(block.short(), deadline, is_answer) {
             self.link.counters.count_received(Path::Line, len);
             return Some(block.into_message(len));
         }
@@ -537,7 +541,8 @@ impl Receiver for ChannelReceiver {
         if self.keeps() {
             return self.take_kept(buffer).map(Some);
         }
-        if let Some(len) = self.ring.take_short_into(buffer, deadline) {
+        let is_answer = || self.link.counters.has_sent_since(&mut self.sent);
+        if let Some(len) = self.ring.take_short_into(buffer, deadline, is_answer) {
             self.link.counters.count_received(Path::Line, len);
             return Ok(Some(len));
         }

@@ -120,6 +120,10 @@ impl Counter {
     }
 }
 
+fn messages(counters: &[Counter]) -> u64 {
+    counters.iter().fold(0, |sum, path| sum.wrapping_add(path.messages.load(Ordering::Relaxed)))
+}
+
 impl Counters {
     #[inline]
     pub(super) fn count_sent(&self, path: Path, bytes: usize) {
@@ -133,7 +137,13 @@ impl Counters {
 
     /// How many messages were received, by all ways.
     pub(super) fn received_messages(&self) -> u64 {
-        self.received.iter().fold(0, |sum, path| sum.wrapping_add(path.messages.load(Ordering::Relaxed)))
+        messages(&self.received)
+    }
+
+    /// Whether messages were sent since `sent` of them were, which becomes the number of now.
+    pub(super) fn has_sent_since(&self, sent: &mut u64) -> bool {
+        let now = messages(&self.sent);
+        std::mem::replace(sent, now) != now
     }
 
     /// Adds `messages` to those that did not take their way for this reason.

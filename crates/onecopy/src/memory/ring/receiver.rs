@@ -46,6 +46,8 @@ pub struct RingReceiver {
     generation: u64,
     /// The number of the next record. Only this side changes it.
     slots: u64,
+    /// The same when one was last not there at once.
+    slots_at_wait: u64,
     /// Where the next piece should begin: the bulk before it is given back. Only this side changes it.
     bulk: u64,
     limit_bytes: usize,
@@ -137,6 +139,7 @@ impl RingReceiver {
             takes_two: false,
             generation,
             slots,
+            slots_at_wait: slots,
             bulk,
             limit_bytes: DEFAULT_LIMIT_BYTES,
             message: None,

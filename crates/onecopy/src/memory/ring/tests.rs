@@ -1,6 +1,7 @@
 //! What a successor finds after a side was killed between two stores, and the short way of short messages.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
@@ -79,27 +80,31 @@ fn short_messages_of_every_length_are_taken_at_once_and_no_others() {
     let mut sender = RingSender::attach(Arc::clone(&region), Deadline::Now).unwrap();
     let mut receiver = RingReceiver::attach(Arc::clone(&region), Deadline::Now).unwrap();
     let mut target = [0; INLINE_MESSAGE_BYTES];
-    assert_eq!(receiver.take_short(&mut target, Deadline::Now), None);
+    assert_eq!(receiver.take_short(&mut target, Deadline::Now, || false), None);
     for len in 0..=INLINE_MESSAGE_BYTES {
         let message: Vec<u8> = (0..len).map(|index| (index + len) as u8).collect();
         sender.send(&message).unwrap();
         sender.send(&message).unwrap();
-        assert_eq!(receiver.take_short(&mut target, Deadline::Now), Some(len));
+        assert_eq!(receiver.take_short(&mut target, Deadline::Now, || false), Some(len));
         assert_eq!(target[..len], message);
         if len > 0 {
-            assert_eq!(receiver.take_short_into(&mut target[1..len], Deadline::Now), None, "it stays for a larger one");
+            assert_eq!(
+                receiver.take_short_into(&mut target[1..len], Deadline::Now, || false),
+                None,
+                "it stays for a larger one"
+            );
         }
         target.fill(0xee);
-        assert_eq!(receiver.take_short_into(&mut target, Deadline::Now), Some(len));
+        assert_eq!(receiver.take_short_into(&mut target, Deadline::Now, || false), Some(len));
         assert_eq!(target[..len], message);
         assert!(target[len..].iter().all(|&byte| byte == 0xee), "{len}");
     }
     sender.send(&[1; INLINE_MESSAGE_BYTES + 1]).unwrap();
-    assert_eq!(receiver.take_short(&mut target, Deadline::Now), None);
+    assert_eq!(receiver.take_short(&mut target, Deadline::Now, || false), None);
     assert_eq!(receiver.recv().unwrap().unwrap().len(), INLINE_MESSAGE_BYTES + 1);
     receiver.set_limit_bytes(80);
     sender.send(&[1; 81]).unwrap();
-    assert_eq!(receiver.take_short(&mut target, Deadline::Now), None);
+    assert_eq!(receiver.take_short(&mut target, Deadline::Now, || false), None);
     assert!(matches!(receiver.recv().unwrap_err(), Error::TooLong { .. }));
 }
 
@@ -135,12 +140,12 @@ fn messages_of_a_cache_line_arrive_whatever_they_end_with_and_however_they_are_r
         index += slots;
         target.fill(0xee);
         match round % 3 {
-            0 => assert_eq!(receiver.take_short(&mut target, Deadline::Now), Some(BARE_BYTES)),
-            1 => assert_eq!(receiver.take_short_into(&mut target, Deadline::Now), Some(BARE_BYTES)),
+            0 => assert_eq!(receiver.take_short(&mut target, Deadline::Now, || false), Some(BARE_BYTES)),
+            1 => assert_eq!(receiver.take_short_into(&mut target, Deadline::Now, || false), Some(BARE_BYTES)),
             _ => assert_eq!(receiver.recv_into(&mut target).unwrap(), Some(BARE_BYTES)),
         }
         assert_eq!(target[..BARE_BYTES], message, "{round}");
-        assert_eq!(receiver.take_short(&mut target, Deadline::Now), None, "{round}: it comes once");
+        assert_eq!(receiver.take_short(&mut target, Deadline::Now, || false), None, "{round}: it comes once");
     }
 }
 
@@ -152,7 +157,7 @@ fn a_bare_message_is_news_and_has_the_length_that_a_limit_is_for() {
         sender.send(&[1; BARE_BYTES]).unwrap();
         assert!(!receiver.arm());
         receiver.set_limit_bytes(BARE_BYTES - 1);
-        assert_eq!(receiver.take_short(&mut [0; INLINE_MESSAGE_BYTES], Deadline::Now), None);
+        assert_eq!(receiver.take_short(&mut [0; INLINE_MESSAGE_BYTES], Deadline::Now, || false), None);
         let error = receiver.recv_into(&mut [0; BARE_BYTES]).unwrap_err();
         assert!(matches!(error, Error::TooLong { message_bytes: BARE_BYTES, .. }), "{error}");
         receiver.set_limit_bytes(BARE_BYTES);
@@ -160,6 +165,21 @@ fn a_bare_message_is_news_and_has_the_length_that_a_limit_is_for() {
         let error = receiver.recv_into(&mut [0; BARE_BYTES - 1]).unwrap_err();
         assert!(matches!(error, Error::BufferTooSmall { message_bytes: BARE_BYTES, .. }), "{error}");
         assert_eq!(receiver.recv().unwrap().unwrap(), [2; BARE_BYTES]);
+    }
+}
+
+/// A receiver of a stream that finds nothing lets some of it gather; one that has sent something, or received few, does not.
+#[test]
+fn only_what_follows_a_stream_is_let_gather() {
+    let (mut sender, mut receiver) = pair_without_successors();
+    let mut target = [0; INLINE_MESSAGE_BYTES];
+    let soon = || Deadline::after(Duration::from_secs(10));
+    for (messages, is_answer, gathers) in [(1, false, false), (2, false, false), (3, false, true), (3, true, false)] {
+        for _ in 0..messages {
+            sender.put_one(b"stream");
+            assert_eq!(receiver.take_short(&mut target, soon(), || unreachable!("it is there")), Some(6));
+        }
+        assert_eq!(receiver.follows_stream(is_answer), gathers, "after {messages} messages, {is_answer}");
     }
 }
 
@@ -180,8 +200,8 @@ fn a_second_slot_that_does_not_fit_the_first_is_not_taken() {
         let second = &ring.slot(1).record;
         second.store(forge(second.load(Ordering::Relaxed)), Ordering::Release);
         let mut target = [0xee; INLINE_MESSAGE_BYTES];
-        assert_eq!(receiver.take_short(&mut target, Deadline::Now), None, "{number}");
-        assert_eq!(receiver.take_short_into(&mut target, Deadline::Now), None, "{number}");
+        assert_eq!(receiver.take_short(&mut target, Deadline::Now, || false), None, "{number}");
+        assert_eq!(receiver.take_short_into(&mut target, Deadline::Now, || false), None, "{number}");
         assert!(target.iter().all(|&byte| byte == 0xee), "{number}");
         receiver.recv_into(&mut target).unwrap_err();
     }

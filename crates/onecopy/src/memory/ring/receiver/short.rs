@@ -1,7 +1,7 @@
 //! The short way for messages that stand in slots alone.
 
 use std::hint::spin_loop;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::bare::BARE_BYTES;
 use super::super::layout::{FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, Record};
@@ -22,6 +22,14 @@ const FENCED_LOOKS: u32 = 16;
 /// with pauses alone, 131 and 455 like this. As a channel, in `bench`, medians of 50 and of 20 runs in turns, with fences alone and like
 /// this: 178 and 180 ns, 666 and 614.
 const PAUSED_LOOKS: u32 = 100;
+/// How long a receiver that has taken all of a stream lets more of it come before it looks again. Close behind the sender it takes each
+/// line away from it while that writes it, and waits for each; what has gathered meanwhile is under way all at once. Measured bare on AMD
+/// Zen 3 with streams of 1 KiB, in ns a message, without and after 0.5, 0.9, 1.9, 3.7 and 7.4 us: 105, 71, 69, 67, 66 and 66 where a cache-line
+/// round trip takes 145, 380, 340, 290, 261, 245 and 242 where it takes 570. Through a channel, without and with it: 56 bytes 89 and 36, where it
+/// takes 145; 1 KiB from 128 MiB into as much 264 and 235, and 468 and 416 where it takes 610.
+const GATHERING_TIME: Duration = Duration::from_micros(2);
+/// How many slots in a row without a wait are a stream. A message has two at most if it is short.
+const STREAM_SLOTS: u64 = 3;
 
 /// Whether to look for a short message before anything else.
 pub(super) fn is_eager(strategy: WaitStrategy) -> bool {
@@ -34,9 +42,16 @@ impl RingReceiver {
     ///
     /// Between the look that finds a message of one slot and the end of this are no more stores and branches than must be: its sender
     /// may wait for an answer.
+    ///
+    /// `is_answer` tells whether this process has sent something since it was last asked: an answer is looked for without a break.
     #[inline]
-    pub(crate) fn take_short(&mut self, target: &mut [u8; INLINE_MESSAGE_BYTES], deadline: Deadline) -> Option<usize> {
-        let record = self.look_for_record(deadline)?;
+    pub(crate) fn take_short(
+        &mut self,
+        target: &mut [u8; INLINE_MESSAGE_BYTES],
+        deadline: Deadline,
+        is_answer: impl FnOnce() -> bool,
+    ) -> Option<usize> {
+        let record = self.look_for_record(deadline, is_answer)?;
         if !self.is_whole(record) {
             return self.take_longer(record, target);
         }
@@ -65,8 +80,13 @@ impl RingReceiver {
 
     /// The same, into memory that has the length of the message or more.
     #[inline]
-    pub(crate) fn take_short_into(&mut self, target: &mut [u8], deadline: Deadline) -> Option<usize> {
-        let record = self.look_for_record(deadline)?;
+    pub(crate) fn take_short_into(
+        &mut self,
+        target: &mut [u8],
+        deadline: Deadline,
+        is_answer: impl FnOnce() -> bool,
+    ) -> Option<usize> {
+        let record = self.look_for_record(deadline, is_answer)?;
         if self.is_whole(record) {
             let target = target.get_mut(..record.bytes())?;
             self.ring.slot(self.slots).take(0, target);
@@ -122,15 +142,29 @@ impl RingReceiver {
 
     /// The next record, if it is there or comes while this side looks for it without anything else between two looks.
     #[inline]
-    fn look_for_record(&self, deadline: Deadline) -> Option<Record> {
-        let is_eager = self.is_eager & (deadline != Deadline::Now);
+    fn look_for_record(&mut self, deadline: Deadline, is_answer: impl FnOnce() -> bool) -> Option<Record> {
+        if let Some(record) = self.record(self.slots) {
+            return Some(record);
+        }
+        if !self.is_eager | (deadline == Deadline::Now) {
+            return None;
+        }
+        if self.follows_stream(is_answer()) {
+            let_gather();
+        }
         match self.takes_two {
-            _ if !is_eager => None,
             // The second line of a message that has two is to be under way while the first one is: both are looked at without a stop.
             true => self.look(EAGER_LOOKS, || self.touch_next_slot()),
             false => self.look(FENCED_LOOKS, look_again).or_else(|| self.look(PAUSED_LOOKS, spin_loop)),
         }
         .or_else(|| self.record(self.slots))
+    }
+
+    /// Whether the next record, which is not there yet, is likely to be one of a stream.
+    #[inline]
+    pub(in super::super) fn follows_stream(&mut self, is_answer: bool) -> bool {
+        let taken = self.slots.wrapping_sub(std::mem::replace(&mut self.slots_at_wait, self.slots));
+        taken >= STREAM_SLOTS && !is_answer
     }
 
     /// Looks for the next record so often.
@@ -144,5 +178,13 @@ impl RingReceiver {
             between();
         }
         None
+    }
+}
+
+/// Looks at nothing that a sender writes for a while.
+fn let_gather() {
+    let begin = Instant::now();
+    while begin.elapsed() < GATHERING_TIME {
+        spin_loop();
     }
 }
