@@ -56,6 +56,8 @@ pub struct RingSender {
     is_awaited: bool,
     /// The part of the bulk through which short messages go.
     near_bytes: u64,
+    /// Whether the lines of the next one are asked for in advance.
+    asks_ahead: bool,
     reach: Reach,
     /// How many bytes are free for sure where the next short message begins, see `near`.
     near_room_bytes: u64,
@@ -122,6 +124,7 @@ impl RingSender {
             near_message_bytes,
             is_awaited: false,
             near_bytes: NEAR_BYTES,
+            asks_ahead: true,
             reach,
             near_room_bytes: 0,
             gap: None,

@@ -25,6 +25,7 @@
 //! [`reach`](super::reach) finds out. Then there is nothing to jump over.
 
 use super::RingSender;
+use super::reach::Way;
 use super::stores::LEAST_BYTES;
 use crate::Result;
 use crate::atomic::Ordering;
@@ -96,8 +97,10 @@ impl RingSender {
         if !self.is_near(total) {
             return Ok(());
         }
-        let is_whole = self.reach.is_whole() && !self.is_awaited;
+        let way = if self.is_awaited { Way::Near } else { self.reach.way() };
+        let is_whole = way != Way::Near;
         self.near_bytes = if is_whole { self.ring.sizes.bulk_bytes } else { NEAR_BYTES };
+        self.asks_ahead = way != Way::Whole;
         let offset = self.bulk % self.ring.sizes.bulk_bytes;
         let last = offset + rest_bytes.min(near_piece_bytes(total)) as u64 - 1;
         if is_whole || offset == 0 || (offset - 1) / NEAR_BYTES == last / NEAR_BYTES {
@@ -128,6 +131,9 @@ impl RingSender {
     /// where it takes 50 or 95.
     #[inline]
     fn prefetch_near(&self, offset: u64) {
+        if !self.asks_ahead {
+            return;
+        }
         let position = if offset == self.near_bytes { 0 } else { offset };
         self.ring.prefetch_bulk_to_write(position, PREFETCHED_BYTES);
     }

@@ -1,10 +1,11 @@
-//! How much of the bulk a stream of short messages goes through before it comes back to its begin: what is [near](super::near), or all.
+//! How much of the bulk a stream of short messages goes through before it comes back to its begin: what is [near](super::near), or all; and
+//! whether the lines of the next message are asked for in advance.
 //!
 //! Where a core takes a line that another one has read from that one's caches, the fewer lines the better: they are in the first cache of
-//! both. Where it comes from a cache that both share, those that have gone there by themselves meanwhile come sooner. So that depends on the
-//! machine. Streams of 1 KiB, in ns a message, through 8 KiB and through 2 MiB: 61 and 181 where a cache-line round trip takes 100 on a
-//! processor with AVX-512; on an AMD of Zen 3, where a core has 512 KiB of second cache, 117 and 85 where it takes 140, 358 and 287 where it takes 550, and 92
-//! and 79 on two threads of one core.
+//! both. Where it comes from a cache that both share, those that have gone there by themselves meanwhile come sooner, and of themselves. So that
+//! depends on the machine, and on where on it the two run. Streams of 1 KiB, in ns a message, through 8 KiB and through 2 MiB: 61 and 181 where
+//! a cache-line round trip takes 100 on a processor with AVX-512. On an AMD of Zen 3, where a core has 512 KiB of second cache, through 8 KiB,
+//! through 2 MiB, and through 2 MiB asked for in advance: 90, 65 and 78 where it takes 140, 300, 330 and 250 where it takes 570.
 //!
 //! Nobody can be asked, so each sender measures it: how long the messages take that go into the room of which a look back has told that it is
 //! free. That includes what the caller does meanwhile, and the middle one of many such times counts.
@@ -20,15 +21,39 @@ const UNMEASURED_ROUNDS: u64 = 2;
 /// How much goes between two measurements: each time twice as much, as long as they say the same. Now and then one is wrong, and the first
 /// one most often. A way that takes three times as long costs 15 % of the time at first, and half a percent in the end.
 const PAUSE_BYTES: [u64; 2] = [16 << 20, 1 << 30];
-/// In how many eighths of the time the other way has to be done to be the faster one.
+/// In how many eighths of the time another way has to be done to be the faster one.
 const EIGHTHS: u64 = 7;
 
-/// Which way is the faster one.
+/// How a stream goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Through what is near, asked for in advance.
+    Near,
+    /// Through all of the bulk.
+    Whole,
+    /// The same, asked for in advance.
+    WholeAhead,
+}
+
+impl Way {
+    /// The two others.
+    fn others(self) -> [Self; 2] {
+        match self {
+            Self::Near => [Self::Whole, Self::WholeAhead],
+            Self::Whole => [Self::WholeAhead, Self::Near],
+            Self::WholeAhead => [Self::Whole, Self::Near],
+        }
+    }
+}
+
+/// Which way is the fastest one.
 #[derive(Debug)]
 pub(super) struct Reach {
-    is_whole: bool,
+    way: Way,
+    /// Which of the others is tried next, or now.
+    candidate: usize,
     bulk_bytes: u64,
-    /// How much goes so before both are measured.
+    /// How much goes so before it and another one are measured.
     left_bytes: u64,
     pause_bytes: u64,
     /// How much was free where the next message begins, when this side last looked.
@@ -49,7 +74,8 @@ impl Reach {
     /// For a bulk of so many bytes.
     pub(super) fn new(bulk_bytes: u64) -> Self {
         Self {
-            is_whole: false,
+            way: Way::Near,
+            candidate: 0,
             bulk_bytes,
             left_bytes: if cfg!(loom) { u64::MAX } else { UNMEASURED_ROUNDS * bulk_bytes },
             pause_bytes: PAUSE_BYTES[0],
@@ -63,10 +89,10 @@ impl Reach {
         }
     }
 
-    /// Whether messages go through all of the bulk now.
+    /// How messages go now.
     #[inline]
-    pub(super) fn is_whole(&self) -> bool {
-        self.is_whole != self.is_trial
+    pub(super) fn way(&self) -> Way {
+        if self.is_trial { self.way.others()[self.candidate] } else { self.way }
     }
 
     /// Counts what has gone since this side last looked, of whose room `left_bytes` are left, up to the end of a message of
@@ -114,7 +140,7 @@ impl Reach {
     /// Ends a measurement, by which the other way is faster, or not.
     fn decide(&mut self, changes: bool) {
         let [least, most] = PAUSE_BYTES;
-        self.is_whole ^= changes;
+        (self.way, self.candidate) = if changes { (self.way(), 0) } else { (self.way, 1 - self.candidate) };
         self.pause_bytes = if changes { least } else { most.min(2 * self.pause_bytes) };
         self.left_bytes = self.pause_bytes;
         (self.begin, self.is_trial, self.passed_bytes) = (None, false, 0);
@@ -137,26 +163,33 @@ mod tests {
     const WINDOW: u64 = TIMED_BYTES;
 
     /// As long as the next measurement takes, by windows that take so many ns near and through all of the bulk, and some much longer.
-    fn measure(reach: &mut Reach, ns: [u64; 2]) {
+    fn measure(reach: &mut Reach, ns: [u64; 3]) {
         let mut window = 0;
         reach.left_bytes = 0;
         while reach.left_bytes == 0 {
             window += 1;
-            let time = ns[usize::from(reach.is_whole())] * if window % 5 == 0 { 50 } else { 8 };
+            let time = ns[reach.way() as usize] * if window % 5 == 0 { 50 } else { 8 };
             reach.measure(Duration::from_nanos(time), WINDOW);
         }
     }
 
+    /// Both others are tried.
+    fn measure_all(reach: &mut Reach, ns: [u64; 3]) -> Way {
+        measure(reach, ns);
+        measure(reach, ns);
+        reach.way()
+    }
+
     #[test]
-    fn the_faster_way_is_found_out_whatever_the_caller_does_meanwhile() {
+    fn the_fastest_way_is_found_out_whatever_the_caller_does_meanwhile() {
         let mut reach = Reach::new(BULK);
-        assert!(!reach.is_whole());
-        measure(&mut reach, [900, 680]);
-        assert!(reach.is_whole());
-        measure(&mut reach, [900, 950]);
-        assert!(reach.is_whole(), "nearly as fast");
-        measure(&mut reach, [500, 680]);
-        assert!(!reach.is_whole());
+        assert_eq!(reach.way(), Way::Near);
+        assert_eq!(measure_all(&mut reach, [900, 680, 780]), Way::Whole);
+        assert_eq!(measure_all(&mut reach, [950, 900, 950]), Way::Whole);
+        assert_eq!(measure_all(&mut reach, [890, 900, 890]), Way::Whole, "nearly as fast");
+        assert_eq!(measure_all(&mut reach, [3000, 3300, 2500]), Way::WholeAhead);
+        assert_eq!(measure_all(&mut reach, [500, 680, 780]), Way::Near, "the better one of two that are better");
+        assert_eq!(measure_all(&mut reach, [500, 680, 300]), Way::WholeAhead);
     }
 
     #[test]
@@ -164,8 +197,8 @@ mod tests {
         let mut reach = Reach::new(BULK);
         let mut pauses = Vec::new();
         for _ in 0..6 {
-            measure(&mut reach, [500, 1500]);
-            assert!(!reach.is_whole());
+            measure(&mut reach, [500, 1500, 1000]);
+            assert_eq!(reach.way(), Way::Near);
             pauses.push(reach.left_bytes >> 20);
         }
         assert_eq!(pauses, [32, 64, 128, 256, 512, 1024]);
