@@ -92,8 +92,12 @@ pub(crate) fn content(number: u64, bytes: usize) -> &'static [u8] {
     static SHORT: OnceLock<Vec<u8>> = OnceLock::new();
     static LONG: OnceLock<Vec<u8>> = OnceLock::new();
     let make = |bytes: usize| {
-        let mut all = vec![0; bytes];
-        (0..).zip(all.chunks_exact_mut(8)).for_each(|(index, word)| word.copy_from_slice(&hash(index).to_le_bytes()));
+        let mut all = Vec::with_capacity(bytes.next_multiple_of(8));
+        let mut index = 0;
+        while all.len() < bytes {
+            all.extend_from_slice(&hash(index).to_le_bytes());
+            index += 1;
+        }
         all
     };
     let all = match bytes {

@@ -54,9 +54,8 @@ fn signal(peer: &Peer, signal: Signal) {
 /// A message that says which it is and how long, and of which every byte is checked.
 fn numbered(number: u64) -> Vec<u8> {
     const LENGTHS: [usize; 8] = [8, 56, 64, 200, 4096, 20_000, 70_000, 300_000];
-    let len = LENGTHS[(number % 8) as usize];
-    let mut message = number.to_le_bytes().to_vec();
-    message.resize(len, (number * 31) as u8);
+    let mut message = vec![(number * 31) as u8; LENGTHS[(number % 8) as usize]];
+    message[..8].copy_from_slice(&number.to_le_bytes());
     message
 }
 

@@ -121,8 +121,8 @@ fn content(size: usize, seed: usize) -> Vec<u8> {
 
 fn numbered(number: u64) -> Vec<u8> {
     const LENGTHS: [usize; 6] = [8, 64, 4096, 70_000, 300_000, 3 << 20];
-    let mut message = number.to_le_bytes().to_vec();
-    message.resize(LENGTHS[(number % 6) as usize], (number * 31) as u8);
+    let mut message = vec![(number * 31) as u8; LENGTHS[(number % 6) as usize]];
+    message[..8].copy_from_slice(&number.to_le_bytes());
     message
 }
 
