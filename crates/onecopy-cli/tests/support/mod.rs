@@ -7,7 +7,7 @@ mod library;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write as _;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -343,25 +343,35 @@ pub(crate) fn key() -> u32 {
         | 0x1000_0000
 }
 
-/// A POSIX object, System V object or file that goes at the end of the test, whatever happens.
-pub(crate) struct Cleanup(Vec<String>);
+/// A POSIX object, System V object or file that goes at the end of the test, whatever happens: also when the tests are killed. A process of
+/// its own removes it, which reads its address from a pipe that ends with this one.
+pub(crate) struct Cleanup(Child);
 
 impl Cleanup {
     pub(crate) fn new(address: &str) -> Self {
-        Self(vec![address.into()])
+        let remove =
+            r#"while IFS= read -r address; do set -- "$@" "$address"; done; for address; do "$0" rm "$address"; done"#;
+        // Signals that end the tests go to their process group.
+        let remover = Command::new("sh")
+            .args(["-c", remove, env!("CARGO_BIN_EXE_onecopy")])
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Self(remover.expect("a shell")).and(address)
     }
 
     pub(crate) fn and(mut self, address: &str) -> Self {
-        self.0.push(address.into());
+        writeln!(self.0.stdin.as_mut().expect("it reads"), "{address}").expect("it reads");
         self
     }
 }
 
 impl Drop for Cleanup {
     fn drop(&mut self) {
-        for address in &self.0 {
-            let _ = onecopy(["rm", address]).end();
-        }
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
     }
 }
 
