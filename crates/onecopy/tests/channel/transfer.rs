@@ -179,6 +179,7 @@ fn long_run(channel: Channel, first: [u64; 2], messages: usize) {
         let sizes: Vec<usize> = (0..batch as u64).map(|offset| mixed(start + offset)).collect();
         halves.both_ways_with(&mut buffer, first, &sizes, |index| index % 3 == 0);
         let [resident, mapped] = ["Rss:", "Size:"].map(landings_bytes);
+        assert!(mapped <= 16 * MIB, "{mapped}");
         // All of what the landings of both have, be it mapped by now or not.
         levels.push((resident_bytes() - resident + mapped) / KIB);
         landed.push(mapped / KIB);
