@@ -20,6 +20,7 @@ use super::registered::{Mapped, Spot};
 use super::seccomp::Seccomp;
 use super::stats::{Path, Stats};
 use crate::atomic::{AtomicU32, Ordering};
+use crate::memory::nonce::Mark;
 use crate::memory::ring::{INLINE_BYTES, RingSender};
 use crate::memory::wait::{Alarm, Wait, arm, wait};
 use crate::{Deadline, Error, Result, Sender, WaitStrategy};
@@ -66,6 +67,8 @@ pub struct ChannelSender {
     seccomp: Seccomp,
     /// Whether it may be waiting for the descriptor.
     is_armed: bool,
+    /// Is there in the process that opened the channel.
+    owner: Mark,
     pub(super) lender: Lender,
     targets: Targets,
 }
@@ -89,7 +92,7 @@ enum Event {
 impl ChannelSender {
     pub(super) fn new(mut ring: RingSender, link: Arc<Link>) -> Self {
         ring.set_alarm(Arc::clone(link.peer.alarm()), link.polling.bell(Half::Receiver));
-        let cannot_help = !link.write;
+        let (cannot_help, owner) = (!link.write, link.nonce.mark());
         Self {
             ring,
             link,
@@ -106,6 +109,7 @@ impl ChannelSender {
             owned: None,
             seccomp: Seccomp::of_this_thread(),
             is_armed: false,
+            owner,
             lender: Lender::default(),
             targets: Targets::default(),
         }
@@ -174,7 +178,7 @@ impl ChannelSender {
         }
     }
 
-    /// Sends a short message if nothing has to be done before.
+    /// Sends a short message if nothing has to be done before. False: it was not sent.
     fn send_short(&mut self, message: &[u8]) -> bool {
         if message.len() > INLINE_BYTES {
             return self.send_in_two(message);
@@ -184,9 +188,7 @@ impl ChannelSender {
             return false;
         }
         self.ring.put_one(message);
-        self.link.counters.count_sent(Path::Line, message.len());
-        self.ring.announce(true);
-        true
+        self.conclude(Path::Line, message.len())
     }
 
     /// The same, where it is too long for one slot. It would be in the way of those that are not.
@@ -200,9 +202,7 @@ impl ChannelSender {
             return false;
         }
         self.ring.put_two(message);
-        self.link.counters.count_sent(Path::Line, message.len());
-        self.ring.announce(true);
-        true
+        self.conclude(Path::Line, message.len())
     }
 
     /// The same for one that is a little longer, and fits where the last one ended.
@@ -214,17 +214,34 @@ impl ChannelSender {
         }
         self.prompt.is_answer_by_ring(&self.link);
         self.ring.put_near(message);
-        self.link.counters.count_sent(Path::Ring, message.len());
+        self.conclude(Path::Ring, message.len())
+    }
+
+    /// Whether a message may go into the ring at once, if somebody is there to take it. Without a branch for each condition: where a
+    /// message is waited for, branches cost more than loads.
+    #[inline]
+    fn is_ready(&self) -> bool {
+        !self.is_armed & self.owned.is_none() & self.owner.is_intact()
+    }
+
+    /// Announces a message of so many bytes that was put into the ring by itself, and looks whether somebody is there to take it. Not
+    /// before that: the message leaves this core when all loads before it have ended. Measured with round trips of 8 bytes, in turns, in
+    /// ns with the look before and after: 173 and 156 where a cache-line round trip takes 175, 580 and 518 where it takes 740.
+    #[inline]
+    fn conclude(&self, path: Path, bytes: usize) -> bool {
         self.ring.announce(true);
+        let is_gone = self.ring.is_receiver_closed() | self.link.peer.alarm().is_set();
+        if is_gone && !self.is_all_taken() {
+            return false;
+        }
+        self.link.counters.count_sent(path, bytes);
         true
     }
 
-    /// Whether a message may go into the ring at once. Without a branch for each condition: where a message is waited for, branches
-    /// cost more than loads.
-    #[inline]
-    fn is_ready(&self) -> bool {
-        let is_idle = !self.is_armed & self.owned.is_none();
-        is_idle & self.link.is_owner() & !self.ring.is_receiver_closed() & !self.link.peer.alarm().is_set()
+    /// Whether a receiver that is gone has taken all that is in the ring: it has said so before its end, and who found that sees it.
+    #[cold]
+    pub(super) fn is_all_taken(&self) -> bool {
+        self.ring.records_under_way() == 0
     }
 
     /// Fails when nobody will take what is sent from here on. Two loads of words that seldom change.
@@ -687,6 +704,7 @@ impl Sender for ChannelSender {
     fn send_by(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
         match self.send_short(message) {
             true => Ok(()),
+            // Where nobody is there to take it, that is an error.
             false => self.send_at(message, Spot::NOWHERE, deadline),
         }
     }

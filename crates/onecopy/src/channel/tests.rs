@@ -165,6 +165,27 @@ fn the_end_of_the_other_side_ends_a_send_that_waits() {
 }
 
 #[test]
+fn a_short_message_is_sent_if_it_was_taken_before_the_receiver_closed_and_an_error_if_not() {
+    for bytes in [8, 64, 100, 1024] {
+        let (mut one, mut other) = pair();
+        one.send(&vec![1; bytes]).unwrap();
+        assert_eq!(other.recv().unwrap().as_deref(), Some(&vec![1; bytes][..]));
+        drop(other);
+        // As if it had closed while the message was being sent.
+        assert!(one.sender.is_all_taken());
+        let error = one.send(&vec![2; bytes]).unwrap_err();
+        assert!(matches!(error, Error::PeerGone { .. }), "{error}");
+        let sent: u64 = Path::ALL.map(|path| one.stats().sent(path).messages).iter().sum();
+        assert_eq!(sent, 1, "of {bytes} bytes");
+
+        let (mut one, other) = pair();
+        one.send(&vec![3; bytes]).unwrap();
+        drop(other);
+        assert!(!one.sender.is_all_taken());
+    }
+}
+
+#[test]
 fn two_long_sends_at_once_are_an_error_on_both_sides_and_lose_nothing() {
     for _ in 0..20 {
         let (mut one, mut other) = pair();

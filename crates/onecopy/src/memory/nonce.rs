@@ -61,12 +61,34 @@ impl Nonce {
         self.value
     }
 
+    /// What tells by itself whether it is still there.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { word: &self.slot[0], value: self.value[0] }
+    }
+
     /// Whether it is still there: in a child made by fork it is not.
     #[inline]
     pub(crate) fn is_intact(&self) -> bool {
         // Relaxed: the kernel cleared it before the child could run.
         (self.slot[0].load(Ordering::Relaxed) == self.value[0])
             & (self.slot[1].load(Ordering::Relaxed) == self.value[1])
+    }
+}
+
+/// Half of a number, which tells as well as all of it whether it is still there, and sooner: by a word whose address is known. For
+/// where that is asked with each message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    word: &'static AtomicU64,
+    value: u64,
+}
+
+impl Mark {
+    /// As [`Nonce::is_intact`].
+    #[inline]
+    pub(crate) fn is_intact(self) -> bool {
+        // Relaxed: as there.
+        self.word.load(Ordering::Relaxed) == self.value
     }
 }
 
@@ -133,10 +155,12 @@ mod tests {
         for nonce in nonces {
             assert_eq!(read(nonce.slot), nonce.value());
             assert_ne!(nonce.value(), [0; 2]);
-            let (slot, value) = (nonce.slot, nonce.value());
+            let (slot, value, mark) = (nonce.slot, nonce.value(), nonce.mark());
+            assert!(nonce.is_intact() && mark.is_intact());
             drop(nonce);
             // Another thread may have drawn a number since, into the same slot.
             assert_ne!(read(slot), value);
+            assert!(!mark.is_intact());
         }
     }
 }
