@@ -98,6 +98,7 @@ impl Inbox {
     }
 
     /// The next message.
+    #[inline(always)]
     pub(super) fn receive(&mut self, deadline: Deadline) -> Result<Option<&[u8]>> {
         // Given back before the next one comes: an answer waits for what is done after that.
         self.latest = None;

@@ -77,6 +77,7 @@ pub(crate) enum Intake {
 
 impl Intake {
     /// The next message, in `buffer` or in the window.
+    #[inline(always)]
     pub(crate) fn receive<'a>(&'a mut self, buffer: &'a mut [u8], deadline: Deadline) -> Result<Option<&'a [u8]>> {
         match self {
             Self::Buffer(receiver) => {

@@ -134,6 +134,7 @@ impl Run {
 }
 
 /// A message that came and has the expected length.
+#[inline]
 fn whole(received: onecopy::Result<Option<&[u8]>>, size_bytes: usize) -> Result<&[u8], String> {
     match received {
         Ok(Some(message)) if message.len() == size_bytes => Ok(message),

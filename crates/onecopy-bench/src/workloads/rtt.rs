@@ -59,14 +59,16 @@ pub(crate) fn pong(ends: &mut Ends, arena: &mut Arena, run: &Run, go: Go<'_>) ->
     let mut mismatch = None;
     let (_, checker) = arena.incoming(Slots::new(run.size_bytes, false), run.check)?;
     let checks = run.check == Check::Full || run.size_bytes >= SAMPLE_BYTES;
+    let Ends { sender, intake } = ends;
+    let sender = sender.any_mut();
     go()?;
     let watch = Stopwatch::start();
     for sequence in run.sequences() {
-        let message = whole(ends.intake.receive(&mut buffer, Deadline::Never), run.size_bytes)?;
+        let message = whole(intake.receive(&mut buffer, Deadline::Never), run.size_bytes)?;
         if checks && let Err(what) = checker.verify(sequence, message) {
             mismatch.get_or_insert(what);
         }
-        ends.sender.any_mut().send(message).map_err(text)?;
+        sender.send(message).map_err(text)?;
     }
     Ok(watch.stop(run.messages, 0, mismatch))
 }
