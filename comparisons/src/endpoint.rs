@@ -8,11 +8,22 @@ use crate::payload::{Pass, Room, Source};
 
 /// One side of a connection in both directions.
 pub(crate) trait Endpoint: Sized {
-    /// Sends message number `sequence` of `source`.
-    fn send(&mut self, source: &mut Source, sequence: u64, pass: Pass) -> Result<(), String>;
+    /// Makes message number `sequence`, which is the next to be sent: in `source`, where it is not made in memory that a library lends.
+    fn make(&mut self, source: &mut Source, sequence: u64, pass: Pass) -> Result<(), String> {
+        source.make(sequence, pass);
+        Ok(())
+    }
 
-    /// Receives message number `sequence` into `room`, or into other private memory of this process, and checks it there.
-    fn receive(&mut self, room: &mut Room, sequence: u64, pass: Pass) -> Result<(), String>;
+    /// Sends message number `sequence`, which was made last.
+    fn send(&mut self, source: &Source, sequence: u64) -> Result<(), String>;
+
+    /// Receives message number `sequence` into `room`, or into other private memory of this process.
+    fn receive(&mut self, room: &mut Room, sequence: u64) -> Result<(), String>;
+
+    /// Checks the message that was received last, where it is, and lets it go.
+    fn check(&mut self, room: &Room, sequence: u64, pass: Pass) -> Result<(), String> {
+        room.check(sequence, pass).verify(room.bytes(sequence))
+    }
 
     /// What is to be told of how the messages went.
     fn remark(&self) -> Option<String> {
@@ -53,6 +64,11 @@ impl Guest {
     pub(crate) fn finish(self) -> Result<(), String> {
         self.0.join().map_err(|_| "the thread that waits for the second process panicked".into())
     }
+}
+
+/// A message of so many bytes came into memory for one of another length.
+pub(crate) fn complete(bytes: usize, buffer: &[u8]) -> Result<(), String> {
+    if bytes == buffer.len() { Ok(()) } else { Err(format!("a message has {bytes} bytes, not {}", buffer.len())) }
 }
 
 /// Says which call failed.

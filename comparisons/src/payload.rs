@@ -15,7 +15,7 @@ const COLD_BYTES: usize = 128 << 20;
 /// Messages that a receiver keeps in a cold run, at most, when each has memory of its own.
 const KEPT_MESSAGES: usize = 8192;
 /// How far apart the words lie that a sampled pass looks at.
-const SAMPLE_BYTES: usize = 4096;
+pub(crate) const SAMPLE_BYTES: usize = 4096;
 const WORD_BYTES: usize = 8;
 /// The shortest message with its number at the end, too.
 const TRAILED_BYTES: usize = 2 * WORD_BYTES;
@@ -88,14 +88,14 @@ impl Source {
         Self { slots, memory }
     }
 
-    /// The message with this number, ready to be sent.
-    pub(crate) fn message(&mut self, sequence: u64, pass: Pass) -> &[u8] {
+    /// Makes the message with this number.
+    #[inline]
+    pub(crate) fn make(&mut self, sequence: u64, pass: Pass) {
         let message = &mut self.memory[self.slots.range(sequence)];
         if pass == Pass::Full {
             fill(key(self.slots, sequence, pass), message);
         }
         stamp(sequence, message);
-        message
     }
 
     /// Makes the message with this number straight in memory that a library lends, of which every byte is written.
@@ -119,7 +119,7 @@ impl Source {
         fill(self.slots.of(sequence) as u64, &mut self.memory[self.slots.range(sequence)]);
     }
 
-    /// The bytes of the slot of this number, as they are.
+    /// The message with this number, as it was made.
     pub(crate) fn bytes(&self, sequence: u64) -> &[u8] {
         &self.memory[self.slots.range(sequence)]
     }
@@ -144,6 +144,11 @@ impl Room {
     /// Where the message with this number is to lie.
     pub(crate) fn buffer(&mut self, sequence: u64) -> &mut [u8] {
         &mut self.memory[self.slots.range(sequence)]
+    }
+
+    /// The message with this number.
+    pub(crate) fn bytes(&self, sequence: u64) -> &[u8] {
+        &self.memory[self.slots.range(sequence)]
     }
 
     /// How to look at the message with this number.
@@ -262,7 +267,9 @@ mod tests {
 
     fn received(sequence: u64, pass: Pass, change: impl FnOnce(&mut Vec<u8>)) -> Result<(), String> {
         let slots = Slots::new(10_000, false);
-        let mut message = Source::new(slots).message(sequence, pass).to_vec();
+        let mut source = Source::new(slots);
+        source.make(sequence, pass);
+        let mut message = source.bytes(sequence).to_vec();
         change(&mut message);
         Room::new(slots).check(sequence, pass).verify(&message)
     }
@@ -289,8 +296,8 @@ mod tests {
     fn a_message_of_another_number_fails() {
         let slots = Slots::new(64, false);
         let mut source = Source::new(slots);
-        let message = source.message(3, Pass::Sampled).to_vec();
-        assert!(Room::new(slots).check(4, Pass::Sampled).verify(&message).is_err());
+        source.make(3, Pass::Sampled);
+        assert!(Room::new(slots).check(4, Pass::Sampled).verify(source.bytes(3)).is_err());
     }
 
     #[test]
@@ -302,7 +309,8 @@ mod tests {
             source.write(5, pass, &mut lent);
             // SAFETY: every byte was initialised when the vector was made.
             let made: Vec<u8> = lent.iter().map(|byte| unsafe { byte.assume_init() }).collect();
-            assert_eq!(made, source.message(5, pass), "{size} bytes");
+            source.make(5, pass);
+            assert_eq!(made, source.bytes(5), "{size} bytes");
         }
     }
 }

@@ -14,9 +14,11 @@ use iceoryx2::port::notifier::Notifier;
 use iceoryx2::port::publisher::Publisher;
 use iceoryx2::port::subscriber::Subscriber;
 use iceoryx2::prelude::*;
+use iceoryx2::sample::Sample;
+use iceoryx2::sample_mut::SampleMut;
 use iceoryx2::service::port_factory::{event, publish_subscribe};
 
-use crate::endpoint::{Endpoint, Guest, failed, failed_debug};
+use crate::endpoint::{Endpoint, Guest, complete, failed, failed_debug};
 use crate::order::{Contender, Order, Wait};
 use crate::payload::{Pass, Room, Source};
 
@@ -33,8 +35,11 @@ struct Way {
     wake: Option<event::PortFactory<ipc::Service>>,
 }
 
-/// Fields are dropped in this order: ports before the services, these before the node.
+/// Fields are dropped in this order: messages before ports, these before the services, these before the node.
 pub(crate) struct Iceoryx {
+    /// The message that was made last, and the one that was received last, where both are in place.
+    made: Option<SampleMut<ipc::Service, [u8], ()>>,
+    latest: Option<Sample<ipc::Service, [u8], ()>>,
     publisher: Publisher<ipc::Service, [u8], ()>,
     subscriber: Subscriber<ipc::Service, [u8], ()>,
     notifier: Option<Notifier<ipc::Service>>,
@@ -79,6 +84,8 @@ impl Iceoryx {
             .create()
             .map_err(failed_debug("publisher"))?;
         Ok(Self {
+            made: None,
+            latest: None,
             publisher,
             subscriber,
             notifier: notifier.map_err(failed_debug("notifier"))?,
@@ -152,14 +159,26 @@ fn config(order: &Order) -> Result<Config, String> {
 
 impl Endpoint for Iceoryx {
     #[inline]
-    fn send(&mut self, source: &mut Source, sequence: u64, pass: Pass) -> Result<(), String> {
+    fn make(&mut self, source: &mut Source, sequence: u64, pass: Pass) -> Result<(), String> {
+        if !self.in_place {
+            source.make(sequence, pass);
+            return Ok(());
+        }
         let mut loan = self.publisher.loan_slice_uninit(source.size_bytes()).map_err(failed("loan"))?;
-        let sample = if self.in_place {
-            source.write(sequence, pass, loan.payload_mut());
-            // SAFETY: `write` has written every byte.
-            unsafe { loan.assume_init() }
-        } else {
-            loan.write_from_slice(source.message(sequence, pass))
+        source.write(sequence, pass, loan.payload_mut());
+        // SAFETY: `write` has written every byte.
+        self.made = Some(unsafe { loan.assume_init() });
+        Ok(())
+    }
+
+    #[inline]
+    fn send(&mut self, source: &Source, sequence: u64) -> Result<(), String> {
+        let sample = match self.made.take() {
+            Some(made) => made,
+            None => {
+                let loan = self.publisher.loan_slice_uninit(source.size_bytes()).map_err(failed("loan"))?;
+                loan.write_from_slice(source.bytes(sequence))
+            }
         };
         if sample.send().map_err(failed("send"))? != 1 {
             return Err("iceoryx2: the message reached nobody".into());
@@ -171,7 +190,7 @@ impl Endpoint for Iceoryx {
     }
 
     #[inline]
-    fn receive(&mut self, room: &mut Room, sequence: u64, pass: Pass) -> Result<(), String> {
+    fn receive(&mut self, room: &mut Room, sequence: u64) -> Result<(), String> {
         let sample = loop {
             if let Some(sample) = self.subscriber.receive().map_err(failed("receive"))? {
                 break sample;
@@ -181,15 +200,23 @@ impl Endpoint for Iceoryx {
                 None => std::hint::spin_loop(),
             }
         };
-        let check = room.check(sequence, pass);
         if self.in_place {
-            return check.verify(sample.payload());
+            self.latest = Some(sample);
+            return Ok(());
         }
         let buffer = room.buffer(sequence);
-        let target = buffer.get_mut(..sample.payload().len()).ok_or("iceoryx2: the message is too long")?;
-        target.copy_from_slice(sample.payload());
+        complete(sample.payload().len(), buffer)?;
         // The memory goes back to the publisher before the message is looked at, as early as can be.
-        drop(sample);
-        check.verify(buffer)
+        buffer.copy_from_slice(sample.payload());
+        Ok(())
+    }
+
+    #[inline]
+    fn check(&mut self, room: &Room, sequence: u64, pass: Pass) -> Result<(), String> {
+        let check = room.check(sequence, pass);
+        match self.latest.take() {
+            Some(sample) => check.verify(sample.payload()),
+            None => check.verify(room.bytes(sequence)),
+        }
     }
 }

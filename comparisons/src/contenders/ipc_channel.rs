@@ -9,7 +9,7 @@ use ipc_channel::ipc::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::endpoint::{Endpoint, Guest, failed};
+use crate::endpoint::{Endpoint, Guest, complete, failed};
 use crate::order::{Order, Wait};
 use crate::payload::{Pass, Room, Source, kept_messages};
 
@@ -48,6 +48,7 @@ pub(crate) struct Bytes {
     sender: IpcBytesSender,
     receiver: IpcBytesReceiver,
     wait: Wait,
+    latest: Vec<u8>,
     /// As for the channel of onecopy.
     kept: VecDeque<Vec<u8>>,
     keep: usize,
@@ -68,19 +69,25 @@ impl Bytes {
 
     fn over(sender: IpcBytesSender, receiver: IpcBytesReceiver, order: &Order) -> Self {
         let keep = if order.cold { kept_messages(order.size_bytes) } else { 0 };
-        Self { sender, receiver, wait: order.wait, kept: VecDeque::new(), keep }
+        Self { sender, receiver, wait: order.wait, latest: Vec::new(), kept: VecDeque::new(), keep }
     }
 }
 
 impl Endpoint for Bytes {
     #[inline]
-    fn send(&mut self, source: &mut Source, sequence: u64, pass: Pass) -> Result<(), String> {
-        self.sender.send(source.message(sequence, pass)).map_err(failed("send"))
+    fn send(&mut self, source: &Source, sequence: u64) -> Result<(), String> {
+        self.sender.send(source.bytes(sequence)).map_err(failed("send"))
     }
 
     #[inline]
-    fn receive(&mut self, room: &mut Room, sequence: u64, pass: Pass) -> Result<(), String> {
-        let message = await_one(self.wait, || self.receiver.recv(), || self.receiver.try_recv())?;
+    fn receive(&mut self, _: &mut Room, _: u64) -> Result<(), String> {
+        self.latest = await_one(self.wait, || self.receiver.recv(), || self.receiver.try_recv())?;
+        Ok(())
+    }
+
+    #[inline]
+    fn check(&mut self, room: &Room, sequence: u64, pass: Pass) -> Result<(), String> {
+        let message = std::mem::take(&mut self.latest);
         room.check(sequence, pass).verify(&message)?;
         if self.keep > 0 {
             self.kept.push_back(message);
@@ -115,18 +122,17 @@ impl Shared {
 
 impl Endpoint for Shared {
     #[inline]
-    fn send(&mut self, source: &mut Source, sequence: u64, pass: Pass) -> Result<(), String> {
-        let memory = IpcSharedMemory::from_bytes(source.message(sequence, pass));
+    fn send(&mut self, source: &Source, sequence: u64) -> Result<(), String> {
+        let memory = IpcSharedMemory::from_bytes(source.bytes(sequence));
         self.sender.send(memory).map_err(failed("send"))
     }
 
     #[inline]
-    fn receive(&mut self, room: &mut Room, sequence: u64, pass: Pass) -> Result<(), String> {
+    fn receive(&mut self, room: &mut Room, sequence: u64) -> Result<(), String> {
         let memory = await_one(self.wait, || self.receiver.recv(), || self.receiver.try_recv())?;
-        let check = room.check(sequence, pass);
         let buffer = room.buffer(sequence);
-        let target = buffer.get_mut(..memory.len()).ok_or("ipc-channel: the message is too long")?;
-        target.copy_from_slice(&memory);
-        check.verify(buffer)
+        complete(memory.len(), buffer)?;
+        buffer.copy_from_slice(&memory);
+        Ok(())
     }
 }

@@ -5,13 +5,15 @@ use std::collections::VecDeque;
 use onecopy::channel::{Message, Path, Stats};
 use onecopy::{Channel, Listener, WaitStrategy};
 
-use crate::endpoint::{Endpoint, Guest, failed};
+use crate::endpoint::{Endpoint, Guest, complete, failed};
 use crate::order::{Contender, Order, Wait};
 use crate::payload::{Pass, Room, Source, kept_messages};
 
 pub(crate) struct OnecopyChannel {
     channel: Channel,
     into: bool,
+    /// The message that was received last.
+    latest: Option<Message>,
     /// What was received stays for a while in a cold run, so that its memory is as cold as the sender's.
     kept: VecDeque<Message>,
     keep: usize,
@@ -35,25 +37,32 @@ impl OnecopyChannel {
             Wait::Block => WaitStrategy::Block,
         });
         let keep = if order.cold { kept_messages(order.size_bytes) } else { 0 };
-        Self { channel, into: order.contender == Contender::ChannelInto, kept: VecDeque::new(), keep }
+        let into = order.contender == Contender::ChannelInto;
+        Self { channel, into, latest: None, kept: VecDeque::new(), keep }
     }
 }
 
 impl Endpoint for OnecopyChannel {
     #[inline]
-    fn send(&mut self, source: &mut Source, sequence: u64, pass: Pass) -> Result<(), String> {
-        self.channel.send(source.message(sequence, pass)).map_err(failed("send"))
+    fn send(&mut self, source: &Source, sequence: u64) -> Result<(), String> {
+        self.channel.send(source.bytes(sequence)).map_err(failed("send"))
     }
 
     #[inline]
-    fn receive(&mut self, room: &mut Room, sequence: u64, pass: Pass) -> Result<(), String> {
-        let check = room.check(sequence, pass);
+    fn receive(&mut self, room: &mut Room, sequence: u64) -> Result<(), String> {
         if self.into {
             let buffer = room.buffer(sequence);
             let bytes = self.channel.recv_into(buffer).map_err(failed("recv_into"))?;
-            return check.verify(&buffer[..bytes.ok_or("the channel has ended")?]);
+            return complete(bytes.ok_or("the channel has ended")?, buffer);
         }
-        let message = self.channel.recv().map_err(failed("recv"))?.ok_or("the channel has ended")?;
+        self.latest = self.channel.recv().map_err(failed("recv"))?;
+        if self.latest.is_some() { Ok(()) } else { Err("the channel has ended".into()) }
+    }
+
+    #[inline]
+    fn check(&mut self, room: &Room, sequence: u64, pass: Pass) -> Result<(), String> {
+        let check = room.check(sequence, pass);
+        let Some(message) = self.latest.take() else { return check.verify(room.bytes(sequence)) };
         check.verify(&message)?;
         if self.keep > 0 {
             self.kept.push_back(message);
