@@ -249,6 +249,7 @@ impl Channel {
         if !self.sender.goes_from_here(message.len()) || !self.sender.is_free() {
             return self.exchange_through_ring(message, deadline);
         }
+        self.sender.begin(deadline)?;
         let parts = [IoSlice::new(message)];
         let spot = self.sender.spot_of(message, Spot::NOWHERE);
         let mut offered = self.sender.offer_for_now(&parts, spot, message.len(), deadline)?;

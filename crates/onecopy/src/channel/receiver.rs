@@ -69,6 +69,10 @@ struct Farewell(Arc<Link>);
 
 impl Drop for Farewell {
     fn drop(&mut self) {
+        // A child's copy: nothing has closed, and a thread of the parent may have held the lock.
+        if !self.0.is_owner() {
+            return;
+        }
         self.0.wake_sender();
         self.0.desks.incoming().loans.tell_end();
         self.0.polling.disarm(Half::Receiver);

@@ -39,6 +39,7 @@ use super::polling::Half;
 use super::{Channel, ChannelReceiver, ChannelSender};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::memory::anonymous::registered::{Children, MOST_BYTES, Own, Rights, Theirs};
+use crate::memory::nonce::Mark;
 use crate::{Deadline, Error, Result};
 
 /// How many buffers one side of a channel can have registered at a time. The other side maps up to 1 GiB of them.
@@ -152,6 +153,8 @@ impl Slots {
 pub(super) struct Registration {
     slots: Arc<Slots>,
     number: u64,
+    /// Is there in the process that has the channel, for as long as it has it.
+    owner: Mark,
 }
 
 impl Registration {
@@ -172,7 +175,7 @@ impl Registration {
             taken.packets += 1;
             Ok(taken.registrations * PLACES as u64 + u64::from(slot))
         })?;
-        let registration = Self { slots: Arc::clone(&link.buffers), number };
+        let registration = Self { slots: Arc::clone(&link.buffers), number, owner: link.nonce.mark() };
         memory.set_number(number);
         pass(link, Kind::Registered, fd).map_err(|error| {
             memory.set_number(0);
@@ -196,7 +199,10 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.slots.with(|taken| taken.slots &= !(1 << slot_of(self.number)));
+        // In a child made by fork the lock may have been a thread's of its parent.
+        if self.owner.is_intact() {
+            self.slots.with(|taken| taken.slots &= !(1 << slot_of(self.number)));
+        }
     }
 }
 

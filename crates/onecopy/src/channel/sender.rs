@@ -464,7 +464,8 @@ impl ChannelSender {
             // While the receiver has not answered yet.
             self.seccomp.look();
         }
-        let eager = if strategy.spin_time() == Some(Duration::ZERO) { 0 } else { EAGER_POLLS };
+        let looks_once = strategy.spin_time() == Some(Duration::ZERO) || deadline == Deadline::Now;
+        let eager = if looks_once { 0 } else { EAGER_POLLS };
         let prompt = patience.is_some();
         let until = patience.map_or(deadline, |patience| deadline.at_most(patience));
         let waiting = &mut Waiting { sender: self, desk, asked, bytes, shared: false, prompt, eager };

@@ -4,6 +4,8 @@ use std::io::IoSlice;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use super::claims::{Copied, End, Units};
 use super::copying::Source;
 use super::desk::{Offer, Phase, Turn};
@@ -282,6 +284,34 @@ fn an_exchange_and_the_halves_of_a_split_channel_never_deadlock() {
             .spawn(move || (0..20).for_each(|_| assert_eq!(receiver.recv_by(Deadline::Never).unwrap().unwrap()[7], 2)));
         (0..20).for_each(|_| assert_eq!(other_receiver.recv_by(Deadline::Never).unwrap().unwrap()[7], 1));
     });
+}
+
+#[test]
+fn an_exchange_of_a_long_message_ends_the_wait_for_a_descriptor() {
+    let (mut one, mut other) = pair();
+    while one.sender().send_by(&[1; 56], Deadline::Now).is_ok() {}
+    assert_eq!(one.sender().arm().unwrap(), Arming::Armed);
+    while other.receiver().try_recv().is_ok() {}
+    std::thread::scope(|scope| {
+        scope.spawn(|| other.exchange_by(&vec![1; 1 << 20], Deadline::Never).unwrap());
+        one.exchange_by(&vec![2; 1 << 20], Deadline::Never).unwrap();
+    });
+    assert_eq!(one.receiver().arm().unwrap(), Arming::Armed);
+    let mut polled = [PollFd::new(&one, PollFlags::IN)];
+    assert_eq!(poll(&mut polled, Some(&Timespec::default())), Ok(0), "nothing is left there for the other half");
+}
+
+#[test]
+fn who_flushes_without_waiting_learns_that_the_receiver_has_closed() {
+    for strategy in [WaitStrategy::Spin, WaitStrategy::default(), WaitStrategy::Block] {
+        let (mut one, other) = pair();
+        one.set_wait_strategy(strategy);
+        one.sender().send_owned_by(pattern(1 << 20, 1), Deadline::Never).unwrap();
+        let (_sender, receiver) = other.split();
+        drop(receiver);
+        let error = one.sender().flush_by(Deadline::Now).unwrap_err();
+        assert!(matches!(error, Error::PeerGone { .. }), "{strategy:?}: {error}");
+    }
 }
 
 #[test]

@@ -9,14 +9,16 @@
 use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use onecopy::channel::{ChannelName, ChannelReceiver, ChannelSender, Policy};
+use onecopy::channel::{Arming, ChannelName, ChannelReceiver, ChannelSender, Policy};
 use onecopy::memory::buffer::Buffer;
 use onecopy::memory::window::WriteWindow;
 use onecopy::{Channel, Deadline, Error, Listener, Receiver as _, Sender as _};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::getpeername;
 use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal, waitpid};
 
@@ -68,7 +70,12 @@ fn talk(sender: &mut ChannelSender, receiver: &mut ChannelReceiver, round: u64) 
 
 /// The second process: forks between two messages. One child uses what it has, another one drops it while a third process waits.
 fn fork_in_between() {
-    let (mut sender, mut receiver) = adopt().split();
+    let mut channel = adopt();
+    in_child(|| {
+        let cases = [(8, Deadline::Never), (MIB, Deadline::Never), (MIB, Deadline::Now)];
+        cases.iter().all(|(bytes, deadline)| is_forked(channel.exchange_by(content(0, *bytes), *deadline).map(drop)))
+    });
+    let (mut sender, mut receiver) = channel.split();
     talk(&mut sender, &mut receiver, 0);
     in_child(|| all_calls_fail(&mut sender, &mut receiver));
     talk(&mut sender, &mut receiver, 1);
@@ -101,6 +108,45 @@ fn a_child_has_an_error_from_every_call_and_its_parent_goes_on() {
     let (channel, peer) = start(test, "forks", &[]);
     answer(channel);
     peer.succeed();
+}
+
+/// The second process: a child drops its copy while the other side waits by its descriptor for room; then this one makes some.
+fn fork_with_an_armed_peer() {
+    let mut slot = Some(adopt());
+    eventually("the other side is armed", || Path::new(&argument("armed")).exists());
+    in_child(|| {
+        drop(slot.take());
+        true
+    });
+    let mut channel = slot.unwrap();
+    while channel.recv().unwrap().is_some() {}
+}
+
+#[test]
+fn a_child_that_drops_its_copy_takes_no_wake_up_from_who_waits_by_a_descriptor() {
+    let test = "fork::a_child_that_drops_its_copy_takes_no_wake_up_from_who_waits_by_a_descriptor";
+    if role().is_some() {
+        return fork_with_an_armed_peer();
+    }
+    let _watchdog = watchdog(SECONDS);
+    for is_owned in [false, true] {
+        let armed = std::env::temp_dir().join(unique("armed"));
+        let (mut channel, peer) = start(test, "forks", &[("armed", armed.to_str().unwrap())]);
+        if is_owned {
+            channel.sender().send_owned_by(content(1, MIB).to_vec(), Deadline::Now).unwrap();
+        } else {
+            while channel.sender().send_by(&[1; 56], Deadline::Now).is_ok() {}
+        }
+        assert_eq!(channel.sender().arm().unwrap(), Arming::Armed);
+        std::fs::write(&armed, "").unwrap();
+        let mut polled = [PollFd::new(&channel, PollFlags::IN)];
+        let came = poll(&mut polled, Some(&Timespec { tv_sec: 20, tv_nsec: 0 }));
+        std::fs::remove_file(&armed).unwrap();
+        assert_eq!(came, Ok(1), "owned: {is_owned}");
+        channel.sender().flush_by(soon()).unwrap();
+        drop(channel);
+        peer.succeed();
+    }
 }
 
 /// The second process: forks with a loan that it fills, and with a view.

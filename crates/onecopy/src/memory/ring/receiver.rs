@@ -627,6 +627,10 @@ impl RingReceiver {
 
 impl Drop for RingReceiver {
     fn drop(&mut self) {
+        // A child made by fork has a copy: nothing has closed that a sender should wake up for.
+        if !self.watch.own().is_current() {
+            return;
+        }
         let header = self.ring.header();
         role::give_up(&header.roles.receiver, self.generation, self.watch.own());
         wake(&header.sleepers.sender, self.bell.as_ref());
