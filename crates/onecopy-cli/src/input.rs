@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom};
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use onecopy::Deadline;
+use onecopy::stream::fifo;
 
 use crate::failure::{Failure, plain};
-use crate::io::{CHUNK_BYTES, read_full, read_some};
+use crate::io::{CHUNK_BYTES, read_full, read_some, resize};
 use crate::standard;
 
 /// The input of a verb.
@@ -28,7 +30,7 @@ impl Input {
     /// The file at `path`, or stdin, which `-` is too, and which is waited for until `deadline`.
     pub(crate) fn open(path: Option<&Path>, deadline: Deadline) -> Result<Self, Failure> {
         let (file, name) = match path.filter(|path| path.as_os_str() != "-") {
-            Some(path) => (File::open(path), path.display().to_string()),
+            Some(path) => (open_file(path, deadline)?, path.display().to_string()),
             None if standard::lacks_stdin() => return Err(Failure::failed("cannot read stdin: it is closed")),
             None => (std::io::stdin().as_fd().try_clone_to_owned().map(File::from), "stdin".to_owned()),
         };
@@ -70,29 +72,27 @@ impl Input {
         &self.name
     }
 
-    /// Reads what is there; 0 is the end.
+    /// Reads what is there; 0 is the end, and no end is where somebody has shortened the file meanwhile.
     pub(crate) fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
-        read_some(&self.file, buffer, self.deadline).map_err(|error| self.failed(&error))
+        let count = read_some(&self.file, buffer, self.deadline).map_err(|error| self.failed(&error))?;
+        self.check_end(count == 0)?;
+        Ok(count)
     }
 
-    /// Reads what is there. 0 is the end, and no end is where somebody has shortened the file meanwhile.
-    pub(crate) fn read_unshortened(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
-        let count = self.read_some(buffer)?;
-        if count > 0 {
-            return Ok(count);
-        }
-        match (self.first_len, file_len(&self.file)) {
-            (first, now) if now >= first => Ok(0),
-            (first, now) => Err(Failure::failed(format!(
-                "{} was shortened from {first} to {now} bytes while it was read",
-                self.name
-            ))),
-        }
-    }
-
-    /// Reads until `buffer` is full; a short count is the end.
+    /// Reads until `buffer` is full; a short count is the end, as of [`Input::read_some`].
     pub(crate) fn read_full(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
-        read_full(&self.file, buffer, self.deadline).map_err(|error| self.failed(&error))
+        let count = read_full(&self.file, buffer, self.deadline).map_err(|error| self.failed(&error))?;
+        self.check_end(count < buffer.len())?;
+        Ok(count)
+    }
+
+    /// Fails when this is the end since somebody has shortened the file.
+    fn check_end(&self, is_end: bool) -> Result<(), Failure> {
+        let (first, now) = (self.first_len, if is_end { file_len(&self.file) } else { u64::MAX });
+        if now >= first {
+            return Ok(());
+        }
+        Err(Failure::failed(format!("{} was shortened from {first} to {now} bytes while it was read", self.name)))
     }
 
     /// All of it, which may be at most `limit` bytes long; `None` when it is longer.
@@ -118,15 +118,13 @@ impl Input {
 
     /// Makes room for `len` bytes, if there is memory for them: a limit of this process (ulimit -v) may be below the caller's.
     fn extend(&self, all: &mut Vec<u8>, len: usize) -> Result<(), Failure> {
-        all.try_reserve_exact(len.saturating_sub(all.len())).map_err(|_| {
+        let read = all.len();
+        resize(all, len).map_err(|limit| {
             Failure::failed(format!(
-                "cannot read {}: no memory for {len} bytes, of which {} are read; `ulimit -v` shows the limit, a container may have its own",
-                self.name,
-                all.len()
+                "cannot read {}: no memory for {len} bytes, of which {read} are read; {limit}",
+                self.name
             ))
-        })?;
-        all.resize(len, 0);
-        Ok(())
+        })
     }
 
     /// The next line without its end, at most `limit` bytes long: `None` is the end of the input. A last line without an end
@@ -155,10 +153,12 @@ impl Input {
         self.ahead.drain(..self.start);
         self.start = 0;
         let filled = self.ahead.len();
-        self.ahead.resize(filled + CHUNK_BYTES, 0);
-        let count = read_some(&self.file, &mut self.ahead[filled..], self.deadline);
-        self.ahead.truncate(filled + count.as_ref().unwrap_or(&0));
-        count.map_err(|error| self.failed(&error))
+        let mut ahead = std::mem::take(&mut self.ahead);
+        self.extend(&mut ahead, filled + CHUNK_BYTES)?;
+        let count = self.read_some(&mut ahead[filled..]);
+        ahead.truncate(filled + count.as_ref().unwrap_or(&0));
+        self.ahead = ahead;
+        count
     }
 
     fn long_line(&self, limit: usize) -> Failure {
@@ -171,6 +171,14 @@ impl Input {
             _ => Failure::failed(format!("cannot read {}: {}", self.name, plain(error))),
         }
     }
+}
+
+/// The file at `path`. A FIFO is waited for until `deadline`.
+fn open_file(path: &Path, deadline: Deadline) -> Result<std::io::Result<File>, Failure> {
+    if deadline != Deadline::Never && path.metadata().is_ok_and(|data| data.file_type().is_fifo()) {
+        return Ok(fifo::open_reader(path, deadline)?.as_fd().try_clone_to_owned().map(File::from));
+    }
+    Ok(File::open(path))
 }
 
 /// The length of a regular file, and of anything else 0.

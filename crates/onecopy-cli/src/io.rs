@@ -41,6 +41,14 @@ pub(crate) fn read_full(file: &File, buffer: &mut [u8], deadline: Deadline) -> R
     Ok(filled)
 }
 
+/// Makes `buffer` as long as that, if there is memory for it; if not, says what the limit may be.
+pub(crate) fn resize(buffer: &mut Vec<u8>, len: usize) -> std::result::Result<(), &'static str> {
+    let reserved = buffer.try_reserve_exact(len.saturating_sub(buffer.len()));
+    reserved.map_err(|_| "`ulimit -v` shows the limit, a container may have its own")?;
+    buffer.resize(len, 0);
+    Ok(())
+}
+
 /// Writes all of `bytes`.
 pub(crate) fn write_all(mut file: &File, bytes: &[u8]) -> Result<()> {
     write_by(file, bytes.len(), |written| file.write(&bytes[written..]))
@@ -67,5 +75,19 @@ fn wait(file: &File, events: PollFlags, deadline: Deadline) -> Result<()> {
         Ok(0) => Err(ErrorKind::TimedOut.into()),
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_for_which_there_is_no_memory_is_an_error() {
+        let mut buffer = vec![1; 3];
+        assert!(resize(&mut buffer, usize::MAX / 2).is_err());
+        assert_eq!(buffer, [1; 3]);
+        resize(&mut buffer, 5).unwrap();
+        assert_eq!(buffer, [1, 1, 1, 0, 0]);
     }
 }

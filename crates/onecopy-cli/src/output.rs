@@ -2,11 +2,13 @@
 
 use std::fs::{File, Metadata, Permissions};
 use std::io::{Error, ErrorKind};
-use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::fd::{AsFd as _, AsRawFd};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use onecopy::Deadline;
 use onecopy::channel::View;
+use onecopy::stream::fifo;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, copy_file_range, fallocate, fcntl_getfl, linkat, open};
 use rustix::io::Errno;
@@ -49,18 +51,25 @@ enum Target {
 }
 
 impl Output {
-    /// The file at `path`, or stdout, which `-` is too.
-    pub(crate) fn open(path: Option<&Path>) -> Result<Self, Failure> {
-        let Some(path) = path.filter(|path| path.as_os_str() != "-") else {
-            return Ok(Self {
-                file: stdout()?,
-                name: "stdout".into(),
-                target: Target::Direct,
-                written: 0,
-                allocated: None,
-            });
-        };
+    /// The file at `path`, or stdout, which `-` is too. A FIFO is waited for until `deadline`.
+    pub(crate) fn open(path: Option<&Path>, deadline: Deadline) -> Result<Self, Failure> {
+        let direct =
+            |file, name: &str| Self { file, name: name.into(), target: Target::Direct, written: 0, allocated: None };
+        let Some(path) = path.filter(|path| path.as_os_str() != "-") else { return Ok(direct(stdout()?, "stdout")) };
         let name = path.display().to_string();
+        match open_descriptor(path) {
+            Some(1) => return Ok(direct(stdout_as(&name)?, &name)),
+            Some(2) => {
+                let stderr = std::io::stderr().as_fd().try_clone_to_owned().map(File::from);
+                return stderr.map(|file| direct(file, &name)).map_err(|error| Failure::of_output(&name, &error));
+            }
+            _ => {}
+        }
+        if deadline != Deadline::Never && path.metadata().is_ok_and(|data| data.file_type().is_fifo()) {
+            let writer = fifo::open_writer(path, deadline)?;
+            let file = writer.as_fd().try_clone_to_owned().map(File::from);
+            return file.map(|file| direct(file, &name)).map_err(|error| Failure::of_output(&name, &error));
+        }
         let (file, target) =
             open_file(path).map_err(|error| Failure::failed(format!("cannot create {name}: {}", plain(&error))))?;
         let allocated = if matches!(target, Target::Direct) { None } else { Some(0) };
@@ -143,6 +152,7 @@ impl Output {
 
     /// Takes back what was written beyond the first `len_bytes`, which a file without its name allows.
     pub(crate) fn shorten(&mut self, len_bytes: u64) -> Result<(), Failure> {
+        self.written = len_bytes;
         self.file.set_len(len_bytes).map_err(|error| Failure::of_output(&self.name, &error))
     }
 
@@ -164,9 +174,14 @@ impl Output {
 
 /// Stdout, if it can be written.
 pub(crate) fn stdout() -> Result<File, Failure> {
-    let failed = |error: Error| Failure::failed(format!("cannot write stdout: {}", plain(&error)));
+    stdout_as("stdout")
+}
+
+/// The same, which the caller calls `name`.
+fn stdout_as(name: &str) -> Result<File, Failure> {
+    let failed = |error: Error| Failure::failed(format!("cannot write {name}: {}", plain(&error)));
     if standard::lacks_stdout() {
-        return Err(Failure::failed("cannot write stdout: it is closed"));
+        return Err(Failure::failed(format!("cannot write {name}: it is closed")));
     }
     let file = std::io::stdout().as_fd().try_clone_to_owned().map(File::from).map_err(failed)?;
     // The standard library takes a write that is refused for this reason for one that was done.
@@ -177,11 +192,14 @@ pub(crate) fn stdout() -> Result<File, Failure> {
 }
 
 fn open_file(path: &Path) -> Result<(File, Target), Error> {
+    let is_descriptor = open_descriptor(path).is_some();
     // The file behind a symbolic link is what is replaced, and not the link.
-    let path = &behind_links(path);
+    let path = &if is_descriptor { path.to_owned() } else { behind_links(path) };
     let before = match path.metadata() {
         Ok(data) if data.is_dir() => return Err(ErrorKind::IsADirectory.into()),
-        Ok(data) if !data.is_file() => return Ok((File::options().write(true).open(path)?, Target::Direct)),
+        Ok(data) if !data.is_file() || is_descriptor => {
+            return Ok((File::options().append(is_descriptor).write(true).open(path)?, Target::Direct));
+        }
         Ok(data) => Some(data),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(error),
@@ -193,10 +211,10 @@ fn open_file(path: &Path) -> Result<(File, Target), Error> {
     let directory = directory_of(path);
     let unnamed = open(directory, OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::from_raw_mode(0o666));
     let (file, target) = match unnamed {
-        Ok(fd) => (File::from(fd), Target::Unnamed(path.clone())),
-        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
-            let temporary = temporary_name(path);
-            let file = File::create_new(&temporary)?;
+        // Where /proc is missing, such a file gets no name.
+        Ok(fd) if Path::new(&name_in_proc(&fd)).exists() => (File::from(fd), Target::Unnamed(path.clone())),
+        Ok(_) | Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+            let (file, temporary) = with_temporary_name(path, |temporary| File::create_new(temporary))?;
             let guard = interrupt::guard(&temporary);
             (file, Target::Temporary(path.clone(), guard))
         }
@@ -233,13 +251,13 @@ fn copy_rights(file: &File, before: &Metadata) {
 /// Gives the unnamed file a name: at once where the path is free, else through a temporary name, since linkat(2) does not
 /// replace.
 fn link(file: &File, path: &Path) -> Result<(), Error> {
-    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let unnamed = name_in_proc(file);
     match linkat(CWD, &unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW) {
         Err(Errno::EXIST) => {}
         other => return Ok(other?),
     }
-    let temporary = temporary_name(path);
-    linkat(CWD, &unnamed, CWD, &temporary, AtFlags::SYMLINK_FOLLOW)?;
+    let link = |temporary: &Path| Ok(linkat(CWD, &unnamed, CWD, temporary, AtFlags::SYMLINK_FOLLOW)?);
+    let ((), temporary) = with_temporary_name(path, link)?;
     let guard = interrupt::guard(&temporary);
     std::fs::rename(&temporary, path)?;
     guard.keep();
@@ -250,14 +268,40 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A name beside `path` that no other process uses.
-fn temporary_name(path: &Path) -> PathBuf {
-    directory_of(path).join(format!(".onecopy-{}", std::process::id()))
+fn name_in_proc(file: &impl AsRawFd) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// Has `make` make something beside `path` by a name that nothing has yet. What a killed process left may have the first one: a process
+/// of another pid namespace had this one's number.
+fn with_temporary_name<T>(path: &Path, make: impl Fn(&Path) -> Result<T, Error>) -> Result<(T, PathBuf), Error> {
+    const NAMES: u32 = 1000;
+    let mut number = 0;
+    loop {
+        let temporary = directory_of(path).join(format!(".onecopy-{}-{number}", std::process::id()));
+        match make(&temporary) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && number < NAMES => number += 1,
+            made => return made.map(|made| (made, temporary)),
+        }
+    }
+}
+
+/// The number of the descriptor of this process that `path` names: what is behind that is written where it is, and not replaced.
+fn open_descriptor(path: &Path) -> Option<u32> {
+    match path.to_str()? {
+        "/dev/stdout" => Some(1),
+        "/dev/stderr" => Some(2),
+        path => path.strip_prefix("/dev/fd/").or_else(|| path.strip_prefix("/proc/self/fd/"))?.parse().ok(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn open(path: &Path) -> Result<Output, Failure> {
+        Output::open(Some(path), Deadline::Never)
+    }
 
     fn scratch(name: &str) -> PathBuf {
         let directory = std::env::temp_dir().join(format!("onecopy-output-{name}-{}", std::process::id()));
@@ -269,7 +313,7 @@ mod tests {
     fn a_file_appears_when_it_is_complete() {
         let directory = scratch("new");
         let path = directory.join("file");
-        let mut output = Output::open(Some(&path)).unwrap();
+        let mut output = open(&path).unwrap();
         output.write(b"whole").unwrap();
         assert!(!path.exists());
         output.commit().unwrap();
@@ -283,11 +327,11 @@ mod tests {
         let path = directory.join("file");
         std::fs::write(&path, "before").unwrap();
         std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        let mut output = Output::open(Some(&path)).unwrap();
+        let mut output = open(&path).unwrap();
         output.write(b"half").unwrap();
         drop(output);
         assert_eq!(std::fs::read(&path).unwrap(), b"before");
-        let mut output = Output::open(Some(&path)).unwrap();
+        let mut output = open(&path).unwrap();
         output.write(b"whole").unwrap();
         output.commit().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"whole");
@@ -302,19 +346,50 @@ mod tests {
         std::os::unix::fs::symlink("second", directory.join("first")).unwrap();
         std::os::unix::fs::symlink("file", directory.join("second")).unwrap();
         std::os::unix::fs::symlink("round", directory.join("round")).unwrap();
-        let mut output = Output::open(Some(&directory.join("first"))).unwrap();
+        let mut output = open(&directory.join("first")).unwrap();
         output.write(b"whole").unwrap();
         output.commit().unwrap();
         assert_eq!(std::fs::read(directory.join("file")).unwrap(), b"whole");
         assert!(directory.join("first").is_symlink() && directory.join("second").is_symlink());
-        assert!(Output::open(Some(&directory.join("round"))).is_err());
+        assert!(open(&directory.join("round")).is_err());
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn what_is_taken_back_of_a_long_file_is_not_in_it() {
+        let directory = scratch("shorten");
+        let path = directory.join("file");
+        let mut output = open(&path).unwrap();
+        let piece = vec![1; LEAST_AHEAD_BYTES as usize + 1];
+        output.write(&piece).unwrap();
+        output.write(&piece).unwrap();
+        output.shorten(piece.len() as u64).unwrap();
+        output.commit().unwrap();
+        assert!(std::fs::read(&path).unwrap() == piece);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_temporary_name_that_something_has_is_not_taken() {
+        let directory = scratch("names");
+        let path = directory.join("file");
+        std::fs::write(&path, "before").unwrap();
+        for number in 0..3 {
+            let left = directory.join(format!(".onecopy-{}-{number}", std::process::id()));
+            std::fs::write(left, "of another").unwrap();
+        }
+        let mut output = open(&path).unwrap();
+        output.write(b"whole").unwrap();
+        output.commit().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 4);
         std::fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]
     fn devices_are_written_and_directories_refused() {
-        Output::open(Some(Path::new("/dev/null"))).unwrap().write(b"gone").unwrap();
-        let failure = Output::open(Some(Path::new("/"))).unwrap_err();
+        open(Path::new("/dev/null")).unwrap().write(b"gone").unwrap();
+        let failure = open(Path::new("/")).unwrap_err();
         assert_eq!(failure.text(), Some("cannot create /: is a directory"));
     }
 }

@@ -34,6 +34,11 @@ pub(crate) trait PartReceiver: Receiver {
     fn goes_on(&mut self, _error: &Error, _begun: bool) -> bool {
         false
     }
+
+    /// Whether the last error was about what is left of a message whose begin somebody else has taken: whole ones may be behind that.
+    fn has_passed_over(&mut self) -> bool {
+        false
+    }
 }
 
 impl<W: ByteWriter> PartSender for FramedSender<W> {
@@ -140,5 +145,9 @@ pub(crate) fn is_about_one_message(error: &Error) -> bool {
 impl<R: Receiver> PartReceiver for FragmentReceiver<R> {
     fn recv_part(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<Part>> {
         self.recv_part_by(buffer, deadline)
+    }
+
+    fn has_passed_over(&mut self) -> bool {
+        Self::has_passed_over(self)
     }
 }

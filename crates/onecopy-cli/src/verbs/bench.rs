@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use onecopy::Deadline;
 use onecopy_bench::report::Report;
 use onecopy_bench::{Error, Options, Subject, Workload};
 
@@ -100,7 +101,9 @@ fn exports(arguments: &Arguments) -> Result<Vec<(Output, Form)>, Failure> {
         (&arguments.export_csv, Report::to_csv),
         (&arguments.export_html, Report::to_html),
     ];
-    let open = |(path, form): (&Option<PathBuf>, Form)| Some(Output::open(Some(path.as_deref()?)).map(|to| (to, form)));
+    let open = |(path, form): (&Option<PathBuf>, Form)| {
+        Some(Output::open(Some(path.as_deref()?), Deadline::Never).map(|to| (to, form)))
+    };
     wanted.into_iter().filter_map(open).collect()
 }
 

@@ -59,7 +59,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let source = Source::new(arguments)?;
     let deadline = arguments.timeout.map_or(Deadline::Never, Deadline::after);
-    let output = Output::open(arguments.output.as_deref())?;
+    let output = Output::open(arguments.output.as_deref(), deadline)?;
     let mut fetch = Fetch { output, deadline, verbose: arguments.verbose };
     match source {
         Source::Token(token) => fetch.attach(&token)?,

@@ -1,7 +1,7 @@
 //! `onecopy read`: shared memory, or another process's, to stdout.
 
-use onecopy::Address;
 use onecopy::memory::buffer::Buffer;
+use onecopy::{Address, Deadline};
 
 use crate::endpoint;
 use crate::failure::Failure;
@@ -44,7 +44,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             arguments.offset
         )));
     }
-    copy_out(&memory, arguments.offset, len, Output::open(None)?)
+    copy_out(&memory, arguments.offset, len, Output::open(None, Deadline::Never)?)
 }
 
 fn copy_out(memory: &Memory, offset: u64, len: u64, mut output: Output) -> Result<(), Failure> {

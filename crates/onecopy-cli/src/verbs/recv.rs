@@ -12,7 +12,7 @@ use crate::channel;
 use crate::endpoint::{self, Opening};
 use crate::failure::{self, Failure};
 use crate::interrupt;
-use crate::io::CHUNK_BYTES;
+use crate::io::{CHUNK_BYTES, resize};
 use crate::output::Output;
 use crate::parts::{PART_BYTES, PartReceiver, is_about_one_message};
 use crate::progress::Progress;
@@ -84,7 +84,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .create(!arguments.no_create)
         .tell(arguments.verbose);
     let shared = !raw && open::is_pipe(address)?;
-    let output = Output::open(arguments.output.as_deref())?;
+    let output = Output::open(arguments.output.as_deref(), deadline)?;
     let mut transfer = Transfer {
         progress: Progress::new(None, output.is_terminal() || arguments.verbose),
         output,
@@ -257,7 +257,8 @@ impl Transfer {
                 Ok(Some(len)) => self.deliver(&mut buffer, len)?,
                 Ok(None) => return self.ended(received),
                 Err(Error::BufferTooSmall { message_bytes, .. }) => {
-                    buffer.resize(message_bytes, 0);
+                    grow(&mut buffer, message_bytes, message_bytes)
+                        .map_err(|failure| failure.after(received, "messages"))?;
                     continue;
                 }
                 Err(error) if self.shared && is_about_one_message(&error) => {
@@ -275,7 +276,8 @@ impl Transfer {
     fn deliver(&mut self, buffer: &mut Vec<u8>, len: usize) -> Result<(), Failure> {
         let end = len + usize::from(self.lines);
         if self.lines {
-            buffer.resize(buffer.len().max(end), 0);
+            let room = buffer.len().max(end);
+            grow(buffer, room, len)?;
             buffer[len] = b'\n';
         }
         self.write(&buffer[..end])?;
@@ -290,8 +292,21 @@ impl Transfer {
         let mut buffer = vec![0; PART_BYTES];
         let mut received = 0;
         let mut bytes = 0;
+        // Where nothing is behind what a killed receiver left, another one may live, and take what would come.
+        let mut passed_over: Option<Error> = None;
         while self.count == 0 || received < self.count {
-            let part = match self.once(|deadline| receiver.recv_part(&mut buffer, deadline))? {
+            let came = match &passed_over {
+                None => self.once(|deadline| receiver.recv_part(&mut buffer, deadline))?,
+                Some(_) => receiver.recv_part(&mut buffer, Deadline::Now),
+            };
+            let part = match came {
+                Err(error) if bytes == 0 && receiver.has_passed_over() => {
+                    passed_over.replace(error).iter().for_each(|before| self.tell_trouble(before));
+                    continue;
+                }
+                Err(error) if let Some(before) = passed_over.take_if(|_| error.is_out_of_time()) => {
+                    return Err(Failure::from(before).after(received, "messages"));
+                }
                 Err(error) if receiver.goes_on(&error, bytes > 0) => {
                     self.tell_trouble(&error);
                     continue;
@@ -300,6 +315,7 @@ impl Transfer {
                 Err(error) => return Err(Failure::from(error).after(bytes, "bytes of a message")),
                 Ok(part) => part,
             };
+            passed_over.take().iter().for_each(|before| self.tell_trouble(before));
             let Some(part) = part else {
                 if self.count == 0 || self.tells_end {
                     return self.ended(received);
@@ -353,4 +369,10 @@ impl Transfer {
             count => Err(Failure::failed(format!("the sender closed after {received} of {count} messages"))),
         }
     }
+}
+
+/// Makes room in `buffer` for a message of so many bytes.
+fn grow(buffer: &mut Vec<u8>, len: usize, message_bytes: usize) -> Result<(), Failure> {
+    resize(buffer, len)
+        .map_err(|limit| Failure::failed(format!("no memory for a message of {message_bytes} bytes; {limit}")))
 }

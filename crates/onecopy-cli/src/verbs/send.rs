@@ -184,7 +184,7 @@ impl Transfer<'_> {
         sender.send_by(&offer.to_bytes(), self.deadline)?;
         let mut copied = 0;
         // One that has closed meanwhile is told from the next message.
-        while let Some(message) = receiver.recv_by(self.deadline)? {
+        while let Some(message) = receiver.recv_by(self.deadline).map_err(|error| self.uncopied(error, copied))? {
             let Some(report) = Report::from_bytes(&message) else { continue };
             progress.advance(usize::try_from(report.bytes.saturating_sub(copied)).unwrap_or(usize::MAX));
             copied = report.bytes;
@@ -196,10 +196,25 @@ impl Transfer<'_> {
         Ok(copied)
     }
 
+    /// Why the receiver does not go on copying the input.
+    fn uncopied(&self, error: onecopy::Error, bytes: u64) -> Failure {
+        let Self { address, input, .. } = self;
+        let of = format!("of which the receiver has copied {bytes} bytes");
+        match error {
+            error if error.is_out_of_time() => {
+                Failure::TimedOut(format!("send of {} over {address} timed out, {of}", input.name()))
+            }
+            error if error.is_peer_gone() => {
+                Failure::failed(format!("{address}: the receiver of {}, {of}, has exited", input.name()))
+            }
+            error => error.into(),
+        }
+    }
+
     /// Sends what is there, read into memory that the receiver has too, and returns how much. Nothing is the end, and its mark.
     fn lend(&mut self, sender: &mut ChannelSender) -> Result<usize, Failure> {
         let mut loan = sender.loan_by(channel::MESSAGE_BYTES, self.deadline)?;
-        let count = self.input.read_unshortened(&mut loan)?;
+        let count = self.input.read_some(&mut loan)?;
         loan.truncate(count);
         loan.send_by(self.deadline).map_err(onecopy::Error::from)?;
         Ok(count)
@@ -207,7 +222,7 @@ impl Transfer<'_> {
 
     /// As [`Transfer::lend`], through memory of this process alone.
     fn copy(&mut self, sender: &mut ChannelSender, buffer: &mut [u8]) -> Result<usize, Failure> {
-        let count = self.input.read_unshortened(buffer)?;
+        let count = self.input.read_some(buffer)?;
         sender.send_by(&buffer[..count], self.deadline)?;
         Ok(count)
     }

@@ -54,7 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Address::Signal(name) => {
             let mut receiver = signals(name)?;
             tell(&std::process::id().to_string());
-            repeat(arguments.count, "signals", || print(&line(&receiver.recv_by(deadline)?)))
+            repeat(arguments, deadline, "signals", || print(&line(&receiver.recv_by(deadline)?)))
         }
         Address::NamedSemaphore(_)
         | Address::Semaphore(_)
@@ -66,7 +66,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             let address = &arguments.address;
             let options = OpenOptions { deadline, create: !arguments.no_create, ..OpenOptions::default() };
             let mut wait = open::open_wait(address, &options)?;
-            repeat(arguments.count, "times", || Ok(wait.wait_by(deadline)?))
+            repeat(arguments, deadline, "times", || Ok(wait.wait_by(deadline)?))
         }
         address => Err(endpoint::refused(address, "wait", "which is nothing to wait for")),
     }
@@ -89,9 +89,18 @@ pub(crate) fn block_signals(arguments: &Arguments) -> Result<(), Failure> {
     }
 }
 
-fn repeat(count: u64, what: &str, mut once: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+fn repeat(
+    Arguments { address, count, .. }: &Arguments,
+    deadline: Deadline,
+    what: &str,
+    mut once: impl FnMut() -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let mut done = 0;
-    while count == 0 || done < count {
+    while *count == 0 || done < *count {
+        // What never has to wait does not look at the time.
+        if done > 0 && deadline.has_passed() {
+            return Err(Failure::TimedOut(format!("wait for {address} timed out")).after(done, what));
+        }
         once().map_err(|failure| failure.after(done, what))?;
         done += 1;
     }

@@ -120,3 +120,20 @@ fn bytes_written(pid: u32) -> u64 {
     let line = io.lines().find_map(|line| line.strip_prefix("wchar: "));
     line.and_then(|count| count.parse().ok()).unwrap_or(0)
 }
+
+#[test]
+fn what_is_left_of_a_message_whose_begin_somebody_took_does_not_stand_in_the_way() {
+    let queue = Object::new("mq");
+    onecopy(["send", &queue.address, "--frame"]).input(pattern(30_000, 1)).end().succeeds();
+    // Whoever took it is gone.
+    onecopy(["recv", &queue.address]).end().succeeds();
+    onecopy(["send", &queue.address, "--frame"]).input("next").end().succeeds();
+    let receive = || onecopy(["recv", &queue.address, "--frame", "--timeout", "20s"]).end();
+    let ended = receive();
+    assert_eq!((ended.status.code(), &*ended.stdout), (Some(0), &b"next"[..]), "{ended:?}");
+    assert!(ended.stderr.contains("its first ") && ended.stderr.lines().count() == 1, "{ended:?}");
+    // Where nothing is behind it nobody waits.
+    onecopy(["send", &queue.address, "--frame"]).input(pattern(30_000, 1)).end().succeeds();
+    onecopy(["recv", &queue.address]).end().succeeds();
+    receive().fails_with(1, &["its first "]);
+}

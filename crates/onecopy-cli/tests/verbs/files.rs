@@ -154,6 +154,49 @@ fn devices_and_pipes_are_written_directly() {
         .fails(1, "cannot write /dev/full: No space left on device");
 }
 
+#[test]
+fn stdout_is_written_where_it_is_by_its_path_too() {
+    for path in ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+        let (scratch, queue) = (Scratch::new(), Object::new("mq"));
+        onecopy(["send", &queue.address]).input("through\n").end().succeeds();
+        let (bin, file) = (env!("CARGO_BIN_EXE_onecopy"), scratch.path("file"));
+        let script = r#"(echo before; "$1" recv "$2" -o "$3"; echo after) >> "$4""#;
+        program("sh", ["-c", script, "sh", bin, &queue.address, path, file.to_str().unwrap()]).end().succeeds();
+        assert_eq!(std::fs::read_to_string(file).unwrap(), "before\nthrough\nafter\n", "{path}");
+    }
+}
+
+#[test]
+fn a_fifo_whose_other_side_does_not_come_times_out() {
+    let (scratch, queue) = (Scratch::new(), Object::new("mq"));
+    let fifo = scratch.path("fifo");
+    program("mkfifo", [&fifo]).end().succeeds();
+    for verb in [["recv", "-o"], ["send", "-i"]] {
+        let arguments = [verb[0], &queue.address, verb[1], fifo.to_str().unwrap(), "--timeout", "50ms"];
+        onecopy(arguments).end().fails_with(124, &[fifo.to_str().unwrap(), "timed out"]);
+    }
+    // One that comes.
+    onecopy(["send", &queue.address]).input("through").end().succeeds();
+    let reader = program("cat", [&fifo]).start();
+    onecopy(["recv", &queue.address, "-o", fifo.to_str().unwrap(), "--timeout", "20s"]).end().succeeds();
+    assert_eq!(reader.end().succeeds(), b"through");
+}
+
+#[test]
+fn an_input_that_is_shortened_meanwhile_is_an_error() {
+    let (scratch, queue) = (Scratch::new(), Object::new("mq"));
+    let path = scratch.path("input");
+    let file = std::fs::File::create(&path).unwrap();
+    file.set_len(20 << 20).unwrap();
+    // It fills the queue.
+    let sender = onecopy(["send", &queue.address, "--frame", "-i", path.to_str().unwrap()]).start();
+    sender.wait_until_asleep();
+    file.set_len(1000).unwrap();
+    let receiver = onecopy(["recv", &queue.address, "--frame", "-o", "/dev/null", "--timeout", "20s"]).end();
+    sender.end().fails_with(1, &["was shortened from 20971520 to 1000 bytes"]);
+    receiver.fails_with(1, &["went after"]);
+}
+
 /// Runs `onecopy` by a shell, with `closed` behind its arguments.
 fn without(closed: &str, arguments: &[&str]) -> Ended {
     let command = format!("exec \"$@\" {closed}");

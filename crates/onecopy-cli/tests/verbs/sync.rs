@@ -68,6 +68,18 @@ fn what_was_created_has_the_value_that_was_asked_for() {
 }
 
 #[test]
+fn a_wait_that_never_has_to_wait_ends_in_time() {
+    let address = format!("sem:/{}", unique("sync"));
+    let _cleanup = Cleanup::new(&address);
+    onecopy(["create", &address, "--initial", "2147483647"]).end().succeeds();
+    let start = Instant::now();
+    onecopy(["wait", &address, "--count", "0", "--timeout", "50ms"])
+        .end()
+        .fails_with(124, &[&address, "timed out, after"]);
+    assert!(start.elapsed() < Duration::from_secs(3));
+}
+
+#[test]
 fn signals_come_with_their_senders_and_values() {
     let _watchdog = watchdog(Duration::from_secs(100));
     let waiter = signal_waiter(&["wait", "signal:self?sig=USR2,RTMIN+3,TERM", "--count", "4"]);

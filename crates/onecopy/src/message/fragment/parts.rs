@@ -35,6 +35,8 @@ pub(super) struct Parts<R> {
     expects_end: bool,
     aside: Aside,
     over: Over,
+    /// Whether a message without its begin was passed over, and nobody has asked.
+    is_headless: bool,
     here: u64,
 }
 
@@ -61,6 +63,7 @@ impl<R: Receiver> Parts<R> {
             expects_end: false,
             aside: Aside::default(),
             over: Over::default(),
+            is_headless: false,
             here: Origin::here(),
         }
     }
@@ -75,6 +78,11 @@ impl<R: Receiver> Parts<R> {
 
     pub(super) fn into_inner(self) -> R {
         self.inner
+    }
+
+    /// Whether a message without its begin was passed over since this was last asked.
+    pub(super) fn take_headless(&mut self) -> bool {
+        std::mem::take(&mut self.is_headless)
     }
 
     /// Whether a message has begun and not ended.
@@ -208,6 +216,7 @@ impl<R: Receiver> Parts<R> {
         self.check_number(fragment)?;
         if fragment.offset != 0 || !matches!(fragment.kind, Kind::Part { first: true, .. }) {
             self.over.set(fragment.sender, fragment.number + 1);
+            self.is_headless = true;
             return Err(self.lost(fragment, &format!("its first {} bytes", fragment.offset)));
         }
         self.idle = None;

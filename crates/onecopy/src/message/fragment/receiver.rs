@@ -72,6 +72,12 @@ impl<R: Receiver> FragmentReceiver<R> {
         Ok(Some(Part { bytes, last: ready.last && bytes == ready.bytes }))
     }
 
+    /// Whether the last error was about a message whose begin did not come here, as when another receiver had taken it and was killed.
+    /// What is left of it is passed over, and the next message comes. Told once.
+    pub fn has_passed_over(&mut self) -> bool {
+        self.parts.take_headless()
+    }
+
     /// The mechanism. What was received and not delivered is lost.
     pub fn into_inner(self) -> R {
         self.parts.into_inner()

@@ -233,6 +233,8 @@ fn a_lost_fragment_is_named_and_the_next_message_comes() {
         fake.lose(lost);
         let mut receiver = fake.receiver();
         let text = detail(&receiver.recv().unwrap_err());
+        assert_eq!(receiver.has_passed_over(), lost == 0, "its begin alone");
+        assert!(!receiver.has_passed_over(), "told once");
         let missing = match lost {
             0 => "its first 7 bytes".to_owned(),
             4 => "all bytes from 28 on".to_owned(),
