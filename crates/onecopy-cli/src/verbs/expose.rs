@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use onecopy::channel::Policy;
 use onecopy::message::unix_seqpacket::UnixSeqpacketListener;
 use onecopy::open::Shape;
 use onecopy::stream::pipe::PipeWriter;
 use onecopy::stream::tcp::TcpListener;
 use onecopy::stream::unix::UnixListener;
 use onecopy::stream::{ByteWriter as _, fifo};
-use onecopy::{Address, Deadline, Sender as _};
+use onecopy::{Address, Deadline, Listener, Sender as _};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionread};
 use rustix::process::{PTracer, set_ptracer};
@@ -129,6 +130,11 @@ impl<'a> Way<'a> {
                 endpoint::listening(&Address::Tcp(listener.local_address()?), self.verbose);
                 for_each(|| listener.accept_by(Deadline::Never)?.write_all_by(&line(&token), Deadline::Never))
             }
+            Address::Channel(name) => {
+                let listener = Listener::bind_with(name, &Policy::default())?;
+                endpoint::listening(self.address, self.verbose);
+                for_each(|| listener.accept_by(Deadline::Never)?.send(token.as_bytes()))
+            }
             Address::Fifo(path) => {
                 self.create_fifo(path.as_path())?;
                 for_each(|| fill_fifo(path.as_path(), &token))
@@ -227,7 +233,8 @@ fn has_reader(writer: &PipeWriter) -> bool {
 fn is_for_each(address: &Address) -> bool {
     matches!(
         address,
-        Address::Fifo(_)
+        Address::Channel(_)
+            | Address::Fifo(_)
             | Address::Pty(_)
             | Address::UnixStream(_)
             | Address::UnixDgram(_)

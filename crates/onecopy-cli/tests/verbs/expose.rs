@@ -104,7 +104,7 @@ fn a_token_over_each_mechanism_moves_64_mib_whoever_comes_first() {
 fn each_reader_and_each_connection_gets_a_token() {
     let scratch = Scratch::new();
     let source = file(&scratch, b"for all");
-    for mechanism in ["fifo", "unix", "unix-abstract", "unix-seqpacket", "unix-dgram", "pty"] {
+    for mechanism in ["fifo", "unix", "unix-abstract", "unix-seqpacket", "unix-dgram", "pty", "channel"] {
         let object = Object::new(mechanism);
         let exposer = expose_via(&source, &object.address);
         for _ in 0..5 {

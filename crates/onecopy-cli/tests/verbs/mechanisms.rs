@@ -22,6 +22,7 @@ impl Object {
             "tcp" | "udp" | "sctp" => (format!("{mechanism}:127.0.0.1:0"), None),
             "tcp6" => ("tcp:[::1]:0".into(), None),
             "mq" | "shm" => (format!("{mechanism}:/{name}"), None),
+            "channel" => (format!("channel:{name}"), None),
             "sysv-mq" | "sysv-shm" => (format!("{mechanism}:{:#x}", key()), None),
             other => panic!("no mechanism {other}"),
         };
