@@ -2,15 +2,14 @@
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom};
-use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
 use onecopy::Deadline;
 use onecopy::stream::fifo;
 
 use crate::failure::{Failure, plain};
-use crate::io::{CHUNK_BYTES, read_full, read_some, resize};
+use crate::io::{CHUNK_BYTES, copy_of, is_fifo, read_full, read_some, resize};
 use crate::standard;
 
 /// The input of a verb.
@@ -27,12 +26,15 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    /// The file at `path`, or stdin, which `-` is too, and which is waited for until `deadline`.
+    /// The file at `path`, or stdin, which `-` is too. What comes from there, and who opens a FIFO, is waited for until `deadline`.
     pub(crate) fn open(path: Option<&Path>, deadline: Deadline) -> Result<Self, Failure> {
-        let (file, name) = match path.filter(|path| path.as_os_str() != "-") {
-            Some(path) => (open_file(path, deadline)?, path.display().to_string()),
+        let path = path.filter(|path| path.as_os_str() != "-");
+        let name = path.map_or_else(|| "stdin".to_owned(), |path| path.display().to_string());
+        let file = match path {
             None if standard::lacks_stdin() => return Err(Failure::failed("cannot read stdin: it is closed")),
-            None => (std::io::stdin().as_fd().try_clone_to_owned().map(File::from), "stdin".to_owned()),
+            None => copy_of(std::io::stdin()),
+            Some(path) if deadline != Deadline::Never && is_fifo(path) => copy_of(fifo::open_reader(path, deadline)?),
+            Some(path) => File::open(path),
         };
         let file = file.map_err(|error| Failure::failed(format!("cannot open {name}: {}", plain(&error))))?;
         let is_directory = file.metadata().is_ok_and(|data| data.is_dir());
@@ -171,14 +173,6 @@ impl Input {
             _ => Failure::failed(format!("cannot read {}: {}", self.name, plain(error))),
         }
     }
-}
-
-/// The file at `path`. A FIFO is waited for until `deadline`.
-fn open_file(path: &Path, deadline: Deadline) -> Result<std::io::Result<File>, Failure> {
-    if deadline != Deadline::Never && path.metadata().is_ok_and(|data| data.file_type().is_fifo()) {
-        return Ok(fifo::open_reader(path, deadline)?.as_fd().try_clone_to_owned().map(File::from));
-    }
-    Ok(File::open(path))
 }
 
 /// The length of a regular file, and of anything else 0.

@@ -2,6 +2,9 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Result, Write as _};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::Path;
 
 use onecopy::Deadline;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -39,6 +42,15 @@ pub(crate) fn read_full(file: &File, buffer: &mut [u8], deadline: Deadline) -> R
         }
     }
     Ok(filled)
+}
+
+/// Another descriptor for the same open file.
+pub(crate) fn copy_of(fd: impl AsFd) -> Result<File> {
+    fd.as_fd().try_clone_to_owned().map(File::from)
+}
+
+pub(crate) fn is_fifo(path: &Path) -> bool {
+    path.metadata().is_ok_and(|data| data.file_type().is_fifo())
 }
 
 /// Makes `buffer` as long as that, if there is memory for it; if not, says what the limit may be.

@@ -3,7 +3,7 @@
 use std::fs::{File, Metadata, Permissions};
 use std::io::{Error, ErrorKind};
 use std::os::fd::{AsFd as _, AsRawFd};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use onecopy::Deadline;
@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use crate::failure::{Failure, plain};
 use crate::interrupt::{self, Guard};
+use crate::io::{copy_of, is_fifo};
 use crate::standard;
 
 /// How much of a message is written at once: what `cp` writes. The page cache of a long write lies in long pieces of memory, and in a
@@ -53,27 +54,20 @@ enum Target {
 impl Output {
     /// The file at `path`, or stdout, which `-` is too. A FIFO is waited for until `deadline`.
     pub(crate) fn open(path: Option<&Path>, deadline: Deadline) -> Result<Self, Failure> {
-        let direct =
-            |file, name: &str| Self { file, name: name.into(), target: Target::Direct, written: 0, allocated: None };
-        let Some(path) = path.filter(|path| path.as_os_str() != "-") else { return Ok(direct(stdout()?, "stdout")) };
+        let Some(path) = path.filter(|path| path.as_os_str() != "-") else {
+            return Ok(Self::direct(stdout()?, "stdout".into()));
+        };
         let name = path.display().to_string();
-        match open_descriptor(path) {
-            Some(1) => return Ok(direct(stdout_as(&name)?, &name)),
-            Some(2) => {
-                let stderr = std::io::stderr().as_fd().try_clone_to_owned().map(File::from);
-                return stderr.map(|file| direct(file, &name)).map_err(|error| Failure::of_output(&name, &error));
-            }
-            _ => {}
+        if let Some(file) = open_in_place(path, &name, deadline)? {
+            return Ok(Self::direct(file, name));
         }
-        if deadline != Deadline::Never && path.metadata().is_ok_and(|data| data.file_type().is_fifo()) {
-            let writer = fifo::open_writer(path, deadline)?;
-            let file = writer.as_fd().try_clone_to_owned().map(File::from);
-            return file.map(|file| direct(file, &name)).map_err(|error| Failure::of_output(&name, &error));
-        }
-        let (file, target) =
-            open_file(path).map_err(|error| Failure::failed(format!("cannot create {name}: {}", plain(&error))))?;
+        let (file, target) = open_file(path).map_err(|error| cannot_create(&name, &error))?;
         let allocated = if matches!(target, Target::Direct) { None } else { Some(0) };
         Ok(Self { file, name, target, written: 0, allocated })
+    }
+
+    fn direct(file: File, name: String) -> Self {
+        Self { file, name, target: Target::Direct, written: 0, allocated: None }
     }
 
     /// What it is called, in messages.
@@ -183,7 +177,7 @@ fn stdout_as(name: &str) -> Result<File, Failure> {
     if standard::lacks_stdout() {
         return Err(Failure::failed(format!("cannot write {name}: it is closed")));
     }
-    let file = std::io::stdout().as_fd().try_clone_to_owned().map(File::from).map_err(failed)?;
+    let file = copy_of(std::io::stdout()).map_err(failed)?;
     // The standard library takes a write that is refused for this reason for one that was done.
     match fcntl_getfl(&file) {
         Ok(flags) if flags & OFlags::RWMODE == OFlags::RDONLY => Err(failed(Errno::BADF.into())),
@@ -191,15 +185,28 @@ fn stdout_as(name: &str) -> Result<File, Failure> {
     }
 }
 
+/// What is written where it is and not replaced, a descriptor of this process by its path, or what is waited for until `deadline`.
+fn open_in_place(path: &Path, name: &str, deadline: Deadline) -> Result<Option<File>, Failure> {
+    let file = match open_descriptor(path) {
+        Some(1) => return stdout_as(name).map(Some),
+        Some(2) => copy_of(std::io::stderr()),
+        Some(_) => File::options().append(true).open(path),
+        None if deadline != Deadline::Never && is_fifo(path) => copy_of(fifo::open_writer(path, deadline)?),
+        None => return Ok(None),
+    };
+    file.map(Some).map_err(|error| cannot_create(name, &error))
+}
+
+fn cannot_create(name: &str, error: &Error) -> Failure {
+    Failure::failed(format!("cannot create {name}: {}", plain(error)))
+}
+
 fn open_file(path: &Path) -> Result<(File, Target), Error> {
-    let is_descriptor = open_descriptor(path).is_some();
     // The file behind a symbolic link is what is replaced, and not the link.
-    let path = &if is_descriptor { path.to_owned() } else { behind_links(path) };
+    let path = &behind_links(path);
     let before = match path.metadata() {
         Ok(data) if data.is_dir() => return Err(ErrorKind::IsADirectory.into()),
-        Ok(data) if !data.is_file() || is_descriptor => {
-            return Ok((File::options().append(is_descriptor).write(true).open(path)?, Target::Direct));
-        }
+        Ok(data) if !data.is_file() => return Ok((File::options().write(true).open(path)?, Target::Direct)),
         Ok(data) => Some(data),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(error),
@@ -286,7 +293,7 @@ fn with_temporary_name<T>(path: &Path, make: impl Fn(&Path) -> Result<T, Error>)
     }
 }
 
-/// The number of the descriptor of this process that `path` names: what is behind that is written where it is, and not replaced.
+/// The number of the descriptor of this process that `path` names.
 fn open_descriptor(path: &Path) -> Option<u32> {
     match path.to_str()? {
         "/dev/stdout" => Some(1),

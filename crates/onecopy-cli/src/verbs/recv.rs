@@ -257,8 +257,7 @@ impl Transfer {
                 Ok(Some(len)) => self.deliver(&mut buffer, len)?,
                 Ok(None) => return self.ended(received),
                 Err(Error::BufferTooSmall { message_bytes, .. }) => {
-                    grow(&mut buffer, message_bytes, message_bytes)
-                        .map_err(|failure| failure.after(received, "messages"))?;
+                    grow(&mut buffer, message_bytes).map_err(|failure| failure.after(received, "messages"))?;
                     continue;
                 }
                 Err(error) if self.shared && is_about_one_message(&error) => {
@@ -277,7 +276,7 @@ impl Transfer {
         let end = len + usize::from(self.lines);
         if self.lines {
             let room = buffer.len().max(end);
-            grow(buffer, room, len)?;
+            grow(buffer, room)?;
             buffer[len] = b'\n';
         }
         self.write(&buffer[..end])?;
@@ -372,7 +371,6 @@ impl Transfer {
 }
 
 /// Makes room in `buffer` for a message of so many bytes.
-fn grow(buffer: &mut Vec<u8>, len: usize, message_bytes: usize) -> Result<(), Failure> {
-    resize(buffer, len)
-        .map_err(|limit| Failure::failed(format!("no memory for a message of {message_bytes} bytes; {limit}")))
+fn grow(buffer: &mut Vec<u8>, bytes: usize) -> Result<(), Failure> {
+    resize(buffer, bytes).map_err(|limit| Failure::failed(format!("no memory for a message of {bytes} bytes; {limit}")))
 }

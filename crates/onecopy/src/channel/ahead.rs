@@ -128,6 +128,8 @@ mod tests {
         });
         sender.sender.ring.pin_past_caches();
         receiver.receiver.name_berths(HELPED_MESSAGES);
+        sender.send(&[0; BYTES]).unwrap();
+        assert_eq!(receiver.recv().unwrap().as_deref(), Some(&[0; BYTES][..]));
         (sender, receiver)
     }
 
@@ -135,16 +137,19 @@ mod tests {
         channel.stats().sent(Path::SingleCopy).messages
     }
 
-    /// Has `went_ahead` send and receive, with new channels until all of it has gone to berths. Other tests of this process fork at any
+    /// Has `work` send and receive, with new channels until so many of its messages have gone to berths, which is all of them. Other tests of this process fork at any
     /// time, and what is sent behind a fork does without berths for some 100 MiB.
-    fn undisturbed(mut went_ahead: impl FnMut(&mut Channel, &mut Channel) -> bool) {
-        let mut attempts = (0..1000).map(|_| with_berths());
-        assert!(attempts.any(|(mut sender, mut receiver)| went_ahead(&mut sender, &mut receiver)));
+    fn undisturbed(messages: u64, mut work: impl FnMut(&mut Channel, &mut Channel)) {
+        assert!((0..1000).map(|_| with_berths()).any(|(mut sender, mut receiver)| {
+            let before = in_berths(&sender);
+            work(&mut sender, &mut receiver);
+            in_berths(&sender) == before + messages
+        }));
     }
 
     #[test]
     fn a_sender_goes_ahead_in_order_and_without_waiting() {
-        undisturbed(|sender, receiver| {
+        undisturbed(4, |sender, receiver| {
             for number in 0..4 {
                 sender.sender.send_by(&[number; BYTES], Deadline::Now).unwrap();
                 sender.send(&[number]).unwrap();
@@ -153,14 +158,13 @@ mod tests {
                 assert_eq!(receiver.recv().unwrap().as_deref(), Some(&[number; BYTES][..]));
                 assert_eq!(receiver.recv().unwrap().as_deref(), Some(&[number][..]));
             }
-            in_berths(sender) == 4
         });
     }
 
     #[test]
     fn a_message_of_any_length_has_a_place_of_its_own_for_as_long_as_it_is_kept() {
         const LENGTHS: [usize; 5] = [70_000, 200_000, 500_000, 524_287, 65_536];
-        undisturbed(|sender, receiver| {
+        undisturbed(LENGTHS.len() as u64, |sender, receiver| {
             let mut kept = Vec::new();
             for (number, bytes) in (0..).zip(LENGTHS) {
                 sender.send(&vec![number; bytes]).unwrap();
@@ -169,20 +173,18 @@ mod tests {
             for (number, bytes, message) in kept {
                 assert!(message[..] == vec![number; bytes], "message {number}");
             }
-            in_berths(sender) == LENGTHS.len() as u64
         });
     }
 
     #[test]
     fn what_came_to_a_berth_is_received_into_memory_of_the_caller_that_is_long_enough() {
         let mut buffer = vec![0; BYTES];
-        undisturbed(|sender, receiver| {
+        undisturbed(1, |sender, receiver| {
             sender.send(&[7; BYTES]).unwrap();
             let error = receiver.recv_into(&mut buffer[1..]).unwrap_err();
             assert!(matches!(error, Error::BufferTooSmall { message_bytes: BYTES, .. }), "{error}");
             assert_eq!(receiver.recv_into(&mut buffer).unwrap(), Some(BYTES));
             assert_eq!(std::mem::replace(&mut buffer, vec![0; BYTES]), [7; BYTES]);
-            in_berths(sender) == 1
         });
     }
 
