@@ -9,6 +9,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -76,8 +77,20 @@ impl Lines {
 }
 
 /// Without a pause: this is the floor of what two cores can do. Acquire pairs with the Release of the other side's store.
+///
+/// Where other programs want these cores, two sides that never sleep may run in turns for ever: one spins until its slice is over,
+/// then the other one does. Who has looked for a millisecond or so lets the others have the core.
 fn await_number(line: &AtomicU64, number: u64) {
-    while line.load(Ordering::Acquire) != number {}
+    const LOOKS: u32 = 1 << 20;
+    const NAP: Duration = Duration::from_micros(50);
+    loop {
+        for _ in 0..LOOKS {
+            if line.load(Ordering::Acquire) == number {
+                return;
+            }
+        }
+        std::thread::sleep(NAP);
+    }
 }
 
 impl Drop for Lines {
