@@ -17,6 +17,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::fs::{self, Permissions};
+use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,10 @@ use crate::{Deadline, Error, PosixName, Result};
 
 /// The longest name, in bytes after the slash: NAME_MAX less the `sem.` of its file.
 const NAME_BYTES: usize = 251;
+/// Whether a semaphore is laid out as on most machines: glibc's `struct new_sem` of 64 bits, the low half of its first word first.
+const IS_LAYOUT_KNOWN: bool = cfg!(all(target_env = "gnu", target_pointer_width = "64", target_endian = "little"));
+/// glibc's word for futexes that processes share.
+const LLL_SHARED: u32 = 128;
 /// How long a wait sleeps before it looks whether a wake-up went to a process that died of it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -88,7 +93,7 @@ impl NamedSemaphore {
     /// longer than 251 bytes after the slash.
     pub fn open(name: &PosixName) -> Result<Self> {
         let (object, c_name) = checked(name)?;
-        check_length(name, &object)?;
+        check_contents(name, &object)?;
         let semaphore = Named::open(&c_name).map_err(|errno| opening_error(&object, errno))?;
         Ok(Self { semaphore, object, held: false })
     }
@@ -260,15 +265,37 @@ fn file(name: &PosixName) -> PathBuf {
     Path::new("/dev/shm").join(OsStr::from_bytes(&[prefix, name].concat()))
 }
 
-/// A file of this name that no sem_open made would be mapped all the same, and SIGBUS would kill who uses it.
-fn check_length(name: &PosixName, object: &str) -> Result<()> {
-    let wanted = size_of::<libc::sem_t>() as u64;
+/// A file of this name that no sem_open made would be mapped all the same, and SIGBUS would kill who uses one that is too short. Of
+/// one that holds something else glibc would call futex(2) with what it finds, and abort.
+fn check_contents(name: &PosixName, object: &str) -> Result<()> {
+    let corrupt = |detail| Err(Error::Corrupt { object: object.into(), detail });
+    let wanted = size_of::<libc::sem_t>();
     match fs::symlink_metadata(file(name)) {
-        Ok(found) if found.is_file() && found.len() < wanted => Err(Error::Corrupt {
-            object: object.into(),
-            detail: format!("its file has {} bytes, and a semaphore has {wanted}", found.len()),
-        }),
-        _ => Ok(()),
+        Ok(found) if found.is_file() && found.len() < wanted as u64 => {
+            return corrupt(format!("its file has {} bytes, and a semaphore has {wanted}", found.len()));
+        }
+        Ok(found) if found.is_file() => {}
+        _ => return Ok(()),
+    }
+    let mut bytes = [0; size_of::<libc::sem_t>()];
+    let read = fs::File::open(file(name)).and_then(|mut file| file.read_exact(&mut bytes));
+    match read.is_ok().then(|| oddity(&bytes)).flatten() {
+        Some(detail) => corrupt(format!("its file is not that of a semaphore: {detail}")),
+        None => Ok(()),
+    }
+}
+
+/// What a semaphore of glibc's cannot hold: it has a value, the number of those who wait, and a word that tells how futex(2) is to be
+/// called.
+fn oddity(bytes: &[u8; size_of::<libc::sem_t>()]) -> Option<String> {
+    if !IS_LAYOUT_KNOWN {
+        return None;
+    }
+    let word = |index: usize| bytes.as_chunks().0.get(index).copied().map_or(0, u32::from_ne_bytes);
+    match (word(0), word(2)) {
+        (value, _) if value > VALUE_MAX => Some(format!("its value would be {value}, and the highest is {VALUE_MAX}")),
+        (_, 0 | LLL_SHARED) => None,
+        (_, other) => Some(format!("a word that is always 0 or {LLL_SHARED} is {other}")),
     }
 }
 

@@ -143,6 +143,23 @@ fn a_file_that_is_too_short_is_refused_and_does_not_kill() {
     assert!(matches!(error, Error::Corrupt { .. }) && error.to_string().contains("12 bytes"), "{error}");
 }
 
+/// glibc calls futex(2) with what it finds in one, and aborts when that is refused.
+#[test]
+fn a_file_that_holds_something_else_is_refused_and_does_not_abort() {
+    if !cfg!(all(target_env = "gnu", target_pointer_width = "64", target_endian = "little")) {
+        return;
+    }
+    for (at, part) in [(3, "2147483648"), (8, "always 0 or 128")] {
+        let name = Name::new();
+        drop(NamedSemaphore::create(&name.0, 0, 0o600).unwrap());
+        let mut bytes = fs::read(name.file()).unwrap();
+        bytes[at] ^= 0x80 >> (at / 8);
+        fs::write(name.file(), bytes).unwrap();
+        let error = NamedSemaphore::open(&name.0).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }) && error.to_string().contains(part), "{error}");
+    }
+}
+
 #[test]
 fn a_lock_of_it_is_held_once() {
     let name = Name::new();
