@@ -10,7 +10,8 @@ use onecopy::{Deadline, Error};
 
 use crate::support::{Scratch, watchdog};
 use crate::{
-    MEMORY, OTHER, as_other, connect_to, is_root, listen_at, listen_with, mark, own_name, place, raw_listener, set_mark,
+    MEMORY, OTHER, as_other, as_user, connect_to, is_root, listen_at, listen_with, mark, own_name, place, raw_listener,
+    set_mark,
 };
 
 const SECONDS: Duration = Duration::from_secs(60);
@@ -28,6 +29,26 @@ fn admit_nobody(listener: &Listener, is_over: impl Fn() -> bool) {
         let error = listener.accept_by(Deadline::after(Duration::from_millis(50))).unwrap_err();
         assert!(matches!(error, Error::TimedOut { .. }), "{error}");
     }
+}
+
+/// In this user namespace, where everybody has a number, its own is that of a user, and not that of anybody without one.
+#[test]
+fn the_user_nobody_is_a_user_like_any_other() {
+    const NOBODY: u32 = 65_534;
+    if !is_root("admission::the_user_nobody_is_a_user_like_any_other") {
+        return;
+    }
+    let _watchdog = watchdog(SECONDS);
+    let (name, policy) = (own_name(), Policy::default().admit_user(0));
+    let mark_theirs = || set_mark(connect_by(&name, &policy, Deadline::Never).unwrap().region(), 5);
+    let ours = Policy::default().admit_user(NOBODY);
+    let listener = listen_with(&name, &ours);
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| as_user(NOBODY, mark_theirs));
+        let connection = listener.accept_by(Deadline::Never).unwrap();
+        client.join().unwrap();
+        assert_eq!((connection.peer().uid(), mark(connection.region())), (NOBODY, 5));
+    });
 }
 
 #[test]

@@ -159,9 +159,14 @@ fn is_root(test: &str) -> bool {
 
 /// Runs `work` as another user, on a thread that is that user for good.
 fn as_other<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    as_user(OTHER, work)
+}
+
+/// Runs `work` as the user and the group `id`, on a thread that is that user for good.
+fn as_user<T: Send>(id: u32, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            let (uid, gid) = (Uid::from_raw(OTHER), Gid::from_raw(OTHER));
+            let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
             set_thread_groups(&[]).unwrap();
             set_thread_res_gid(gid, gid, gid).unwrap();
             set_thread_res_uid(uid, uid, uid).unwrap();
