@@ -52,7 +52,9 @@ fn set() -> SigSet {
 /// The ignored signals, as a mask whose bit 0 is signal 1 (proc_pid_status(5)). A signal that is ignored and blocked would
 /// come through the descriptor all the same.
 fn ignored() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    // A program's name may be any bytes.
+    let status = std::fs::read("/proc/self/status").unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

@@ -5,6 +5,7 @@ mod lock;
 mod origin;
 mod own;
 
+use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -45,18 +46,22 @@ impl ProcessHandle {
     /// ESRCH when there is none or it has exited; EINVAL for a thread that is not its process's first before Linux 6.9;
     /// what opening `/proc/PID/stat` says.
     pub(crate) fn open(pid: u32) -> io::Result<Self> {
-        let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
-        let fd = match pidfd_open(number, PidfdFlags::empty()) {
-            // A thread, but not the first of its process: EINVAL, or ENOENT from Linux 6.16 on.
-            Err(Errno::INVAL | Errno::NOENT) => pidfd_open(number, PIDFD_THREAD),
-            other => other,
-        }?;
+        let fd = pidfd(pid)?;
         let stat = start_ticks(pid);
         // The file belonged to this very process if that still lives: only then could nobody else have had its number.
         if has_exited(fd.as_fd())? {
             return Err(Errno::SRCH.into());
         }
         Ok(Self { pid, start_ticks: stat?, fd })
+    }
+
+    /// The same where /proc may not show the process: its start time is 0 then.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), but for /proc.
+    pub(crate) fn open_hidden(pid: u32) -> io::Result<Self> {
+        Self::from_pidfd(pid, pidfd(pid)?)
     }
 
     /// Takes over a pidfd that the kernel passed, of the process that has the number `pid` here; 0 is one that has none here.
@@ -87,6 +92,16 @@ impl ProcessHandle {
     pub(crate) fn has_exited(&self) -> io::Result<bool> {
         has_exited(self.fd.as_fd())
     }
+}
+
+fn pidfd(pid: u32) -> io::Result<OwnedFd> {
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+    let fd = match pidfd_open(number, PidfdFlags::empty()) {
+        // A thread, but not the first of its process: EINVAL, or ENOENT from Linux 6.16 on.
+        Err(Errno::INVAL | Errno::NOENT) => pidfd_open(number, PIDFD_THREAD),
+        other => other,
+    };
+    Ok(fd?)
 }
 
 fn has_exited(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
@@ -220,10 +235,43 @@ impl Watch {
     }
 }
 
-/// Field 22 of `/proc/PID/stat`, which proc_pid_stat(5) describes.
+/// When the process `pid` started, in clock ticks since the machine did: field 22 of `/proc/PID/stat`, which proc_pid_stat(5)
+/// describes. Processes of different time namespaces read different numbers there, and are given the same one.
 pub(crate) fn start_ticks(pid: u32) -> io::Result<u64> {
     let stat = fs::read(format!("/proc/{pid}/stat"))?;
-    parse_start_ticks(&stat).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat has no start time")))
+    let ticks = parse_start_ticks(&stat);
+    let ticks = ticks.ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat has no start time")))?;
+    Ok(ticks.wrapping_add_signed(-boottime_offset_ticks()))
+}
+
+/// By how much the clocks of this process's time namespace differ from the machine's: time_namespaces(7). 0 where there are none, which
+/// is before Linux 5.6.
+fn boottime_offset_ticks() -> i64 {
+    let offsets = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+    // The file tells of the namespace that children get. One that was unshared, and not entered, is not ours.
+    match parse_boottime_offset(&offsets) {
+        0 => 0,
+        ticks => match [fs::read_link("/proc/self/ns/time"), fs::read_link("/proc/self/ns/time_for_children")] {
+            [Ok(ours), Ok(theirs)] if ours == theirs => ticks,
+            _ => 0,
+        },
+    }
+}
+
+/// `boottime SECONDS NANOSECONDS`, in ticks of the hundredth of a second that the kernel counts in towards programs.
+fn parse_boottime_offset(offsets: &str) -> i64 {
+    let line = offsets.lines().find_map(|line| line.trim_start().strip_prefix("boottime"));
+    let mut numbers = line.unwrap_or_default().split_ascii_whitespace().map_while(|number| number.parse::<i64>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(seconds), Some(nanoseconds)) => seconds.saturating_mul(100).saturating_add(nanoseconds / 10_000_000),
+        _ => 0,
+    }
+}
+
+/// `/proc/ID/status` of a process or thread, which proc_pid_status(5) describes. The name in it may be any bytes, and of a longer one
+/// the kernel takes 15, within a character if need be.
+pub(crate) fn status(id: impl Display) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&fs::read(format!("/proc/{id}/status"))?).into_owned())
 }
 
 /// The name in field 2 may hold blanks and parentheses, so the fields are counted from its last closing one.
@@ -243,6 +291,27 @@ mod tests {
         assert_eq!(parse_start_ticks(stat), Some(4711));
         assert_eq!(parse_start_ticks(b"7 (short) S 1"), None);
         assert_eq!(parse_start_ticks(b""), None);
+    }
+
+    #[test]
+    fn the_status_of_a_thread_with_any_name_is_read() {
+        std::thread::spawn(|| {
+            rustix::thread::set_name(c"\xc3\xa9\xff\xc3").unwrap();
+            let status = status(rustix::thread::gettid()).unwrap();
+            assert!(status.starts_with("Name:\t\u{e9}\u{fffd}") && status.contains("\nTgid:\t"), "{status}");
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn the_offset_of_a_time_namespace_is_read_in_ticks() {
+        assert_eq!(
+            parse_boottime_offset("monotonic           0         0\nboottime       100000         0\n"),
+            10_000_000
+        );
+        assert_eq!(parse_boottime_offset("monotonic 5 0\nboottime -3 20000000\n"), -298);
+        assert_eq!(parse_boottime_offset(""), 0);
     }
 
     #[test]

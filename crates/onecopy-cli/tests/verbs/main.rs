@@ -13,6 +13,7 @@ mod lock;
 mod ls;
 mod mechanisms;
 mod memory;
+mod namespaces;
 mod objects;
 mod permissions;
 mod pipe_safety;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use rustix::process::{PTracer, Pid, set_ptracer};
 
 use super::policy::Tracer;
-use crate::process::{Origin, ProcessHandle, ProcessLock};
+use crate::process::{self, Origin, ProcessHandle, ProcessLock};
 use crate::sys::recvmsg::RawCredentials;
 use crate::{Error, Result};
 
@@ -106,7 +106,7 @@ impl Peer {
     /// Field `Groups` of `/proc/PID/status`, which is the process's own if it still lives afterwards.
     fn supplementary_groups(&self) -> Option<Vec<u32>> {
         let process = self.process.as_ref().filter(|_| self.pid != 0)?;
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let status = process::status(self.pid).ok()?;
         let groups = status.lines().find_map(|line| line.strip_prefix("Groups:"))?;
         let alive = process.has_exited().is_ok_and(|exited| !exited);
         alive.then(|| groups.split_ascii_whitespace().filter_map(|group| group.parse().ok()).collect())

@@ -28,6 +28,7 @@ use nix::unistd::Pid;
 use rustix::io::{Errno, pread, write};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use crate::process;
 use crate::tally::count_kernel;
 
 /// What a pipe takes without a reader: its default capacity is 64 KiB, and one page for users above their soft limit.
@@ -68,11 +69,11 @@ pub(super) unsafe fn write_to(target: NonNull<u8>, bytes: &[u8]) -> Result<(), (
     unsafe { write_piped(target, bytes) }
 }
 
-/// Whether process_vm_writev may be called: false from the start under a seccomp filter, which might answer with SIGSYS,
-/// and after the first refusal. Relaxed: a stale value costs one refused call.
+/// Whether process_vm_writev may be called: false from the start under a seccomp filter, which might answer with SIGSYS, or
+/// where /proc does not tell of one, and after the first refusal. Relaxed: a stale value costs one refused call.
 static ATTACH_WORKS: LazyLock<AtomicBool> = LazyLock::new(|| {
-    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    AtomicBool::new(!status.lines().any(|line| line.starts_with("Seccomp:") && line.ends_with('2')))
+    let is_filtered = |status: String| status.lines().any(|line| line.starts_with("Seccomp:") && line.ends_with('2'));
+    AtomicBool::new(process::status("thread-self").is_ok_and(|status| !is_filtered(status)))
 });
 
 /// Through cross-memory attach on this process itself.

@@ -2,7 +2,6 @@
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use zerocopy::{FromBytes, IntoBytes as _};
 
 use crate::address::{Address, SignalName, SignalNumber};
 use crate::io::wait::{retry, wait_for};
+use crate::process;
 use crate::sync::Wait;
 use crate::sys::signal;
 use crate::{Deadline, Error, Result};
@@ -201,14 +201,15 @@ fn check_threads(signals: &[SignalNumber], object: &str) -> Result<()> {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     for task in tasks {
         // A thread that ends meanwhile takes nothing.
-        let Some((name, blocked)) = settled_mask(&task.path().join("status")) else { continue };
+        let thread = task.file_name();
+        let Some((name, blocked)) = thread.to_str().and_then(settled_mask) else { continue };
         if blocked & wanted != wanted {
             return Err(Error::Refused {
                 object: object.into(),
                 reason: format!(
                     "thread {} ({name}) does not block it, and would take it in its place: block the signals before the first \
                      thread is started",
-                    task.file_name().display(),
+                    thread.display(),
                 ),
             });
         }
@@ -218,7 +219,7 @@ fn check_threads(signals: &[SignalNumber], object: &str) -> Result<()> {
 
 /// The name of a thread and the signals that it blocks. The C library blocks all while it starts a thread, the two of its own
 /// too, which nobody else may block; what the thread blocks is known when it has run for a moment.
-fn settled_mask(status: &Path) -> Option<(String, u64)> {
+fn settled_mask(thread: &str) -> Option<(String, u64)> {
     /// Signals 32 and 33, by which glibc and musl cancel threads and change their users.
     const INTERNAL: u64 = 0b11 << 31;
     /// One that sleeps blocks them for good.
@@ -227,7 +228,7 @@ fn settled_mask(status: &Path) -> Option<(String, u64)> {
     const AWAKE: Duration = Duration::from_secs(10);
     let begin = Instant::now();
     loop {
-        let text = std::fs::read_to_string(status).ok()?;
+        let text = process::status(thread).ok()?;
         let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         let blocked = field("SigBlk:").and_then(|mask| u64::from_str_radix(mask, 16).ok())?;
         let patience = if field("State:").is_some_and(|state| state.starts_with('S')) { ASLEEP } else { AWAKE };

@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use rustix::io::Errno;
 
 use crate::address::{Address, Pid, SignalName, SignalNumber};
-use crate::process::ProcessHandle;
+use crate::process::{self, ProcessHandle};
 use crate::sys::signal;
 use crate::{Error, Result};
 
@@ -27,11 +27,12 @@ impl Target {
                 format!("{pid} is a thread of process {process}, whose other threads would not get the signal");
             return Err(Error::Invalid { object, reason });
         }
-        let process = ProcessHandle::open(pid.get().unsigned_abs()).map_err(|error| match error.raw_os_error() {
-            Some(libc::ESRCH) => Error::os("pidfd_open", object.clone(), error)
-                .with_remedy("no process has this number, or it has exited"),
-            _ => Error::os("pidfd_open", object.clone(), error),
-        })?;
+        let process =
+            ProcessHandle::open_hidden(pid.get().unsigned_abs()).map_err(|error| match error.raw_os_error() {
+                Some(libc::ESRCH) => Error::os("pidfd_open", object.clone(), error)
+                    .with_remedy("no process has this number, or it has exited"),
+                _ => Error::os("pidfd_open", object.clone(), error),
+            })?;
         Ok(Self { process, number, object })
     }
 
@@ -59,7 +60,7 @@ impl Target {
     /// What stands in the way, with the numbers that the kernel tells now.
     fn full(&self) -> String {
         let mut text = String::from("the queue of its user is full");
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid())).unwrap_or_default();
+        let status = process::status(self.process.pid()).unwrap_or_default();
         let queue = status.lines().find_map(|line| line.strip_prefix("SigQ:")).map(str::trim);
         if let Some((pending, limit)) = queue.and_then(|queue| queue.split_once('/')) {
             // Writing to a String does not fail.
@@ -71,6 +72,6 @@ impl Target {
 
 /// The process to which a thread belongs, as far as /proc tells: a process has the number of its first thread.
 fn process_of(thread: Pid) -> Option<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    let status = process::status(thread).ok()?;
     status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, dumpable_behavior, pidfd_open};
 
+use crate::process;
 use crate::sys::pidfd_info;
 use crate::sys::sysctl::sysctl;
 
@@ -67,7 +68,7 @@ impl Facts {
 
     fn read(name: &str) -> Option<Self> {
         let file = |rest: &str| format!("/proc/{name}/{rest}");
-        let mut facts = Self::parse(&fs::read_to_string(file("status")).ok()?)?;
+        let mut facts = Self::parse(&process::status(name).ok()?)?;
         facts.stat_owner = fs::metadata(file("stat")).ok().map(|data| (data.uid(), data.gid()));
         facts.user_ns = fs::read_link(file("ns/user")).ok().map(|link| link.to_string_lossy().into_owned());
         let maps = ["uid_map", "gid_map", "projid_map", "setgroups"].map(|map| fs::read_to_string(file(map)).ok());
@@ -166,7 +167,7 @@ fn ids(text: &str) -> Option<Ids> {
 /// The parent, its parent, and so on.
 fn ancestors(parent: u32) -> Vec<u32> {
     let next = |pid: &u32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let status = process::status(pid).ok()?;
         status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
     };
     std::iter::successors(Some(parent), next).take_while(|pid| *pid != 0).take(MAX_ANCESTORS).collect()

@@ -1,7 +1,7 @@
 //! Whether the receiver of a queue still lives: the kernel notes who received last.
 
 use super::SysvQueue;
-use crate::process::ProcessHandle;
+use crate::process::{self, ProcessHandle};
 use crate::{Error, Result};
 
 /// A watch for [`FragmentSender::with_watch`](crate::message::fragment::FragmentSender::with_watch): when the process that received last
@@ -31,7 +31,7 @@ pub fn receiver_watch() -> impl FnMut(&mut SysvQueue) -> Result<()> + Send + use
 /// began and cannot be found any more.
 fn is_gone(noted: u32, since_before: bool, known: &mut Option<(u32, ProcessHandle)>) -> bool {
     if known.as_ref().is_none_or(|(number, _)| *number != noted) {
-        match ProcessHandle::open(process_of(noted)) {
+        match ProcessHandle::open_hidden(process_of(noted)) {
             Ok(process) => *known = Some((noted, process)),
             Err(error) => return since_before && error.raw_os_error() == Some(libc::ESRCH),
         }
@@ -41,7 +41,7 @@ fn is_gone(noted: u32, since_before: bool, known: &mut Option<(u32, ProcessHandl
 
 /// The process to which a thread belongs, or the number itself where /proc does not say.
 fn process_of(thread: u32) -> u32 {
-    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+    let status = process::status(thread).unwrap_or_default();
     let number = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
     number.and_then(|number| number.trim().parse().ok()).unwrap_or(thread)
 }
