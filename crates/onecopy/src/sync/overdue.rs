@@ -13,7 +13,8 @@
 //! So a thread of this process looks at the calls that are a second overdue. One that sleeps on a word of the object itself, as
 //! `/proc/self/task/TID/syscall` tells, waits for the dead, and so does one that has used the processor for a while since. Then the
 //! object is declared broken in its header, made anew, and all its words are woken until the call has returned. It is of no use from
-//! then on, and everybody is told so. Where a call sleeps on another word, which is that of the mutex, whoever comes first there is woken:
+//! then on, and everybody is told so. A process that is stopped in the middle of an operation, by ^Z or a debugger, looks the same, and
+//! goes on some time: while one that maps the object is stopped, nothing is done for a minute. Where a call sleeps on another word, which is that of the mutex, whoever comes first there is woken:
 //! it locks the mutex, or marks it as waited for. The thread starts with the first such call, and sleeps while there are none.
 //!
 //! # Safety
@@ -35,12 +36,18 @@ use rustix::io::Errno;
 use rustix::thread::{futex, gettid};
 
 use super::shared::OBJECT_ROOM_BYTES;
+use crate::memory::maps::{self, MemoryMap};
+use crate::process;
 use crate::sys::signal_mask::without_signals;
 
 /// How late a call may be before anybody looks. Whoever it waits for may be stopped, or have no processor.
 const GRACE: Duration = Duration::from_secs(1);
 /// Between two looks at a call that is overdue.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// For how long a stopped process may be what a call waits for, and between two looks meanwhile.
+const STOPPED: Duration = Duration::from_secs(60);
+const LOOK_FOR_STOPPED: Duration = Duration::from_millis(200);
 
 /// How long a call that is overdue may run: it needs a microsecond or two to return.
 const RUN: Duration = Duration::from_millis(50);
@@ -52,6 +59,8 @@ pub(super) type Reset = unsafe fn(NonNull<u8>) -> Result<(), Errno>;
 struct Entry {
     number: u64,
     look_at: Instant,
+    /// When the object is broken open though it may be a stopped process that the call waits for.
+    patient_until: Instant,
     /// How long its thread had used the processor when it was first found overdue.
     had_run: Option<Duration>,
     thread: i32,
@@ -118,8 +127,7 @@ impl Table {
         loop {
             let now = Instant::now();
             for entry in calls.entries.iter_mut().filter(|entry| entry.look_at <= now) {
-                entry.end_vain_wait();
-                entry.look_at = now + LOOK_AGAIN;
+                entry.look_at = now + entry.end_vain_wait();
             }
             calls.look_at = calls.entries.iter().map(|entry| entry.look_at).min();
             calls = match calls.look_at {
@@ -153,7 +161,8 @@ pub(super) fn watch(due: Instant, object: NonNull<u8>, state: &AtomicU64, broken
     let mut calls = table.lock();
     let number = calls.next;
     calls.next += 1;
-    calls.entries.push(Entry { number, look_at, had_run: None, thread, object, state: state.into(), broken, reset });
+    let (patient_until, had_run, state) = (look_at + STOPPED, None, state.into());
+    calls.entries.push(Entry { number, look_at, patient_until, had_run, thread, object, state, broken, reset });
     if calls.look_at.is_none_or(|planned| look_at < planned) {
         table.changed.notify_one();
     }
@@ -161,8 +170,9 @@ pub(super) fn watch(due: Instant, object: NonNull<u8>, state: &AtomicU64, broken
 }
 
 impl Entry {
-    /// Breaks the object open when the call sleeps in it, or goes round and round, and wakes who waits for the mutex.
-    fn end_vain_wait(&mut self) {
+    /// Breaks the object open when the call sleeps in it, or goes round and round, and wakes who waits for the mutex. Returns when to
+    /// look again.
+    fn end_vain_wait(&mut self) -> Duration {
         let text = fs::read_to_string(format!("/proc/self/task/{}/syscall", self.thread)).unwrap_or_default();
         let start = self.object.as_ptr().addr();
         match futex_address(&text) {
@@ -171,10 +181,24 @@ impl Entry {
                 // To look at the mutex is not to go round and round.
                 self.had_run = None;
             }
-            Some(_) => self.break_open(),
-            None if self.keeps_running() => self.break_open(),
-            None => {}
+            None if !self.keeps_running() => {}
+            Some(_) | None if Instant::now() < self.patient_until && self.has_stopped_user() => {
+                return LOOK_FOR_STOPPED;
+            }
+            Some(_) | None => self.break_open(),
         }
+        LOOK_AGAIN
+    }
+
+    /// Whether a process that maps the object is stopped, traced or frozen, as far as /proc shows it.
+    fn has_stopped_user(&self) -> bool {
+        let own = std::process::id();
+        let Ok(Some(ours)) = maps::nearest(own, self.object.as_ptr().addr() as u64) else { return false };
+        let is_it = |map: &MemoryMap| map.shared && (map.device, map.inode) == (ours.device, ours.inode);
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let mut others =
+            processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| *pid != own);
+        others.any(|pid| is_stopped(pid) && maps::maps(pid).is_ok_and(|maps| maps.flatten().any(|map| is_it(&map))))
     }
 
     /// Whether the call goes round and round.
@@ -204,6 +228,13 @@ impl Entry {
             let _ = futex::wake(unsafe { word.as_ref() }, futex::Flags::empty(), i32::MAX.cast_unsigned());
         }
     }
+}
+
+/// Whether the first thread of the process does nothing until others let it: T, t, and D for a frozen one (proc_pid_stat(5)).
+fn is_stopped(pid: u32) -> bool {
+    let is_so = |state: &str| state.trim_start().starts_with(['T', 't', 'D']);
+    process::status(pid)
+        .is_ok_and(|status| status.lines().find_map(|line| line.strip_prefix("State:")).is_some_and(is_so))
 }
 
 /// The address of the futex(2) that `/proc/PID/syscall` tells of: its number, then its arguments in hexadecimal.

@@ -126,6 +126,39 @@ fn a_condition_variable_whose_waiters_are_killed_hangs_nobody() {
     in_rounds(test, kill_waiters_of_a_condvar);
 }
 
+/// The C library's notifications wait for a waiter that was notified while it was stopped, as they do for a dead one.
+#[test]
+fn a_condition_variable_whose_waiter_is_stopped_is_whole_when_that_goes_on() {
+    const STOP: Duration = Duration::from_millis(2500);
+    let test = "shared_death::a_condition_variable_whose_waiter_is_stopped_is_whole_when_that_goes_on";
+    if role().is_none() {
+        let _watchdog = watchdog(Duration::from_secs(100));
+        return Peer::start(test, "stops", &[]).succeed_within(Duration::from_secs(90));
+    }
+    let shared = Shared::new(Memory::Inherited);
+    let (condvar, mutex) = of_condvar(&shared.place);
+    let waits = || {
+        let (condvar, mutex) = of_condvar(&shared.place);
+        loop {
+            drop(condvar.wait_by(locked(&mutex), Deadline::Never).expect("nobody died"));
+        }
+    };
+    let waiters = [fork(waits), fork(waits), fork(waits)];
+    waiters.iter().for_each(|waiter| eventually("a waiter sleeps", || is_asleep(*waiter)));
+    kill_process(waiters[0], Signal::STOP).unwrap();
+    let start = Instant::now();
+    let waker = fork(|| {
+        thread::sleep(STOP);
+        kill_process(waiters[0], Signal::CONT).unwrap();
+    });
+    (0..6).for_each(|_| condvar.notify_one().unwrap());
+    println!("{test}: 6 notifications took {:?} beside a waiter that was stopped for {STOP:?}", start.elapsed());
+    waitpid(Some(waker), WaitOptions::empty()).unwrap();
+    condvar.notify_all().unwrap();
+    drop(condvar.wait_by(locked(&mutex), Deadline::after(Duration::from_millis(2))).unwrap());
+    waiters.into_iter().for_each(end);
+}
+
 /// Two who were notified wait for the mutex. Its owner wakes the first, locks it again before that one runs, and kills it. Whether
 /// the owner then knew of no waiter.
 fn take_a_wake_up_along(place: &Place) -> bool {

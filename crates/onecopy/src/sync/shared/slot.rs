@@ -234,15 +234,15 @@ impl Slot {
         if self.state().load(Ordering::Acquire) != BROKEN {
             return Ok(());
         }
-        let detail =
-            "a process has died in the middle of an operation on it, and no other one can repair it: remove it, \
-                      and create it again"
-                .to_owned();
+        let detail = "a process has died in the middle of an operation on it, or was stopped there for a minute, and no other one \
+                      can repair it: remove it, and create it again";
+        let detail = detail.to_owned();
         Err(Error::PeerGone { object: self.name.clone(), detail })
     }
 
-    /// Calls `call`, which has a deadline of its own, and makes sure that it ends a second after `due` at the latest: where the
-    /// C library still waits for a process that died in the middle of an operation, the object is declared broken, made anew by
+    /// Calls `call`, which has a deadline of its own, and makes sure that it ends a second after `due` at the latest, or a
+    /// minute later where a process that maps the object is stopped: where the C library still waits for a process that died in the
+    /// middle of an operation, the object is declared broken, made anew by
     /// `reset`, and its waiters are woken (see [`overdue`]). So the caller asks [`Slot::check_whole`] afterwards.
     pub(crate) fn watched<R>(&self, due: Instant, reset: Reset, call: impl FnOnce() -> R) -> R {
         let _watching = overdue::watch(due, self.object(), self.state(), BROKEN, reset);
