@@ -169,7 +169,12 @@ impl Polling {
 
     fn hear(&self, state: &mut State, half: Half) -> Result<Heard> {
         loop {
-            let first = self.receive(RecvFlags::PEEK).ok().flatten();
+            // What was not looked at is not taken: it may have come since, and be memory, or for the other half.
+            let first = match self.receive(RecvFlags::PEEK) {
+                Ok(first) => first,
+                Err(Errno::AGAIN) => return Ok(Heard::Nothing),
+                Err(errno) => return Err(self.socket.error("recv", errno)),
+            };
             if state.waiting[half.other() as usize] && first == Some(half.other().tone()) {
                 return Ok(Heard::Nothing);
             }

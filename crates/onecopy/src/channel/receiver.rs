@@ -264,7 +264,6 @@ impl ChannelReceiver {
                         continue;
                     }
                     let offer = self.offer(&words[..len])?;
-                    self.ring.take_offer();
                     if let Some(message) = self.take_offered(offer, deadline)? {
                         return Ok(Some(message));
                     }
@@ -388,11 +387,14 @@ impl ChannelReceiver {
         }
         let asked = Turn::new(offer.number, Phase::Asked);
         if Turn::load(desk) != asked {
+            self.ring.take_offer();
             return Ok(None);
         }
+        let mapped = self.mapped_source(desk, asked, offer)?;
+        self.ring.take_offer();
         self.landings.goes_on();
         self.check_limit(desk, asked, offer.bytes)?;
-        let Some(source) = self.source(desk, asked, offer, deadline)? else { return Ok(None) };
+        let Some(source) = self.source(mapped, desk, asked, offer, deadline)? else { return Ok(None) };
         if link.trusted && link.attach.is_ok() && offer.bytes >= self.cooperative_bytes {
             let landing = self.landings.take(&link, offer.bytes, &self.helper).map(Body::Landing);
             let body = match landing.map_or_else(|| Buffer::warm(offer.bytes).map(Body::Buffer), Ok) {
@@ -420,16 +422,38 @@ impl ChannelReceiver {
     }
 
     /// From where the message of `offer` is to be copied; `None` when there is no way, which its sender is told.
-    fn source(&mut self, desk: &Desk, asked: Turn, offer: Offer, deadline: Deadline) -> Result<Option<Source>> {
+    fn source(
+        &mut self,
+        mapped: Option<Source>,
+        desk: &Desk,
+        asked: Turn,
+        offer: Offer,
+        deadline: Deadline,
+    ) -> Result<Option<Source>> {
         let link = Arc::clone(&self.link);
-        link.look_for_buffers(Half::Receiver)?;
-        let spot = desk.source_spot.load();
-        if let Some(mapped) = link.find(Half::Receiver, spot, offer.bytes)? {
-            return Ok(Some(Source::mapped(mapped, offer.bytes, spot.is_buffer())));
+        if mapped.is_some() {
+            return Ok(mapped);
         }
         match Source::of(desk, offer, &link, &mut self.seccomp) {
             Ok(source) => Ok(Some(source)),
             Err(failure) => self.failed(desk, asked, failure, offer.bytes, deadline),
+        }
+    }
+
+    /// The message of `offer` in memory that this side has mapped. Where that cannot be looked for now, for want of a descriptor or of
+    /// memory, the message stays first in line; after any other error its sender waits for it no more.
+    fn mapped_source(&mut self, desk: &Desk, asked: Turn, offer: Offer) -> Result<Option<Source>> {
+        let spot = desk.source_spot.load();
+        let found =
+            self.link.look_for_buffers(Half::Receiver).and_then(|()| self.link.find(Half::Receiver, spot, offer.bytes));
+        match found {
+            Ok(mapped) => Ok(mapped.map(|mapped| Source::mapped(mapped, offer.bytes, spot.is_buffer()))),
+            Err(error @ Error::Os { .. }) => Err(error),
+            Err(error) => {
+                self.ring.take_offer();
+                self.refuse(desk, asked, Answer::Errno(libc::EPROTO));
+                Err(error)
+            }
         }
     }
 
@@ -646,10 +670,11 @@ impl ChannelReceiver {
             let (object, message_bytes) = (link.object.clone(), offer.bytes);
             return Err(Error::BufferTooSmall { object, message_bytes, buffer_bytes });
         }
+        let mapped = self.mapped_source(desk, asked, offer)?;
         self.ring.take_offer();
         self.landings.goes_on();
         self.check_limit(desk, asked, offer.bytes)?;
-        let Some(source) = self.source(desk, asked, offer, deadline)? else { return Ok(None) };
+        let Some(source) = self.source(mapped, desk, asked, offer, deadline)? else { return Ok(None) };
         let mut turn = asked;
         if let Target::Registered(buffer) = target
             && self.may_share(buffer, offer.bytes)

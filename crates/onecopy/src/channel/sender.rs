@@ -421,12 +421,18 @@ impl ChannelSender {
     fn wait_openly(&mut self, asked: Turn, message: &[IoSlice<'_>], bytes: usize, deadline: Deadline) -> Result<Path> {
         let link = Arc::clone(&self.link);
         let desk = link.desks.outgoing();
-        if !self.is_split {
+        if self.is_to_wait(deadline) {
             desk.waiting.store(asked.to_bits(), Ordering::SeqCst);
         }
         let waited = self.wait(desk, asked, message, bytes, None, deadline);
         desk.waiting.store(0, Ordering::SeqCst);
         waited
+    }
+
+    /// Whether this side, which does not receive meanwhile, is to wait for so long that it may keep the other one waiting in vain. One that
+    /// looks in now and then receives again in a moment.
+    fn is_to_wait(&self, deadline: Deadline) -> bool {
+        !self.is_split && deadline.remaining().is_none_or(|left| left >= 2 * SLICE)
     }
 
     /// Takes back what was offered, and says what had become of it by then.
@@ -467,13 +473,18 @@ impl ChannelSender {
         let looks_once = strategy.spin_time() == Some(Duration::ZERO) || deadline == Deadline::Now;
         let eager = if looks_once { 0 } else { EAGER_POLLS };
         let prompt = patience.is_some();
+        let gives_up = self.is_to_wait(deadline);
         let until = patience.map_or(deadline, |patience| deadline.at_most(patience));
-        let waiting = &mut Waiting { sender: self, desk, asked, bytes, shared: false, prompt, eager };
+        let waiting = &mut Waiting { sender: self, desk, asked, bytes, shared: false, prompt, gives_up, eager };
         let event = wait(waiting, strategy, until)?;
         if event == Event::Shared {
             desk.fetch_claims();
             let path = self.take_part(desk, asked, message, bytes);
-            wait(&mut Waiting { sender: self, desk, asked, bytes, shared: true, prompt, eager }, strategy, deadline)?;
+            wait(
+                &mut Waiting { sender: self, desk, asked, bytes, shared: true, prompt, gives_up, eager },
+                strategy,
+                deadline,
+            )?;
             return Ok(path);
         }
         Ok(Path::SingleCopy)
@@ -770,6 +781,8 @@ struct Waiting<'a> {
     shared: bool,
     /// Whether there is another way, by the ring.
     prompt: bool,
+    /// Whether it gives up when the other side waits for this one.
+    gives_up: bool,
     /// How often it looks for the receiver's answer alone.
     eager: u32,
 }
@@ -827,7 +840,11 @@ impl Wait for Waiting<'_> {
             }
             let link = &self.sender.link;
             let is_closed = self.sender.ring.is_receiver_closed();
-            let is_in_vain = !self.sender.is_split && self.is_in_vain();
+            let is_in_vain = self.gives_up && self.is_in_vain();
+            // What one that is gone said last stands at its desk for ever.
+            if is_in_vain && link.peer.is_gone() {
+                self.check_peer()?;
+            }
             // A receiver that has closed, or sends and waits, changes the turn no more.
             if (is_closed || is_in_vain) && Turn::load(self.desk) == turn {
                 return Err(if is_closed { link.gone("it has closed") } else { self.in_vain() });

@@ -208,6 +208,50 @@ fn two_long_sends_at_once_are_an_error_on_both_sides_and_lose_nothing() {
 }
 
 #[test]
+fn a_side_that_only_looks_whether_its_message_was_taken_keeps_nobody_waiting() {
+    for deadline in [|| Deadline::Now, || Deadline::after(Duration::from_millis(2))] {
+        let (mut one, mut other) = pair();
+        one.sender().send_owned_by(vec![6; 1 << 20], Deadline::Now).unwrap();
+        std::thread::scope(|scope| {
+            let sends = scope.spawn(|| {
+                (0..300).for_each(|_| other.send(&[5; 1 << 20]).unwrap());
+                other
+            });
+            let mut received = 0;
+            while received < 300 {
+                match one.receiver().recv_by(Deadline::Now) {
+                    Ok(message) => received += message.into_iter().len(),
+                    Err(error) => assert!(error.is_out_of_time(), "{error}"),
+                }
+                let error = one.sender().flush_by(deadline()).unwrap_err();
+                assert!(error.is_out_of_time(), "{error}");
+            }
+            sends.join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn memory_for_loans_that_comes_while_its_receiver_looks_is_not_lost() {
+    for _ in 0..100 {
+        let (mut one, mut other) = pair();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_micros(300));
+                one.loan(100).unwrap().send().unwrap();
+            });
+            loop {
+                let _ = other.arm().unwrap();
+                match other.receiver().recv_view_by(Deadline::Now) {
+                    Ok(view) => break assert_eq!(view.unwrap().len(), 100),
+                    Err(error) => assert!(error.is_out_of_time(), "{error}"),
+                }
+            }
+        });
+    }
+}
+
+#[test]
 fn a_side_that_lacked_room_and_has_not_run_since_is_waited_for() {
     let (mut one, other) = pair_with(&Policy::same_user().separate());
     let long = vec![5; 8 << 20];

@@ -75,6 +75,29 @@ fn sent(file: &OwnedFd) -> u64 {
     }
 }
 
+#[test]
+fn who_waits_behind_a_peer_that_was_killed_in_a_send_is_told_of_its_end() {
+    let test = "death::who_waits_behind_a_peer_that_was_killed_in_a_send_is_told_of_its_end";
+    if role().is_some() {
+        let mut channel = adopt();
+        println!("\n@sends");
+        let error = channel.sender().send_by(content(1, 4 * MIB), soon()).unwrap_err();
+        panic!("nobody receives, and it is killed: {error}");
+    }
+    let _watchdog = watchdog(SECONDS);
+    let (mut channel, mut peer) = start(test, "sender", &[]);
+    channel.sender().send_owned_by(vec![6; MIB], Deadline::Now).unwrap();
+    peer.line("@sends");
+    crate::support::wait_until_asleep(peer.pid());
+    peer.kill();
+    // What it said last of its wait stands there for ever.
+    let flushed = channel.sender().flush_by(soon()).unwrap_err();
+    let sent = channel.sender().send_by(content(2, MIB), soon()).unwrap_err();
+    for error in [flushed, sent] {
+        assert!(matches!(error, Error::PeerGone { .. }), "{error}");
+    }
+}
+
 /// How many messages went before the kills.
 static MESSAGES: AtomicU64 = AtomicU64::new(0);
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use onecopy::channel::{BUFFERS, ChannelName, Path, Policy, RegisteredBuffer, Stats};
-use onecopy::{Channel, Deadline, Error, Listener};
+use onecopy::{Channel, Deadline, Error, Listener, Sender as _};
 use rustix::process::Signal;
 
 use crate::death::{CANARY, canaries, signal};
@@ -287,6 +287,33 @@ fn way(one: &mut Channel, buffer: &RegisteredBuffer, other: &mut Channel) -> Pat
     let after = other.stats();
     let came = |path: &Path| after.received(*path) != before.received(*path);
     Path::ALL.into_iter().find(came).expect("it came by some way")
+}
+
+#[test]
+fn a_receiver_without_a_descriptor_to_spare_loses_no_message() {
+    let test = "registered::a_receiver_without_a_descriptor_to_spare_loses_no_message";
+    if role().is_some() {
+        let mut channel = adopt();
+        // No descriptor is free, and what the other side has passed in the meantime is mapped by way of one.
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let none = rustix::process::Rlimit { current: Some(0), ..limit };
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, none).unwrap();
+        let error = channel.receiver().recv_by(soon()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+        receive(channel.receiver(), 1, 2 * MIB, None);
+        return receive(channel.receiver(), 2, 100, None);
+    }
+    if !is_attachable(test) {
+        return;
+    }
+    let _watchdog = watchdog(SECONDS);
+    let (mut channel, peer) = start(test, "receiver", &[]);
+    drop(channel.loan(1000).unwrap());
+    let _registered = channel.register(MIB).unwrap();
+    channel.sender().send_by(content(1, 2 * MIB), soon()).unwrap();
+    channel.sender().send_by(content(2, 100), soon()).unwrap();
+    peer.succeed();
 }
 
 #[test]
