@@ -79,6 +79,8 @@ struct State {
     expected: u64,
     /// Which halves have armed, and not looked since.
     waiting: [bool; 2],
+    /// How often a half has armed while what it was told stays in the socket, behind a byte for the other half.
+    behind: usize,
     lent: Lent,
     /// What the other side has registered.
     buffers: [Option<Arc<Theirs>>; PLACES],
@@ -129,10 +131,16 @@ enum Lent {
     Taken,
 }
 
-/// What the socket had.
+/// How often a half arms behind a byte that the other one has not taken. The descriptor is readable all the while, and what it is told
+/// piles up there.
+const MOST_BEHIND: usize = 4;
+
+/// What the socket has when it was drained.
 #[derive(Debug, PartialEq, Eq)]
 enum Heard {
     Nothing,
+    /// A byte for the other half, and perhaps more behind it.
+    Others,
     HangUp,
 }
 
@@ -151,9 +159,14 @@ impl Polling {
     pub(super) fn arm(&self, half: Half, arm: impl FnOnce() -> bool, hung_up: impl FnOnce()) -> Result<Arming> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.waiting[half as usize] = false;
-        if self.hear(&mut state, half)? == Heard::HangUp {
-            hung_up();
-            return Ok(Arming::Ready);
+        match self.hear(&mut state, half)? {
+            Heard::Nothing => state.behind = 0,
+            Heard::Others if state.behind >= MOST_BEHIND => return Ok(Arming::Ready),
+            Heard::Others => state.behind += 1,
+            Heard::HangUp => {
+                hung_up();
+                return Ok(Arming::Ready);
+            }
         }
         // Before `arm`, which the other side may answer at once; also when that finds something: an answer may be under way.
         state.expected += 1;
@@ -176,7 +189,7 @@ impl Polling {
                 Err(errno) => return Err(self.socket.error("recv", errno)),
             };
             if state.waiting[half.other() as usize] && first == Some(half.other().tone()) {
-                return Ok(Heard::Nothing);
+                return Ok(Heard::Others);
             }
             if state.seen == 0 && first.and_then(Kind::of).is_some() {
                 self.look(state)?;
@@ -229,7 +242,7 @@ impl Polling {
 
     /// Looks for memory behind what stays in the socket, until `is_there`.
     fn look_past(&self, state: &mut State, is_there: impl Fn(&mut State) -> bool) -> Result<()> {
-        /// More bytes than two halves can have been told, and packets that were not taken.
+        /// More bytes than two halves can have been told (see [`MOST_BEHIND`]), and packets that were not taken.
         const FARTHEST: usize = 8 + BUFFERS + 1;
         let mut seen = state.seen;
         for offset in 0..FARTHEST {

@@ -132,7 +132,8 @@ impl ChannelReceiver {
     ///
     /// The descriptor may be readable though nothing is there: since a byte has come late, or since the sending half, which has
     /// the same one, was armed and is told of something. That half has to be called then, before a wait by level (poll(2), epoll(7)
-    /// without EPOLLET) lasts again. Do nothing with the descriptor but wait: its bytes are the library's.
+    /// without EPOLLET) lasts again; otherwise arming is [`Arming::Ready`] before long, whatever there is. Do nothing with the
+    /// descriptor but wait: its bytes are the library's.
     ///
     /// # Errors
     ///
@@ -239,7 +240,7 @@ impl ChannelReceiver {
 
     /// Receives a message that did not come at once, or is long.
     fn recv_any(&mut self, deadline: Deadline) -> Result<Option<Message>> {
-        if let Some(begun) = self.ring.begun() {
+        if let Some(begun) = self.ring.begun().filter(|begun| !self.ring.is_to_collect(begun.bytes(), deadline)) {
             return self.take_begun(begun, deadline).map(Some);
         }
         let mut passed = 0;
@@ -254,7 +255,7 @@ impl ChannelReceiver {
                 }
                 Some(Arrival::Offer(words, len)) => {
                     if let Some(slip) = Slip::from_bytes(&words[..len]) {
-                        return self.take_loan(slip)?.into_message().map(Some);
+                        return self.take_loan_as_message(slip).map(Some);
                     }
                     if let Some(arrived) = Arrived::from_bytes(&words[..len]) {
                         if let Some(landing) = self.take_arrived(arrived)? {
@@ -298,6 +299,8 @@ impl ChannelReceiver {
     /// Receives a message that stands in the ring.
     fn take_message(&mut self, bytes: usize, deadline: Deadline) -> Result<Message> {
         let ring = &mut self.ring;
+        // Before memory is taken for it, which takes its time.
+        ring.collect(deadline)?;
         let mut fill = |target: &mut [u8]| match ring.recv_into_by(target, deadline)? {
             Some(len) if len == target.len() => Ok(()),
             _ => Err(Error::Corrupt { object: ring.object().into(), detail: "a message changed its length".into() }),

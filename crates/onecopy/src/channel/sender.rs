@@ -60,6 +60,8 @@ pub struct ChannelSender {
     cannot_map: bool,
     /// Whether this side could not write the receiver's memory.
     pub(super) cannot_help: bool,
+    /// With which message this side has helped last, as far as it could.
+    helped: Option<Turn>,
     /// Whether the receiving half is in other hands, which may receive while this one waits.
     pub(super) is_split: bool,
     /// A message that the receiver may still be copying.
@@ -105,6 +107,7 @@ impl ChannelSender {
             refused: None,
             cannot_map: false,
             cannot_help,
+            helped: None,
             is_split: false,
             owned: None,
             seccomp: Seccomp::of_this_thread(),
@@ -154,12 +157,15 @@ impl ChannelSender {
     /// As [`ChannelReceiver::arm`](super::ChannelReceiver::arm).
     pub fn arm(&mut self) -> Result<Arming> {
         self.link.check_owner()?;
-        let Self { ring, link, owned, .. } = self;
+        let Self { ring, link, owned, helped, .. } = self;
         let desk = link.desks.outgoing();
+        let is_news =
+            |turn: Turn, asked: Turn| turn != asked && !(*helped == Some(asked) && turn == asked.with(Phase::Shared));
         let arm_ring = || match &*owned {
             None => ring.arm(),
             Some(owned) => {
-                let is_ready = || Turn::load(desk) != owned.asked || ring.is_receiver_closed() || link.peer.is_gone();
+                let is_ready =
+                    || is_news(Turn::load(desk), owned.asked) || ring.is_receiver_closed() || link.peer.is_gone();
                 arm(&desk.sleepers.sender, is_ready)
             }
         };
@@ -480,6 +486,7 @@ impl ChannelSender {
         if event == Event::Shared {
             desk.fetch_claims();
             let path = self.take_part(desk, asked, message, bytes);
+            self.helped = Some(asked);
             wait(
                 &mut Waiting { sender: self, desk, asked, bytes, shared: true, prompt, gives_up, eager },
                 strategy,

@@ -232,6 +232,43 @@ fn a_side_that_only_looks_whether_its_message_was_taken_keeps_nobody_waiting() {
 }
 
 #[test]
+fn without_waiting_a_long_message_comes_in_many_short_calls() {
+    use rustix::time::{ClockId, clock_gettime};
+    const BYTES: usize = 128 << 20;
+    let (mut one, mut other) = pair_with(&Policy::same_user().separate());
+    let own_time = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
+    let long = [vec![1; BYTES - 1], vec![2]].concat();
+    std::thread::scope(|scope| {
+        scope.spawn(|| one.send(&long).unwrap());
+        let (mut calls, mut longest) = (0, Duration::ZERO);
+        let message = loop {
+            let before = own_time();
+            match other.receiver().recv_by(Deadline::Now) {
+                Ok(message) => break message.unwrap(),
+                Err(error) => assert!(error.is_out_of_time(), "{error}"),
+            }
+            longest = longest.max(own_time() - before);
+            calls += 1;
+            std::thread::yield_now();
+        };
+        assert!(message[..] == long);
+        // To take memory for all of it takes longer.
+        assert!(calls > 10 && longest < Duration::from_millis(100), "{calls} calls, of {longest:?} at most");
+    });
+}
+
+#[test]
+fn a_message_above_the_limit_that_is_there_is_thrown_away_by_one_call() {
+    let (mut one, mut other) = pair_with(&Policy::same_user().separate());
+    one.send(&pattern(150_000, 1)).unwrap();
+    one.send(b"behind it").unwrap();
+    other.receiver().set_limit_bytes(1000);
+    let error = other.receiver().recv_by(Deadline::Now).unwrap_err();
+    assert!(matches!(error, Error::TooLong { message_bytes: 150_000, .. }), "{error}");
+    assert_eq!(other.receiver().recv_by(Deadline::Now).unwrap().as_deref(), Some(&b"behind it"[..]));
+}
+
+#[test]
 fn memory_for_loans_that_comes_while_its_receiver_looks_is_not_lost() {
     for _ in 0..100 {
         let (mut one, mut other) = pair();
@@ -466,6 +503,28 @@ fn the_memory_for_loans_is_found_behind_what_a_waiting_half_was_told() {
     assert_eq!(other.receiver.arm().unwrap(), Arming::Ready);
     assert_eq!(other.recv_view().unwrap().unwrap().len(), 1);
     assert_eq!(other.receiver.arm().unwrap(), Arming::Armed);
+}
+
+#[test]
+fn what_a_half_is_told_does_not_pile_up_behind_the_other_half() {
+    let (mut one, mut other) = pair();
+    while one.sender.send_by(b"until there is no room", Deadline::Now).is_ok() {}
+    assert_eq!(one.sender.arm().unwrap(), Arming::Armed);
+    while other.receiver.recv_by(Deadline::Now).is_ok() {}
+    // The sender of `one` has been told, and is not called for long.
+    let mut armed = 0;
+    for number in 0..400_u32 {
+        armed += u32::from(one.receiver.arm().unwrap() == Arming::Armed);
+        other.send(&number.to_ne_bytes()).unwrap();
+        let mut polled = [PollFd::new(&one, PollFlags::IN)];
+        assert_eq!(poll(&mut polled, Some(&Timespec::default())), Ok(1));
+        assert_eq!(&one.recv().unwrap().unwrap()[..], number.to_ne_bytes());
+    }
+    assert!(armed > 0 && armed < 10, "{armed}");
+    other.loan(100).unwrap().send().unwrap();
+    assert_eq!(one.recv_view().unwrap().unwrap().len(), 100);
+    assert_eq!(one.sender.arm().unwrap(), Arming::Ready);
+    assert_eq!(one.receiver.arm().unwrap(), Arming::Armed);
 }
 
 /// Sends the packet of this kind without memory.

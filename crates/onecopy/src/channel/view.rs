@@ -235,6 +235,16 @@ impl ChannelReceiver {
         Ok(View(Content::Lent { memory, offset, bytes, ticket }))
     }
 
+    /// Receives a loan as a copy. Without memory for that it stays first in line.
+    pub(super) fn take_loan_as_message(&mut self, slip: Slip) -> Result<Message> {
+        if slip.bytes <= SHORT_BYTES || slip.bytes > self.limit_bytes {
+            return self.take_loan(slip)?.into_message();
+        }
+        let mut buffer = Buffer::warm(slip.bytes)?;
+        self.take_loan(slip)?.copy_to(&mut buffer)?;
+        Ok(Message::long(Body::Buffer(buffer)))
+    }
+
     /// Receives a loan straight into `buffer`.
     pub(super) fn take_loan_into(&mut self, slip: Slip, buffer: &mut [u8]) -> Result<usize> {
         if buffer.len() < slip.bytes && slip.bytes <= self.limit_bytes {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use onecopy::channel::{ChannelName, ChannelSender, DEFAULT_LOAN_LIMIT_BYTES, LOANS, Path, Policy, Unsent, View};
 use onecopy::{Channel, Deadline, Error, Listener, Sender as _};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::duo::{KIB, MIB, adopt, content, hash, kill_after, rounds, soon, start};
 use crate::support::{Peer, Scratch, argument, eventually, role, unique, watchdog};
@@ -116,6 +117,33 @@ fn loans_of_every_size_arrive_between_other_messages_as_they_were_made() {
     let (channel, peer) =
         start("loan::loans_of_every_size_arrive_between_other_messages_as_they_were_made", "child", &[]);
     ask(channel);
+    peer.succeed();
+}
+
+#[test]
+fn a_loan_for_whose_copy_there_is_no_memory_stays_first_in_line() {
+    let test = "loan::a_loan_for_whose_copy_there_is_no_memory_stays_first_in_line";
+    if role().is_some() {
+        let mut channel = adopt();
+        // With it comes the memory of the loans, which takes addresses.
+        assert_eq!(channel.receiver().recv_by(soon()).unwrap().unwrap().len(), 1000);
+        let used = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let used = used.split(' ').next().unwrap().parse::<u64>().unwrap() * rustix::param::page_size() as u64;
+        let limit = getrlimit(Resource::As);
+        setrlimit(Resource::As, Rlimit { current: Some(used + 8 * MIB as u64), ..limit }).unwrap();
+        let error = channel.receiver().recv_by(soon()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOMEM), "{error}");
+        setrlimit(Resource::As, limit).unwrap();
+        let message = channel.receiver().recv_by(soon()).unwrap().unwrap();
+        return assert!(message.len() == 64 * MIB && is_filled(5, &message));
+    }
+    let _watchdog = watchdog(SECONDS);
+    let (mut channel, peer) = start(test, "child", &[]);
+    for (number, size) in [(4, 1000), (5, 64 * MIB)] {
+        let mut loan = channel.loan(size).unwrap();
+        fill(number, &mut loan);
+        loan.send().unwrap();
+    }
     peer.succeed();
 }
 

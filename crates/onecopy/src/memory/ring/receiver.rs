@@ -4,6 +4,7 @@ mod begun;
 mod short;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(crate) use begun::Begun;
 use short::is_eager;
@@ -11,8 +12,8 @@ use short::is_eager;
 use super::bare::{BARE_BYTES, BareWords, last_word};
 use super::create;
 use super::layout::{
-    BULK, FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, OFFER, Record, Ring, STREAMED, Sizes,
-    whole_lines,
+    BULK, FIRST, INLINE_BYTES, INLINE_FIRST_BYTES, INLINE_MESSAGE_BYTES, LAST, OFFER, Record, Ring, SLOTS, STREAMED,
+    Sizes, whole_lines,
 };
 use crate::atomic::{AtomicU32, Ordering, fence};
 use crate::memory::Region;
@@ -497,9 +498,48 @@ impl RingReceiver {
         }
     }
 
+    /// Whether a message of so many bytes, of which the ring never holds all, is to be collected before memory is taken for it: by a call
+    /// that has no time, or one of many that wait for a moment.
+    pub(crate) fn is_to_collect(&self, bytes: usize, deadline: Deadline) -> bool {
+        const MOMENT: Duration = Duration::from_millis(100);
+        bytes as u64 > self.ring.sizes.bulk_bytes && deadline.remaining().is_some_and(|left| left < MOMENT)
+    }
+
+    /// Puts what has come of a message into the stash: the rest of one that an earlier call began, and all of one that is to be collected
+    /// ([`RingReceiver::is_to_collect`]). What is a message by itself is left.
+    ///
+    /// # Errors
+    ///
+    /// As [`Receiver::recv_into_by`](crate::Receiver::recv_into_by), while it has not come as a whole.
+    pub(crate) fn collect(&mut self, deadline: Deadline) -> Result<()> {
+        let Some(mut message) = self.begin(deadline)? else { return Ok(()) };
+        let is_wanted = message.received > 0 || self.is_to_collect(message.total, deadline);
+        if message.fate != Fate::Deliver || !is_wanted {
+            return Ok(());
+        }
+        let filled = self.fill_stash(&mut message, deadline);
+        self.keep(message, filled)
+    }
+
+    /// Keeps a message in the stash of which there is a part at least, unless it has come to an end that is an error.
+    fn keep(&mut self, message: Message, filled: Result<()>) -> Result<()> {
+        let goes_on = filled.as_ref().err().is_none_or(Error::is_out_of_time);
+        self.message = (goes_on && message.received > 0).then_some(message);
+        if !goes_on {
+            self.stash = Vec::new();
+        }
+        filled
+    }
+
     /// Receives the rest of a message whose begin an earlier call has put into the stash.
     fn fill_stash(&mut self, message: &mut Message, deadline: Deadline) -> Result<()> {
+        let mut records = 0;
         while message.received < message.total {
+            // A sender may keep up with this.
+            if records >= SLOTS && deadline.has_passed() {
+                return Err(Error::out_of_time("receive", self.ring.object(), deadline));
+            }
+            records += 1;
             let record = self.next_record(message, deadline)?;
             let mut stash = std::mem::take(&mut self.stash);
             stash.resize(message.received + record.bytes(), 0);
@@ -513,6 +553,7 @@ impl RingReceiver {
 
     /// Throws the rest of a message away, then says why.
     fn discard(&mut self, mut message: Message, deadline: Deadline) -> Result<Option<usize>> {
+        let mut records = 0;
         loop {
             let record = match self.next_record(&message, deadline) {
                 Ok(record) => record,
@@ -526,8 +567,9 @@ impl RingReceiver {
             if record.has(LAST) {
                 break;
             }
-            // A message without an end, which a peer can send, must not outlast the deadline.
-            if deadline.has_passed() {
+            records += 1;
+            // A message without an end, which a peer can send, must not outlast the deadline; without one, what the ring can hold.
+            if deadline.has_passed() && (deadline != Deadline::Now || records >= SLOTS) {
                 self.message = Some(message);
                 return Err(Error::out_of_time("receive", self.ring.object(), deadline));
             }
@@ -608,13 +650,7 @@ impl RingReceiver {
     #[cold]
     fn finish(&mut self, mut message: Message, target: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
         let filled = self.fill_stash(&mut message, deadline);
-        if let Err(error) = filled {
-            self.message = error.is_out_of_time().then_some(message);
-            if self.message.is_none() {
-                self.stash = Vec::new();
-            }
-            return Err(error);
-        }
+        self.keep(message, filled)?;
         self.message = None;
         tally::copy(target, &self.stash);
         self.stash.clear();
