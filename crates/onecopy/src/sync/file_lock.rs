@@ -123,7 +123,7 @@ impl FileLock {
         }
         self.lock(mode, deadline).inspect_err(|_| {
             // A call that fails for want of memory leaves the old lock, one that would wait does not: make it the same.
-            let _ = flock(&self.fd, FlockOperation::Unlock);
+            let _ = self.unlock();
         })?;
         self.held = Some(mode);
         Ok(())
@@ -147,15 +147,18 @@ impl FileLock {
         }
     }
 
+    fn unlock(&self) -> Result<()> {
+        flock(&self.fd, FlockOperation::Unlock).map_err(|errno| self.error(errno))
+    }
+
     /// Whether the path still names the file that is open. Where that cannot be told it counts as the same.
-    fn is_in_place(&self) -> Result<bool> {
-        let Some(source) = &self.source else { return Ok(true) };
-        let open = fstat(&self.fd).map_err(|errno| Error::os("fstat", &self.object, errno))?;
-        Ok(match stat(&source.path) {
-            Ok(named) => (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino),
-            Err(Errno::NOENT) => false,
-            Err(_) => true,
-        })
+    fn is_in_place(&self) -> bool {
+        let Some(source) = &self.source else { return true };
+        match (fstat(&self.fd), stat(&source.path)) {
+            (Ok(open), Ok(named)) => (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino),
+            (Ok(_), Err(Errno::NOENT)) => false,
+            _ => true,
+        }
     }
 
     fn open_again(&mut self) -> Result<()> {
@@ -195,11 +198,13 @@ impl Lock for FileLock {
         let mut tries = 0;
         loop {
             self.lock(mode, deadline)?;
-            if self.is_in_place()? {
+            if self.is_in_place() {
                 self.held = Some(mode);
                 return Ok(Acquired::Clean);
             }
-            // The file was removed while we waited: the old descriptor goes, and the lock on it.
+            // The file was removed while we waited. Its lock goes first: where no other one can be opened the descriptor stays, and
+            // the file may get its name back.
+            self.unlock()?;
             self.open_again()?;
             tries += 1;
             if tries > 1 && deadline.has_passed() {
@@ -214,7 +219,7 @@ impl Lock for FileLock {
         if self.held.take().is_none() {
             return Err(not_held(&self.object));
         }
-        flock(&self.fd, FlockOperation::Unlock).map_err(|errno| self.error(errno))
+        self.unlock()
     }
 
     fn object(&self) -> &str {

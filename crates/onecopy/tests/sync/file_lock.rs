@@ -168,6 +168,20 @@ fn a_lock_on_a_removed_file_excludes_nobody_so_the_new_file_is_locked() {
 }
 
 #[test]
+fn an_acquisition_that_fails_keeps_no_lock() {
+    let scratch = Scratch::new();
+    let (path, aside) = (scratch.path("lock"), scratch.path("aside"));
+    let mut first = FileLock::open_or_create(&path, 0o600).unwrap();
+    let mut second = FileLock::open(&path).unwrap();
+    // It takes the lock, finds that the path names nothing, and may not make anything there.
+    fs::rename(&path, &aside).unwrap();
+    let error = second.acquire_by(Mode::Exclusive, Deadline::Now).unwrap_err();
+    assert_eq!((error.raw_os_error(), second.held()), (Some(libc::ENOENT), None), "{error}");
+    fs::rename(&aside, &path).unwrap();
+    let _ = first.acquire_by(Mode::Exclusive, Deadline::Now).unwrap();
+}
+
+#[test]
 fn what_cannot_be_opened_is_an_error_and_what_can_be_is_locked() {
     let scratch = Scratch::new();
     let error = FileLock::open(scratch.path("none")).unwrap_err();
