@@ -109,24 +109,43 @@ impl FileLock {
     /// Turns the lock that is held into one of another mode, waiting until `deadline`.
     ///
     /// That is not atomic, in either direction: the kernel gives the old lock up before it asks for the new one. Another
-    /// process may hold the file in between, so what was read before must be read again.
+    /// process may hold the file in between, so what was read before must be read again. Where the file was removed meanwhile it is
+    /// the new one that is locked, as by [`Lock::acquire_by`].
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] when nothing is held; [`Error::WouldBlock`] and [`Error::TimedOut`] when somebody else holds it: then
-    /// the old lock is lost too, and [`FileLock::held`] is `None`.
+    /// [`Error::Invalid`] when nothing is held; [`Error::WouldBlock`] and [`Error::TimedOut`] when somebody else holds it; those of
+    /// [`FileLock::open`] when it was removed. Then the old lock is lost too, and [`FileLock::held`] is `None`.
     pub fn convert_by(&mut self, mode: Mode, deadline: Deadline) -> Result<()> {
         match self.held {
             None => return Err(not_held(&self.object)),
             Some(held) if held == mode => return Ok(()),
             Some(_) => self.held = None,
         }
-        self.lock(mode, deadline).inspect_err(|_| {
+        self.lock_in_place(mode, deadline).inspect_err(|_| {
             // A call that fails for want of memory leaves the old lock, one that would wait does not: make it the same.
             let _ = self.unlock();
-        })?;
-        self.held = Some(mode);
-        Ok(())
+        })
+    }
+
+    /// Locks the file that the path names, be it another one than the one that is open.
+    fn lock_in_place(&mut self, mode: Mode, deadline: Deadline) -> Result<()> {
+        let mut tries = 0;
+        loop {
+            self.lock(mode, deadline)?;
+            if self.is_in_place() {
+                self.held = Some(mode);
+                return Ok(());
+            }
+            // The file was removed while we waited. Its lock goes first: where no other one can be opened the descriptor stays, and
+            // the file may get its name back.
+            self.unlock()?;
+            self.open_again()?;
+            tries += 1;
+            if tries > 1 && deadline.has_passed() {
+                return Err(Error::out_of_time("lock", &self.object, deadline));
+            }
+        }
     }
 
     fn lock(&self, mode: Mode, deadline: Deadline) -> Result<()> {
@@ -195,22 +214,7 @@ impl Lock for FileLock {
         if self.held.is_some() {
             return Err(held_already(&self.object));
         }
-        let mut tries = 0;
-        loop {
-            self.lock(mode, deadline)?;
-            if self.is_in_place() {
-                self.held = Some(mode);
-                return Ok(Acquired::Clean);
-            }
-            // The file was removed while we waited. Its lock goes first: where no other one can be opened the descriptor stays, and
-            // the file may get its name back.
-            self.unlock()?;
-            self.open_again()?;
-            tries += 1;
-            if tries > 1 && deadline.has_passed() {
-                return Err(Error::out_of_time("lock", &self.object, deadline));
-            }
-        }
+        self.lock_in_place(mode, deadline).map(|()| Acquired::Clean)
     }
 
     /// Releases the lock for all who share the description. Dropping the value only closes its descriptor, so that a child

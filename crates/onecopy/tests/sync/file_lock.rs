@@ -182,6 +182,28 @@ fn an_acquisition_that_fails_keeps_no_lock() {
 }
 
 #[test]
+fn a_conversion_goes_on_with_the_new_file_too() {
+    let scratch = Scratch::new();
+    let path = scratch.path("lock");
+    let mut old = FileLock::open_or_create(&path, 0o600).unwrap();
+    let _ = old.acquire_by(Mode::Shared, Deadline::Now).unwrap();
+    fs::remove_file(&path).unwrap();
+    old.convert_by(Mode::Exclusive, Deadline::Now).unwrap();
+    assert!(path.exists(), "made anew");
+    let mut new = FileLock::open(&path).unwrap();
+    assert!(is_taken(&mut new, Mode::Shared));
+    old.release().unwrap();
+    // Where it may not be made anew, nothing is held any more.
+    let _ = new.acquire_by(Mode::Shared, Deadline::Now).unwrap();
+    let aside = scratch.path("aside");
+    fs::rename(&path, &aside).unwrap();
+    let error = new.convert_by(Mode::Exclusive, Deadline::Now).unwrap_err();
+    assert_eq!((error.raw_os_error(), new.held()), (Some(libc::ENOENT), None), "{error}");
+    let mut there = FileLock::open(&aside).unwrap();
+    assert!(!is_taken(&mut there, Mode::Exclusive));
+}
+
+#[test]
 fn what_cannot_be_opened_is_an_error_and_what_can_be_is_locked() {
     let scratch = Scratch::new();
     let error = FileLock::open(scratch.path("none")).unwrap_err();
