@@ -1,9 +1,9 @@
 //! Mapped files that have a name: what POSIX shared memory objects, which are files below `/dev/shm`, and mappings of other
 //! files have in common.
 //!
-//! A new file gets its length, its room and its mode before it gets its name (O_TMPFILE and linkat), so nobody ever sees it
-//! unfinished, and a creator that is killed leaves nothing. Programs that use `shm_open` and `ftruncate` do show an empty file
-//! for a moment: so whoever opens one waits until it has a length.
+//! A new file gets its length, its room and its mode, and is mapped, before it gets its name (O_TMPFILE and linkat), so nobody
+//! ever sees it unfinished, and a creator that fails or is killed leaves nothing. Programs that use `shm_open` and `ftruncate`
+//! do show an empty file for a moment: so whoever opens one waits until it has a length.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
@@ -50,16 +50,15 @@ impl Place<'_> {
         if access(self.path, FileAccess::EXISTS).is_ok() {
             return Err(self.exists());
         }
-        let fd = match self.create_unnamed(len, mode) {
+        match self.create_unnamed(len, mode) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT)) => {
-                self.create_named(len, mode)?
+                self.create_named(len, mode)
             }
-            result => result?,
-        };
-        Region::map_file(fd, len, Access::ReadWrite, self.object.to_owned())
+            result => result,
+        }
     }
 
-    fn create_unnamed(&self, len: usize, mode: Mode) -> Result<OwnedFd> {
+    fn create_unnamed(&self, len: usize, mode: Mode) -> Result<Region> {
         let directory = match self.path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -70,40 +69,46 @@ impl Place<'_> {
         self.fill(&fd, len, mode)?;
         // AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH before Linux 6.10.
         let source = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        // Before it has its name: what cannot be mapped leaves nothing behind.
+        let region = self.map(fd, len)?;
         linkat(CWD, source, CWD, self.path, AtFlags::SYMLINK_FOLLOW).map_err(|errno| match errno {
             Errno::EXIST => self.exists(),
             _ => self.error("linkat", errno),
         })?;
-        Ok(self.reopened(fd))
+        Ok(self.reopened(region))
+    }
+
+    fn map(&self, fd: OwnedFd, len: usize) -> Result<Region> {
+        Region::map_file(fd, len, Access::ReadWrite, self.object.to_owned())
     }
 
     /// The same file opened by its name, which /proc/PID/maps and fuser(1) then show; without it they say "deleted". Where
-    /// the name does not lead there (its mode forbids it, or somebody was quick) the descriptor stays as it was.
-    fn reopened(&self, fd: OwnedFd) -> OwnedFd {
+    /// the name does not lead there (its mode forbids it, or somebody was quick), and where it cannot be mapped a second time,
+    /// the region stays as it was.
+    fn reopened(&self, region: Region) -> Region {
         let named =
             open(self.path, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW, Mode::empty());
         let same = |named: &OwnedFd| -> Result<bool, Errno> {
-            let (ours, found) = (fstat(&fd)?, fstat(named)?);
+            let ours = region.file().expect("a region with a name is one of a file");
+            let (ours, found) = (fstat(ours)?, fstat(named)?);
             Ok((ours.st_dev, ours.st_ino) == (found.st_dev, found.st_ino))
         };
         match named {
-            Ok(named) if same(&named) == Ok(true) => named,
-            _ => fd,
+            Ok(named) if same(&named) == Ok(true) => self.map(named, region.len()).unwrap_or(region),
+            _ => region,
         }
     }
 
     /// For file systems without O_TMPFILE: others may see the file before it has its length, and wait.
-    fn create_named(&self, len: usize, mode: Mode) -> Result<OwnedFd> {
+    fn create_named(&self, len: usize, mode: Mode) -> Result<Region> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
         let fd = open(self.path, flags, mode).map_err(|errno| match errno {
             Errno::EXIST => self.exists(),
             _ => self.error("open(O_CREAT)", errno),
         })?;
-        if let Err(error) = self.fill(&fd, len, mode) {
+        self.fill(&fd, len, mode).and_then(|()| self.map(fd, len)).inspect_err(|_| {
             let _ = unlink(self.path);
-            return Err(error);
-        }
-        Ok(fd)
+        })
     }
 
     fn fill(&self, fd: &OwnedFd, len: usize, mode: Mode) -> Result<()> {
@@ -161,7 +166,7 @@ impl Place<'_> {
             let reason = format!("it exists and has {found} bytes, and {len} were asked for: open it and grow it");
             return Err(Error::Invalid { object: self.object.to_owned(), reason });
         }
-        Region::map_file(fd, found, Access::ReadWrite, self.object.to_owned())
+        self.map(fd, found)
     }
 
     fn find(&self, access: Access) -> Result<Found> {

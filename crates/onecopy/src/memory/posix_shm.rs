@@ -46,7 +46,7 @@ impl PosixShm {
     ///
     /// # Errors
     ///
-    /// EEXIST when the name is taken; EACCES; ENOSPC with the free bytes when `/dev/shm` is too full;
+    /// EEXIST when the name is taken; EACCES; ENOSPC with the free bytes when `/dev/shm` is too full; ENOMEM beyond `ulimit -v`;
     /// [`Error::Invalid`](crate::Error::Invalid) for a length of 0 or beyond the memory of this machine.
     pub fn create(name: &PosixName, len: usize, mode: u32) -> Result<Self> {
         check_memory(len, &object(name))?;

@@ -18,6 +18,7 @@ use rustix::mm::{
     Advice, MapFlags, MprotectFlags, MremapFlags, MsyncFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect,
     mremap, mremap_fixed, msync, munmap,
 };
+use rustix::process::{Resource, getrlimit};
 
 use super::allocate::{Use, allocate};
 use super::copy::{copy_in, copy_in_beside, copy_out, copy_out_beside, copy_out_past_caches};
@@ -259,7 +260,7 @@ impl Region {
     pub(super) fn remap(&mut self, len: usize) -> Result<()> {
         // SAFETY: `self` owns the old range, and the unique borrow says that nobody uses an address in it.
         let base = unsafe { mremap(self.base.as_ptr().cast(), self.len, len, MremapFlags::MAYMOVE) }
-            .map_err(|errno| Error::os("mremap", &self.object, errno))?;
+            .map_err(|errno| mapping_error("mremap", &self.object, errno, len))?;
         (self.base, self.len) = (non_null(base), len);
         Ok(())
     }
@@ -546,8 +547,18 @@ fn map_shared(fd: BorrowedFd<'_>, len: usize, access: Access, object: &str) -> R
     };
     // SAFETY: a null hint lets the kernel choose an address range that nothing else uses.
     let base = unsafe { mmap(ptr::null_mut(), len, protection, MapFlags::SHARED, fd, 0) }
-        .map_err(|errno| Error::os("mmap", object, errno))?;
+        .map_err(|errno| mapping_error("mmap", object, errno, len))?;
     Ok(non_null(base))
+}
+
+fn mapping_error(call: &'static str, object: &str, errno: Errno, len: usize) -> Error {
+    let error = Error::os(call, object, errno);
+    match (errno, getrlimit(Resource::As).current) {
+        (Errno::NOMEM, Some(limit)) => error.with_remedy(format!(
+            "{len} bytes were to be mapped, and this process may map {limit} in all (RLIMIT_AS): raise `ulimit -v`"
+        )),
+        _ => error,
+    }
 }
 
 fn non_null(base: *mut c_void) -> NonNull<u8> {

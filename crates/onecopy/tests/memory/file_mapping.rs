@@ -12,7 +12,7 @@ use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::support::{Peer, Scratch, pattern, role, unique, watchdog};
-use crate::{contents, mapped_at, park, rounds, tell, told, unprivileged, wait_for_line};
+use crate::{contents, limit_mappings, mapped_at, park, rounds, tell, told, unprivileged, wait_for_line};
 
 const LEN: usize = 100_000;
 
@@ -249,6 +249,19 @@ fn a_limit_on_the_length_of_files_is_an_error_and_no_signal() {
 }
 
 /// On a tmpfs, which refuses at once: another file system could take all that is free first, if our own check were broken.
+#[test]
+fn what_cannot_be_mapped_is_not_left_behind() {
+    if role().is_some() {
+        limit_mappings();
+        let error = FileMapping::create(&told_path(), 16 << 20, 0o600).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOMEM), "{error}");
+        return;
+    }
+    let scratch = Scratch::new();
+    peer("what_cannot_be_mapped_is_not_left_behind", &scratch.path("file"), "").succeed();
+    assert!(!scratch.path("file").exists());
+}
+
 #[test]
 fn room_that_the_file_system_does_not_have_is_refused_with_the_free_bytes() {
     let path = Path::new("/dev/shm").join(unique("no-room"));

@@ -27,6 +27,7 @@ use std::time::Duration;
 use onecopy::Error;
 use onecopy::memory::Region;
 use rustix::fs::{Gid, Uid};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use support::Peer;
 
@@ -53,6 +54,14 @@ fn tell(line: &str) {
 /// Waits for a line of [`tell`].
 fn wait_for_line(peer: &mut Peer, line: &str) {
     peer.wait_for_line(&format!("@{line}"));
+}
+
+/// Leaves this process room for mappings of 4 MiB more.
+fn limit_mappings() {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+    let current = Some(pages * rustix::param::page_size() as u64 + (4 << 20));
+    setrlimit(Resource::As, Rlimit { current, ..getrlimit(Resource::As) }).unwrap();
 }
 
 /// Stays until the test kills this process.

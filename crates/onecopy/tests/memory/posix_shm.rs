@@ -10,7 +10,7 @@ use onecopy::{Deadline, Error, PosixName};
 use rustix::fs::Mode;
 
 use crate::support::{Peer, pattern, role, unique, watchdog};
-use crate::{contents, mapped_at, park, rounds, tell, told, unprivileged, wait_for_line};
+use crate::{contents, limit_mappings, mapped_at, park, rounds, tell, told, unprivileged, wait_for_line};
 
 const LEN: usize = 100_000;
 
@@ -350,4 +350,20 @@ fn a_peer_that_shortens_it_all_the_time_never_ends_us() {
     wait_for_line(&mut attacker, "running");
     crate::copy_against_an_attacker(ours.region(), rounds());
     attacker.kill();
+}
+
+#[test]
+fn what_cannot_be_mapped_is_not_left_behind() {
+    if role().is_some() {
+        limit_mappings();
+        let error = PosixShm::create(&told_name(), 16 << 20, 0o600).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOMEM), "{error}");
+        assert!(error.to_string().contains("ulimit -v"), "{error}");
+        // Two mappings of it would not fit.
+        let _small = PosixShm::create(&told_name(), 3 << 20, 0o600).unwrap();
+        return;
+    }
+    let named = Named::new("unmapped");
+    peer("what_cannot_be_mapped_is_not_left_behind", "limited", &named).succeed();
+    assert_eq!(std::fs::metadata(named.path()).unwrap().len(), 3 << 20);
 }
