@@ -17,7 +17,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::fs::{self, Permissions};
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,7 @@ use rustix::io::Errno;
 use super::{Acquired, Lock, Mode, Notify, Wait, held_already, no_shared_mode, not_held};
 use crate::io::mode::permissions;
 use crate::sys::posix_sem::{self, Named, VALUE_MAX};
+use crate::sys::random;
 use crate::{Deadline, Error, PosixName, Result};
 
 /// The longest name, in bytes after the slash: NAME_MAX less the `sem.` of its file.
@@ -63,26 +64,28 @@ pub struct NamedSemaphore {
 }
 
 impl NamedSemaphore {
-    /// Creates a semaphore that must not exist yet. It appears under its name with its value. The umask is taken off `mode`
-    /// for a moment, until its creator puts it back.
+    /// Creates a semaphore that must not exist yet. It appears under its name with its value and with exactly the permissions
+    /// `mode`, whatever the umask.
     ///
     /// # Errors
     ///
     /// EEXIST when the name is taken; [`Error::Invalid`] for a value above 2147483647, a name longer than 251 bytes after the
     /// slash and a mode beyond 0777; ENOSPC when `/dev/shm` is full.
     pub fn create(name: &PosixName, value: u32, mode: u32) -> Result<Self> {
-        let (object, c_name) = checked(name)?;
+        let (object, _) = checked(name)?;
         if value > VALUE_MAX {
             let reason = format!("the value {value} is above the highest, which is {VALUE_MAX}");
             return Err(Error::Invalid { object, reason });
         }
         let mode = permissions(mode, &object)?.bits();
-        let semaphore = Named::create(&c_name, mode, value).map_err(|errno| opening_error(&object, errno))?;
-        fs::set_permissions(file(name), Permissions::from_mode(mode)).map_err(|error| {
-            let _ = posix_sem::unlink(&c_name);
-            Error::os("chmod", &object, error)
-        })?;
-        Ok(Self { semaphore, object, held: false })
+        // sem_open takes the umask off the mode, and once it has its name anybody may unlink it and make another one there: so it
+        // begins under a name that nobody else uses.
+        let unused = PosixName::new(format!("/onecopy-new-{:016x}", random::number()))?;
+        let (_, c_unused) = checked(&unused)?;
+        let semaphore = Named::create(&c_unused, mode, value).map_err(|errno| opening_error(&object, errno))?;
+        let finished = finish(&file(&unused), &file(name), mode, &object);
+        let _ = posix_sem::unlink(&c_unused);
+        finished.map(|()| Self { semaphore, object, held: false })
     }
 
     /// Opens a semaphore that exists, for which one must be allowed to read and write it.
@@ -243,6 +246,15 @@ impl Wait for NamedSemaphore {
     fn object(&self) -> &str {
         &self.object
     }
+}
+
+/// Gives a semaphore its mode, and then its name.
+fn finish(unused: &Path, name: &Path, mode: u32, object: &str) -> Result<()> {
+    fs::set_permissions(unused, Permissions::from_mode(mode)).map_err(|error| Error::os("chmod", object, error))?;
+    fs::hard_link(unused, name).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => opening_error(object, Errno::EXIST),
+        _ => Error::os("link", object, error),
+    })
 }
 
 /// The address of the semaphore, and its name as the C library takes it.

@@ -94,6 +94,25 @@ fn it_is_created_once_with_its_value_and_mode() {
 }
 
 #[test]
+fn it_appears_with_its_mode_and_may_be_unlinked_at_once() {
+    let _watchdog = watchdog(Duration::from_secs(60));
+    let name = Name::new();
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| {
+            for _ in 0..15_000 {
+                NamedSemaphore::open_or_create(&name.0, 1, 0o666).unwrap();
+            }
+        });
+        while !opening.is_finished() {
+            if let Ok(found) = fs::symlink_metadata(name.file()) {
+                assert_eq!(found.permissions().mode() & 0o777, 0o666);
+            }
+            let _ = NamedSemaphore::unlink(&name.0);
+        }
+    });
+}
+
+#[test]
 fn many_that_create_it_at_once_get_the_same() {
     if role().is_some() {
         let semaphore = NamedSemaphore::open_or_create(&PosixName::new(argument("NAME")).unwrap(), 100, 0o600).unwrap();
