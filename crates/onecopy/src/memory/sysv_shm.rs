@@ -13,7 +13,7 @@ use super::allocate::{check_len, check_memory};
 use super::region::{Access, Region};
 use super::writers::Writers;
 use crate::io::mode::permissions;
-use crate::sys::sysv::Ident;
+use crate::sys::sysv::{Ident, is_removed};
 use crate::sys::sysv_shm::{ANY_SIZE, Attachment, get, remove, set_mode, stat};
 use crate::{Error, Result, SysvName};
 
@@ -106,13 +106,16 @@ impl SysvShm {
         let key = new_key(name, &object)?;
         let mode = check_wish(len, mode, &object)?;
         loop {
+            // At any point somebody may remove it or create it: then the turn starts again.
             match Self::create_by(key, len, mode, object.clone()) {
-                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+                Err(error) if error.raw_os_error() == Some(libc::EEXIST) || is_removed(&error) => {}
                 result => return result,
             }
             match get(key, len, 0) {
-                Ok(id) => return Self::attach(id, Access::ReadWrite, object),
-                // Somebody has removed it meanwhile.
+                Ok(id) => match Self::attach(id, Access::ReadWrite, object.clone()) {
+                    Err(error) if is_removed(&error) => {}
+                    result => return result,
+                },
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
                 Err(error) => return Err(explain_limit(&object, error, key, len)),
             }

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use crate::io::mode::permissions;
 use crate::sys::msg::{self, Msgbuf};
 use crate::sys::sysctl::sysctl;
-use crate::sys::sysv::Ident;
+use crate::sys::sysv::{Ident, is_removed};
 use crate::{Deadline, Error, Receiver, Result, Sender, SysvName, tally};
 
 use pause::Pause;
@@ -119,10 +119,13 @@ impl SysvQueue {
     fn get(name: &SysvName, flags: i32) -> Result<Self> {
         let object = format!("sysv-mq:{name}");
         match name.resolve(&object)? {
-            Ident::Key(key) => {
+            Ident::Key(key) => loop {
                 let id = msg::get(key, flags).map_err(|errno| getting_error(&object, flags, errno))?;
-                Self::from_id(id, object)
-            }
+                match Self::from_id(id, object.clone()) {
+                    Err(error) if is_removed(&error) => {}
+                    result => return result,
+                }
+            },
             Ident::Id(_) if flags & libc::IPC_EXCL != 0 => Err(Error::Invalid {
                 object,
                 reason: "the kernel chooses identifiers: create the queue with a key".into(),

@@ -26,7 +26,7 @@ use std::io;
 
 use super::{Acquired, Lock, Mode, Notify, Wait, held_already, no_shared_mode, not_held};
 use crate::io::mode::permissions;
-use crate::sys::sysv::Ident;
+use crate::sys::sysv::{Ident, is_removed};
 use crate::sys::sysv_sem::{self, ANY_COUNT, Values};
 use crate::{Deadline, Error, Result, SysvName};
 
@@ -140,14 +140,17 @@ impl SysvSemaphore {
         let object = object_of(name);
         let key = key_of(name, &object)?;
         loop {
-            // Between the two calls another process may remove it or create it: then the turn starts again.
+            // At any point another process may remove it or create it: then the turn starts again.
             match sysv_sem::get(key, ANY_COUNT, 0) {
-                Ok(id) => return Self::join(id, values, object),
+                Ok(id) => match Self::join(id, values, object.clone()) {
+                    Err(error) if is_removed(&error) => continue,
+                    result => return result,
+                },
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
                 Err(error) => return Err(getting_error(&object, values.len(), error)),
             }
             match Self::create_by(key, values, mode, object.clone()) {
-                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+                Err(error) if error.raw_os_error() == Some(libc::EEXIST) || is_removed(&error) => {}
                 result => return result,
             }
         }

@@ -27,6 +27,13 @@ impl SysvName {
     }
 }
 
+/// Whether another process has removed the object whose identifier was got a moment ago: what EINVAL and EIDRM of all calls on it
+/// mean, but not EINVAL of the call that gets it.
+pub(crate) fn is_removed(error: &Error) -> bool {
+    matches!(error, Error::Os { call, source, .. }
+        if !call.ends_with("get") && matches!(source.raw_os_error(), Some(libc::EINVAL | libc::EIDRM)))
+}
+
 /// [ftok(3)](https://man7.org/linux/man-pages/man3/ftok.3.html) as glibc and musl compute it: eight bits of the number, eight
 /// of the device, sixteen of the inode. Written here, since the C function gives up the reason of a failure on some systems
 /// and needs an unsafe call on all.

@@ -199,6 +199,19 @@ fn any_number_of_processes_create_it_at_once_and_share_one() {
 }
 
 #[test]
+fn a_segment_that_another_one_removes_meanwhile_is_made_anew() {
+    let _watchdog = watchdog(Duration::from_secs(60));
+    let keyed = Keyed::new();
+    let open = || SysvShm::open_or_create(&keyed.name(), LEN, 0o600).unwrap();
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| (0..3000).for_each(|_| drop(open())));
+        while !opening.is_finished() {
+            let _ = open().remove();
+        }
+    });
+}
+
+#[test]
 fn the_limits_are_named_with_their_numbers() {
     let limited = std::thread::spawn(|| {
         // SAFETY: no descriptor is shared through this flag; the thread alone leaves the namespace of the others.

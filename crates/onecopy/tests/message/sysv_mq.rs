@@ -296,3 +296,17 @@ fn killed_processes_leave_whole_messages_and_a_queue_that_works() {
     queue.0.send(b"kept").unwrap();
     assert_eq!(queue.0.recv().unwrap().unwrap(), b"kept");
 }
+
+#[test]
+fn a_queue_that_another_one_removes_meanwhile_is_made_anew() {
+    let _watchdog = watchdog(Duration::from_secs(60));
+    let name = unique_key(20);
+    let open = || SysvQueue::open_or_create(&name, 0o600).unwrap();
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| (0..3000).for_each(|_| drop(open())));
+        while !opening.is_finished() {
+            let _ = open().remove();
+        }
+    });
+    open().remove().unwrap();
+}

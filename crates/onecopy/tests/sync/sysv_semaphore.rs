@@ -361,3 +361,17 @@ fn a_lock_of_it_is_held_once() {
     other.release().unwrap();
     assert_eq!(set.0.values().unwrap(), [0, 1]);
 }
+
+#[test]
+fn a_set_that_another_one_removes_meanwhile_is_made_anew() {
+    let _watchdog = watchdog(Duration::from_secs(60));
+    let name = by_key(unique_key(20));
+    let open = || SysvSemaphore::open_or_create(&name, &[1, 2], 0o600).unwrap();
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| (0..3000).for_each(|_| drop(open())));
+        while !opening.is_finished() {
+            let _ = open().remove();
+        }
+    });
+    let _ = open().remove();
+}
