@@ -309,6 +309,32 @@ fn a_cycle_of_waits_is_edeadlk_with_the_traditional_kind() {
 }
 
 #[test]
+fn two_of_one_process_that_both_convert_is_edeadlk() {
+    let _watchdog = watchdog(Duration::from_secs(60));
+    let scratch = Scratch::new();
+    let path = scratch.path("table");
+    let locks = [traditional(&path, 0, 10), traditional(&path, 5, 10)].map(|mut lock| {
+        take(&mut lock, Mode::Shared);
+        lock
+    });
+    let converting = locks.map(|mut lock| {
+        std::thread::spawn(move || {
+            let Err(error) = lock.convert_by(Mode::Exclusive, Deadline::Never) else {
+                assert_eq!(lock.held(), Some(Mode::Exclusive));
+                return true;
+            };
+            assert_eq!(error.raw_os_error(), Some(libc::EDEADLK), "{error}");
+            assert_eq!(lock.held(), Some(Mode::Shared), "as before");
+            lock.release().unwrap();
+            false
+        })
+    });
+    let mut converted = converting.map(|thread| thread.join().unwrap());
+    converted.sort_unstable();
+    assert_eq!(converted, [false, true], "the second of them was refused, and the first got it");
+}
+
+#[test]
 fn a_conversion_that_fails_keeps_the_lock() {
     let scratch = Scratch::new();
     let path = scratch.path("table");

@@ -35,6 +35,8 @@ struct Held {
     place: u64,
     span: Span,
     mode: Mode,
+    /// Whether it waits for other places to let it change its mode.
+    converts: bool,
 }
 
 impl Held {
@@ -132,7 +134,7 @@ impl Place {
     /// Locks it, or changes its mode, however long that takes. Meanwhile it counts as held, so that no other place of this
     /// process gets in between.
     pub(super) fn lock(&self, mode: Mode) -> Result<(), Errno> {
-        let before = self.note_when_free(mode);
+        let before = self.note_when_free(mode)?;
         self.set(self.span, Some(mode), true).inspect_err(|_| {
             self.with(|entry| self.note(entry, before));
             if before.is_none() {
@@ -142,15 +144,24 @@ impl Place {
         })
     }
 
-    /// Waits until no other place of this process is in the way, and takes the place of one that holds it.
-    fn note_when_free(&self, mode: Mode) -> Option<Mode> {
+    /// Waits until no other place of this process is in the way, and takes the place of one that holds it. EDEADLK when this one
+    /// and one in the way both hold it, and would wait for each other.
+    fn note_when_free(&self, mode: Mode) -> Result<Option<Mode>, Errno> {
         let mut slot = lock();
         loop {
-            let entry = Files::of(&mut slot).entries.get_mut(&self.file);
-            if let Some(entry) = entry.filter(|entry| !self.is_excluded(entry, mode)) {
-                let before = entry.held.iter().find(|held| held.place == self.number).map(|held| held.mode);
-                self.note(entry, Some(mode));
-                return before;
+            if let Some(entry) = Files::of(&mut slot).entries.get_mut(&self.file) {
+                let own = entry.held.iter().position(|held| held.place == self.number);
+                if !self.is_excluded(entry, mode) {
+                    let before = own.map(|own| entry.held[own].mode);
+                    self.note(entry, Some(mode));
+                    return Ok(before);
+                }
+                if let Some(own) = own {
+                    if entry.held.iter().any(|held| held.converts && held.excludes(self.number, self.span, mode)) {
+                        return Err(Errno::DEADLK);
+                    }
+                    entry.held[own].converts = true;
+                }
             }
             slot = CHANGED.wait(slot).unwrap_or_else(PoisonError::into_inner);
         }
@@ -185,7 +196,7 @@ impl Place {
 
     fn note(&self, entry: &mut Entry, mode: Option<Mode>) {
         entry.held.retain(|held| held.place != self.number);
-        entry.held.extend(mode.map(|mode| Held { place: self.number, span: self.span, mode }));
+        entry.held.extend(mode.map(|mode| Held { place: self.number, span: self.span, mode, converts: false }));
         CHANGED.notify_all();
     }
 

@@ -79,8 +79,9 @@ impl RecordLock {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`](crate::Error::Invalid) when nothing is held; EDEADLK, with [`Deadline::Never`], when another process
-    /// that holds it shared waits for the same; otherwise as [`Lock::acquire_by`], and the lock is held as before.
+    /// [`Error::Invalid`](crate::Error::Invalid) when nothing is held; EDEADLK, with [`Deadline::Never`], when another process or
+    /// another value of this one that holds it shared waits for the same; otherwise as [`Lock::acquire_by`], and the lock is
+    /// held as before.
     pub fn convert_by(&mut self, mode: Mode, deadline: Deadline) -> Result<()> {
         if self.held().is_none() {
             return Err(not_held(&self.object));
