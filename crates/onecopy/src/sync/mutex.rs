@@ -43,6 +43,9 @@
 //! }
 //! ```
 //!
+//! A thread holds at most 2048 mutexes at a time, and gets [`Error::Invalid`] for one more: of those beyond, the kernel would
+//! not tell anybody that it died. Robust mutexes that it has locked by other means count for the kernel, but not here.
+//!
 //! A guard that is forgotten leaves the mutex locked until its thread ends. Dropping the [`Mutex`] on that thread unlocks it;
 //! dropped on another one it leaves the memory mapped for as long as the process lives, since the kernel and the C library
 //! keep addresses in it.
@@ -63,6 +66,8 @@
 //! holds it. `held` says whether this handle's mutex is locked by a thread of this process; it is written by the owner alone.
 //! While it is set the mapping stays: the C library keeps the mutex in a list of its owner's thread.
 #![expect(unsafe_code, reason = "locks pthread mutexes, and reaches what they protect")]
+
+mod count;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -169,6 +174,7 @@ impl<T: Plain> Mutex<T> {
     }
 
     fn open_as(place: &Place, spec: &Spec, wish: Wish, deadline: Deadline, value: Option<T>) -> Result<Self> {
+        count::watch_forks();
         let slot = Slot::open(place, spec, wish, deadline, |slot| {
             let raw = slot.object().cast::<pthread_mutex_t>().as_ptr();
             // SAFETY: room for a mutex, aligned to 64, that nobody else uses before the slot is ready.
@@ -184,9 +190,10 @@ impl<T: Plain> Mutex<T> {
     /// # Errors
     ///
     /// [`LockError::OwnerDied`] with the guard when the former owner died with it; [`LockError::Failed`] when this thread
-    /// holds it already (EDEADLK), and when nobody repaired what a dead owner left (ENOTRECOVERABLE).
+    /// holds it already (EDEADLK) or holds 2048 others, and when nobody repaired what a dead owner left (ENOTRECOVERABLE).
     #[inline]
     pub fn lock(&self) -> Result<MutexGuard<'_, T>, LockError<'_, T>> {
+        self.check_count()?;
         // SAFETY: the slot keeps it, see above.
         match unsafe { pthread::mutex_lock_at_once(self.raw.as_ptr()) } {
             0 => Ok(self.guard()),
@@ -219,6 +226,7 @@ impl<T: Plain> Mutex<T> {
     ///
     /// [`Error::TimedOut`] in [`LockError::Failed`] when somebody held it all the time; otherwise as [`Mutex::try_lock`].
     pub fn lock_by(&self, deadline: Deadline) -> Result<MutexGuard<'_, T>, LockError<'_, T>> {
+        self.check_count()?;
         loop {
             // SAFETY: the slot keeps it, see above.
             match unsafe { pthread::mutex_lock_by(self.raw.as_ptr(), deadline.at_most(CONTEND_AGAIN)) } {
@@ -229,9 +237,24 @@ impl<T: Plain> Mutex<T> {
         }
     }
 
+    #[inline]
+    fn check_count(&self) -> Result<(), LockError<'_, T>> {
+        if count::held() < count::MOST { Ok(()) } else { Err(self.too_many()) }
+    }
+
+    #[cold]
+    fn too_many(&self) -> LockError<'_, T> {
+        let reason = format!(
+            "this thread holds {} mutexes, as many as the kernel would give to others if it died: unlock one first",
+            count::MOST
+        );
+        LockError::Failed(Error::Invalid { object: self.slot.name().to_owned(), reason })
+    }
+
     /// The guard of what this thread has just locked.
     #[inline]
     pub(super) fn guard(&self) -> MutexGuard<'_, T> {
+        count::note_locked();
         // Relaxed: the owner of the mutex alone writes it, and whoever drops the handle has it alone.
         self.held.store(true, Ordering::Relaxed);
         MutexGuard { mutex: self, _of_this_thread: PhantomData }
@@ -261,7 +284,10 @@ impl<T: Plain> Mutex<T> {
         self.held.store(false, Ordering::Relaxed);
         // SAFETY: the slot keeps it, see above.
         match unsafe { pthread::mutex_unlock(self.raw.as_ptr()) } {
-            0 => Ok(()),
+            0 => {
+                count::note_unlocked();
+                Ok(())
+            }
             code => {
                 let errno = Errno::from_raw_os_error(code);
                 // Another thread holds it, and perhaps its copy in the parent of a fork.
@@ -301,8 +327,9 @@ impl<T> Drop for Mutex<T> {
             return;
         }
         // SAFETY: the slot keeps it; nothing borrows the value any more.
-        if unsafe { pthread::mutex_unlock(self.raw.as_ptr()) } != 0 {
-            self.slot.keep_mapped();
+        match unsafe { pthread::mutex_unlock(self.raw.as_ptr()) } {
+            0 => count::note_unlocked(),
+            _ => self.slot.keep_mapped(),
         }
     }
 }
@@ -356,6 +383,7 @@ impl<'a, T: Plain> MutexGuard<'a, T> {
     pub(super) fn into_mutex(self) -> &'a Mutex<T> {
         let mutex = self.mutex;
         std::mem::forget(self);
+        count::note_unlocked();
         mutex
     }
 }
@@ -385,7 +413,9 @@ impl<T: Plain> Drop for MutexGuard<'_, T> {
     fn drop(&mut self) {
         self.mutex.held.store(false, Ordering::Relaxed);
         // SAFETY: the slot keeps it, see above. It fails in a child of a fork, which has a copy of the guard and no lock.
-        let _ = unsafe { pthread::mutex_unlock(self.mutex.raw.as_ptr()) };
+        if unsafe { pthread::mutex_unlock(self.mutex.raw.as_ptr()) } == 0 {
+            count::note_unlocked();
+        }
     }
 }
 

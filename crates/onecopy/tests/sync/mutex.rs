@@ -3,9 +3,10 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use onecopy::memory::anonymous::AnonymousMapping;
+use onecopy::memory::anonymous::{AnonymousMapping, for_children};
+use onecopy::sync::condvar::Condvar;
 use onecopy::sync::mutex::{LockError, Mutex, Protocol};
-use onecopy::sync::shared::Place;
+use onecopy::sync::shared::{Place, room_bytes};
 use onecopy::sync::{Acquired, Lock as _, Mode};
 use onecopy::{Deadline, Error};
 
@@ -214,6 +215,49 @@ fn a_child_of_a_fork_holds_nothing() {
     assert_eq!(status.exit_status(), Some(0));
     drop(guard);
     drop(mutex.try_lock().unwrap());
+}
+
+/// `ROBUST_LIST_LIMIT` of linux/futex.h.
+const MOST_OF_A_THREAD: usize = 2048;
+
+/// Beyond these the kernel would leave mutexes locked when the thread dies.
+#[test]
+fn a_thread_holds_as_many_as_the_kernel_looks_through_when_it_dies() {
+    let _watchdog = watchdog(Duration::from_secs(60));
+    let room = room_bytes(1);
+    let place = Place::new(for_children((MOST_OF_A_THREAD + 3) * room).unwrap()).unwrap();
+    let mutexes: Vec<_> =
+        (0..MOST_OF_A_THREAD + 2).map(|index| Mutex::create(&place.at(index * room).unwrap(), 0_u8).unwrap()).collect();
+    let condvar = Condvar::create(&place.at((MOST_OF_A_THREAD + 2) * room).unwrap()).unwrap();
+    let (many, beyond) = mutexes.split_at(MOST_OF_A_THREAD);
+    let is_refused = || {
+        let text = beyond[0].lock().unwrap_err().to_string();
+        assert_eq!(text, beyond[0].try_lock().unwrap_err().to_string());
+        assert!(text.contains("2048"), "{text}");
+    };
+    let mut guards: Vec<_> = many.iter().map(|mutex| mutex.lock().unwrap()).collect();
+    is_refused();
+    // A wait gives one back and takes it again.
+    let (guard, _) = condvar.wait_by(guards.pop().unwrap(), Deadline::after(Duration::from_millis(1))).unwrap();
+    guards.push(guard);
+    is_refused();
+    guards.pop();
+    let mut last = beyond[0].lock().unwrap();
+    *last += 1;
+    thread::scope(|scope| scope.spawn(|| drop(beyond[1].lock().unwrap())).join().unwrap());
+    // A child holds none of them, and the kernel gives what it does hold to the next.
+    let child = fork(|| {
+        std::mem::forget(many[MOST_OF_A_THREAD - 1].lock().unwrap());
+        std::mem::forget(beyond[1].lock().unwrap());
+    });
+    let (_, status) = rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty()).unwrap().unwrap();
+    assert_eq!(status.exit_status(), Some(0));
+    drop(last);
+    assert!(matches!(beyond[1].lock(), Err(LockError::OwnerDied(_))));
+    drop(guards);
+    let guards: Vec<_> = many[1..].iter().map(|mutex| mutex.lock()).collect();
+    assert!(guards[..MOST_OF_A_THREAD - 2].iter().all(Result::is_ok));
+    assert!(matches!(guards[MOST_OF_A_THREAD - 2], Err(LockError::OwnerDied(_))));
 }
 
 #[test]
