@@ -11,8 +11,8 @@ use rustix::process::Signal;
 
 use crate::death::signal;
 use crate::duo::{KIB, MIB, adopt, apart, content, hash, is_attachable, kill_after, receive, rounds, soon, start};
-use crate::fork::in_child;
 use crate::prompt::has_one_core;
+use crate::support::fork::in_child;
 use crate::support::{Peer, role};
 
 const SECONDS: Duration = Duration::from_secs(600);

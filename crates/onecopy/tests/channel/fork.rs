@@ -20,26 +20,13 @@ use onecopy::memory::window::WriteWindow;
 use onecopy::{Channel, Deadline, Error, Listener, Receiver as _, Sender as _};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::getpeername;
-use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal, waitpid};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::duo::{KIB, MIB, adopt, apart, content, receive, rounds, send_all, soon, start};
+use crate::support::fork::in_child;
 use crate::support::{Peer, argument, eventually, role, unique, watchdog};
 
 const SECONDS: Duration = Duration::from_secs(120);
-
-/// Runs `work` in a child, and demands that it is true.
-pub(crate) fn in_child(work: impl FnOnce() -> bool) {
-    // SAFETY: see above: nothing that the child does depends on threads that it lacks.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(false);
-        // SAFETY: ends the process; whatever it has in memory is a copy.
-        unsafe { libc::_exit(i32::from(!done)) };
-    }
-    assert!(child > 0, "{}", std::io::Error::last_os_error());
-    let (_, status) = waitpid(Pid::from_raw(child), WaitOptions::empty()).unwrap().unwrap();
-    assert_eq!(status.exit_status(), Some(0), "the child");
-}
 
 fn is_forked(outcome: Result<(), Error>) -> bool {
     outcome.is_err_and(|error| matches!(error, Error::Unsupported { .. }) && error.to_string().contains("fork"))

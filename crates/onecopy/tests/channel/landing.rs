@@ -18,9 +18,9 @@ use crate::death::signal;
 use crate::duo::{
     KIB, MIB, adopt, apart, content, hash, is_attachable, kill_after, resident_bytes, rounds, soon, start,
 };
-use crate::fork::in_child;
 use crate::own_uid;
 use crate::refusal::{is_filtered, lose_permission};
+use crate::support::fork::in_child;
 use crate::support::{Peer, argument, role, unique};
 
 const SECONDS: Duration = Duration::from_secs(300);

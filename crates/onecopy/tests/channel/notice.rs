@@ -15,7 +15,7 @@ use rustix::thread::futex;
 use crate::death::signal;
 use crate::duo::{MIB, adopt, apart, content, kill_after, start};
 use crate::filter;
-use crate::fork::in_child;
+use crate::support::fork::in_child;
 use crate::support::{argument, role, skip, watchdog};
 
 const SECONDS: Duration = Duration::from_secs(600);

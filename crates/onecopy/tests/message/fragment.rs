@@ -8,6 +8,7 @@ use onecopy::message::sysv_mq::{self, SysvQueue};
 use onecopy::message::unix_dgram::UnixDatagram;
 use onecopy::{Deadline, Receiver, Sender, SysvName, UnixName};
 
+use crate::support::fork::in_child;
 use crate::support::{Peer, Scratch, argument, eventually, pattern, role, watchdog};
 use crate::{posix_mq as posix, sysv_mq as sysv};
 
@@ -139,6 +140,11 @@ macro_rules! over {
             #[test]
             fn a_deadline_keeps_every_byte() {
                 super::a_deadline_keeps_every_byte::<$queue>();
+            }
+
+            #[test]
+            fn a_child_is_a_sender_of_its_own() {
+                super::a_child_is_a_sender_of_its_own::<$queue>();
             }
         }
     )*};
@@ -323,6 +329,49 @@ fn a_deadline_keeps_every_byte<Q: Queue>() {
         std::thread::sleep(Duration::from_micros(300));
     };
     assert!(buffer[..len] == pattern(BYTES, 1));
+    peer.succeed();
+}
+
+fn a_child_is_a_sender_of_its_own<Q: Queue>() {
+    if role().is_some() {
+        let mut sender = FragmentSender::new(Q::inherit(Access::Send));
+        sender.send(b"parent 0").unwrap();
+        in_child(|| (0..3).all(|number| sender.send(format!("child {number}").as_bytes()).is_ok()));
+        for number in 1..4 {
+            sender.send(format!("parent {number}").as_bytes()).unwrap();
+        }
+        sender.send_part_by(b"parent ", false, Deadline::Never).unwrap();
+        in_child(|| {
+            let part = |sender: &mut FragmentSender<Q>, last| sender.send_part_by(b"5", last, Deadline::Never);
+            let refusals = [part(&mut sender, false), part(&mut sender, true)].map(Result::unwrap_err);
+            refusals.iter().all(|error| error.is_peer_gone() && error.to_string().contains("forked"))
+                && sender.send(b"child 3").is_ok()
+        });
+        sender.send_part_by(b"4", true, Deadline::Never).unwrap();
+        // Accepted, and too long for what is left of the queue: its rest is the parent's to send.
+        let long = pattern(100_000, 5);
+        while let Err(error) = sender.send_by(&long, Deadline::Now) {
+            assert!(error.is_out_of_time(), "{error}");
+        }
+        in_child(|| sender.flush_by(Deadline::Now).is_ok() && sender.finish_by(Deadline::Never).is_ok());
+        sender.finish_by(Deadline::Never).unwrap();
+        return;
+    }
+    let _watchdog = watchdog(Duration::from_secs(60));
+    let guard = Q::make();
+    let peer = start::<Q>("a_child_is_a_sender_of_its_own", "sender", &guard);
+    let mut receiver = FragmentReceiver::new(Q::open(&guard));
+    let (mut parents, mut childrens, mut long, mut ends) = (0, 0, None, 0);
+    while ends < 2 {
+        match receiver.recv().unwrap() {
+            None => ends += 1,
+            Some(message) if message == format!("parent {parents}").as_bytes() => parents += 1,
+            Some(message) if message == format!("child {childrens}").as_bytes() => childrens += 1,
+            Some(message) => assert_eq!(long.replace(message), None),
+        }
+    }
+    assert_eq!((parents, childrens), (5, 4));
+    assert!(long.unwrap() == pattern(100_000, 5));
     peer.succeed();
 }
 

@@ -1,6 +1,8 @@
 //! What the tests share: a second process by re-exec, watchdogs, private names, explicit skips.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of this file")]
 
+pub mod fork;
+
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;

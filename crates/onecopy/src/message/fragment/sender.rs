@@ -7,7 +7,7 @@ use zerocopy::IntoBytes;
 
 use super::LOOK_EVERY;
 use super::header::{Fragment, HEADER_BYTES, Kind};
-use crate::process::Origin;
+use crate::process::{Origin, own_id};
 use crate::sys::random;
 use crate::{Deadline, Error, Result, Sender, tally};
 
@@ -24,6 +24,8 @@ type Watch<S> = Box<dyn FnMut(&mut S) -> Result<()> + Send>;
 /// [`FragmentSender::finish_by`] before dropping the sender.
 ///
 /// Each fragment is copied once more in user space, to stand behind its header.
+///
+/// After a fork(2) the child is a sender of its own with the next message; what the parent had begun stays the parent's.
 ///
 /// ```
 /// use onecopy::message::fragment::{FragmentReceiver, FragmentSender};
@@ -48,6 +50,10 @@ pub struct FragmentSender<S> {
     next: Fragment,
     /// Whether a fragment of the current message was sent.
     inside: bool,
+    /// The process that this sender belongs to: after a fork it is another one.
+    pid: u32,
+    /// Whether the current message is one that the parent of this process has begun.
+    is_parents: bool,
     longest_fragment_bytes: usize,
     /// A fragment on its way.
     frame: Vec<u8>,
@@ -67,17 +73,12 @@ struct Rest {
 impl<S: Sender> FragmentSender<S> {
     /// Messages over `inner`.
     pub fn new(inner: S) -> Self {
-        let next = Fragment {
-            sender: random::number(),
-            number: 0,
-            offset: 0,
-            kind: Kind::Part { first: true, last: true },
-            origin: Origin::current().unwrap_or(Origin::UNKNOWN),
-        };
         Self {
             inner,
-            next,
+            next: first_fragment(),
             inside: false,
+            pid: own_id(),
+            is_parents: false,
             longest_fragment_bytes: usize::MAX,
             frame: Vec::new(),
             rest: None,
@@ -129,9 +130,17 @@ impl<S: Sender> FragmentSender<S> {
     /// # Errors
     ///
     /// As [`Sender::send_by`]. After an error for which [`Error::is_out_of_time`] holds, nothing of this part was sent; after
-    /// any other one the whole message is given up, and the next part begins a new one.
+    /// any other one the whole message is given up, and the next part begins a new one. [`Error::PeerGone`] in a child made by
+    /// fork(2) for the other parts of a message that its parent has begun.
     pub fn send_part_by(&mut self, part: &[u8], last: bool, deadline: Deadline) -> Result<()> {
         self.flush_rest(deadline)?;
+        if self.is_parents {
+            self.is_parents = !last;
+            return Err(Error::PeerGone {
+                object: self.inner.object().into(),
+                detail: "an earlier part of this message belongs to the process that forked this one".into(),
+            });
+        }
         let payload_bytes = self.payload_bytes()?;
         if part.is_empty() && !last {
             return Ok(());
@@ -189,8 +198,22 @@ impl<S: Sender> FragmentSender<S> {
         self.next.origin = origin;
     }
 
+    /// In a child made by fork(2), begins anew: what the parent has begun is the parent's to finish.
+    fn notice_fork(&mut self) {
+        let pid = own_id();
+        if pid == self.pid {
+            return;
+        }
+        let rest = self.rest.take();
+        self.is_parents |= self.inside && rest.is_none_or(|rest| !rest.last);
+        self.inside = false;
+        self.next = first_fragment();
+        self.pid = pid;
+    }
+
     /// Sends the rest of an accepted message.
     fn flush_rest(&mut self, deadline: Deadline) -> Result<()> {
+        self.notice_fork();
         let Some(mut rest) = self.rest.take() else { return Ok(()) };
         let payload_bytes = self.payload_bytes()?;
         while rest.sent < rest.bytes.len() {
@@ -266,6 +289,17 @@ impl<S: Sender> FragmentSender<S> {
         }
         self.last_look = Some(Instant::now());
         self.watch.as_mut().map_or(Ok(()), |watch| watch(&mut self.inner))
+    }
+}
+
+/// What a new sender begins with: a number of its own, and the process that it belongs to.
+fn first_fragment() -> Fragment {
+    Fragment {
+        sender: random::number(),
+        number: 0,
+        offset: 0,
+        kind: Kind::Part { first: true, last: true },
+        origin: Origin::current().unwrap_or(Origin::UNKNOWN),
     }
 }
 

@@ -1,0 +1,23 @@
+//! A child made by fork.
+//!
+//! # Safety
+//!
+//! The processes that fork are second processes of tests and have other threads, which the child lacks: one that waits for peers, or
+//! one that the test is about. The child uses copies of what the library made, which takes no lock of theirs, and ends by `_exit`.
+#![expect(unsafe_code, reason = "fork, which nothing in the standard library does without exec")]
+
+use rustix::process::{Pid, WaitOptions, waitpid};
+
+/// Runs `work` in a child, and demands that it is true.
+pub fn in_child(work: impl FnOnce() -> bool) {
+    // SAFETY: see above: nothing that the child does depends on threads that it lacks.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(false);
+        // SAFETY: ends the process; whatever it has in memory is a copy.
+        unsafe { libc::_exit(i32::from(!done)) };
+    }
+    assert!(child > 0, "{}", std::io::Error::last_os_error());
+    let (_, status) = waitpid(Pid::from_raw(child), WaitOptions::empty()).unwrap().unwrap();
+    assert_eq!(status.exit_status(), Some(0), "the child");
+}
