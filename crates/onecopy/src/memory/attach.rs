@@ -17,6 +17,9 @@
 //! waits for the next sender. To a sender that waits, the end of its receiver is [`Error::PeerGone`] until another attaches;
 //! a receiver that had gone before the sender attached is none yet, and waited for.
 //!
+//! In a child made by fork its parent's sides send and receive nothing, [`Error::Invalid`]: the other side knows the memory of the
+//! parent.
+//!
 //! # Trust
 //!
 //! Each side, by having the permission to attach, could read or write anything in the other anyway. Beyond that, who can write

@@ -45,7 +45,7 @@
 //! A waiting side looks at the other one's process every 50 ms. Of a process in another pid namespace it cannot know whether it
 //! lives, and takes it for living: its death shows as a timeout, and its place in the ring stays taken.
 //!
-//! A child made by fork must not use its parent's ends: both would be the same side of the ring.
+//! In a child made by fork its parent's ends send and receive nothing, [`Error::Invalid`]: both would be the same side of the ring.
 //!
 //! # Trust
 //!

@@ -17,7 +17,7 @@ mod contents;
 pub(super) use contents::contents;
 
 use crate::atomic::{AtomicU64, Ordering};
-use crate::process::{Identity, Watch};
+use crate::process::{Identity, Watch, own_id};
 use crate::{Error, Result};
 
 /// Written when somebody attaches, closes or ends; read by whoever waits.
@@ -82,6 +82,18 @@ pub(super) fn claim(role: &Role, name: &'static str, object: &str, watch: &mut W
             return Ok(generation);
         }
     }
+}
+
+/// Fails in a child made by fork, which has a copy of what its parent, `own`, has attached: two processes cannot be one side.
+#[inline]
+pub(super) fn check_own(own: Identity, object: &str) -> Result<()> {
+    if own.pid() == own_id() { Ok(()) } else { Err(forked(object)) }
+}
+
+#[cold]
+fn forked(object: &str) -> Error {
+    let reason = "this side of it belongs to the process that forked this one: attach anew".into();
+    Error::Invalid { object: object.into(), reason }
 }
 
 /// Closes a role. The caller wakes the other side.

@@ -128,3 +128,8 @@ fn copy_against_an_attacker(region: &Region, rounds: usize) {
         }
     }
 }
+
+/// Whether a call failed since it was made in a child made by fork, with its copy of its parent's side.
+fn is_forked(outcome: onecopy::Result<()>) -> bool {
+    outcome.is_err_and(|error| matches!(error, Error::Invalid { .. }) && error.to_string().contains("forked"))
+}

@@ -12,8 +12,9 @@ use onecopy::memory::sysv_shm::SysvShm;
 use onecopy::{Deadline, Error, PosixName, Receiver, Sender, SysvName, WaitStrategy};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::support::fork::in_child;
 use crate::support::{Peer, Scratch, pattern, role, unique, watchdog};
-use crate::{inheriting, park, tell, told, wait_for_line};
+use crate::{inheriting, is_forked, park, tell, told, wait_for_line};
 
 const SIZES: [usize; 13] = [0, 1, 8, 56, 57, 63, 64, 65, 105, 4096, (64 << 10) - 1, (64 << 10) + 1, (1 << 20) + 3];
 const BIG: usize = 16 << 20;
@@ -624,4 +625,27 @@ fn a_thread_that_scribbles_all_the_time_stops_nobody() {
     }
     scribbler.join().unwrap();
     sending.join().unwrap();
+}
+
+#[test]
+fn a_child_sends_and_receives_nothing_in_its_parents_place() {
+    if role().is_some() {
+        let (mut sender, mut receiver) = pair();
+        sender.send(b"before").unwrap();
+        let long = vec![1; 4 << 20];
+        sender.send_by(&long, Deadline::Now).unwrap();
+        in_child(|| {
+            [&b"child"[..], &long].iter().all(|message| is_forked(sender.send_by(message, Deadline::Now)))
+                && is_forked(sender.flush_by(Deadline::Now))
+                && is_forked(receiver.recv_by(Deadline::Now).map(drop))
+        });
+        assert_eq!(receiver.recv().unwrap().unwrap(), b"before");
+        std::thread::scope(|scope| {
+            scope.spawn(|| sender.flush_by(Deadline::Never).unwrap());
+            assert!(receiver.recv().unwrap().unwrap() == long);
+        });
+        return;
+    }
+    let _watchdog = watchdog(Duration::from_secs(60));
+    Peer::start("ring::a_child_sends_and_receives_nothing_in_its_parents_place", "parent", &[]).succeed();
 }

@@ -12,8 +12,9 @@ use onecopy::memory::ring::{RING_BYTES, RingSender};
 use onecopy::{Deadline, Error, Receiver, Result, Sender, WaitStrategy};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::support::fork::in_child;
 use crate::support::{Peer, pattern, role, watchdog};
-use crate::{inheriting, park, tell, wait_for_line};
+use crate::{inheriting, is_forked, park, tell, wait_for_line};
 
 const SIZES: [usize; 12] =
     [0, 1, 63, 64, 65, 4096, (64 << 10) - 1, (64 << 10) + 1, (1 << 20) + 3, 0, 5 << 20, 16 << 20];
@@ -462,4 +463,35 @@ fn nothing_is_written_where_no_window_is() {
     mapping.region().write_at(384, &(u64::from_le_bytes(word) + 4096).to_le_bytes()).unwrap();
     let error = PushSender::attach(mapping.into_region()).unwrap().send(b"x").unwrap_err();
     assert!(matches!(error, Error::Corrupt { .. }) && error.to_string().contains("no window"), "{error}");
+}
+
+#[test]
+fn a_child_sends_and_receives_nothing_in_its_parents_place() {
+    const TEST: &str = "transfer::a_child_sends_and_receives_nothing_in_its_parents_place";
+    const STRATEGY: WaitStrategy = WaitStrategy::Block;
+    if let Some(role) = role() {
+        let (kind, part) = role.split_once(' ').unwrap();
+        if part == "sender" {
+            let mut sender = attach_sender(kind, inherited(), STRATEGY).unwrap();
+            in_child(|| is_forked(sender.send_by(b"child", Deadline::Now)));
+            sender.send(b"parent").unwrap();
+        } else {
+            let mut receiver = attach_receiver(kind, inherited(), STRATEGY).unwrap();
+            in_child(|| is_forked(receiver.recv_by(Deadline::Now).map(drop)));
+            assert_eq!(receiver.recv().unwrap().unwrap(), b"parent");
+        }
+        return;
+    }
+    let _watchdog = watchdog(Duration::from_secs(60));
+    for kind in KINDS {
+        let mapping = memfd();
+        let peer = peer(TEST, &format!("{kind} sender"), &mapping);
+        let mut receiver = attach_receiver(kind, mapping.into_region(), STRATEGY).unwrap();
+        assert_eq!(receiver.recv().unwrap().unwrap(), b"parent", "{kind}");
+        peer.succeed();
+        let mapping = memfd();
+        let peer = self::peer(TEST, &format!("{kind} receiver"), &mapping);
+        attach_sender(kind, mapping.into_region(), STRATEGY).unwrap().send(b"parent").unwrap();
+        peer.succeed();
+    }
 }

@@ -129,6 +129,7 @@ impl Answer {
 
 impl Sender for PullSender {
     fn send_by(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
+        self.side.check_own()?;
         let published = self.publish(message);
         let (done, refused) = (published.with(Phase::Done), published.with(Phase::Refused));
         let waited = self.side.wait_until(deadline, |control| {
@@ -266,6 +267,7 @@ impl Published {
 
 impl Receiver for PullReceiver {
     fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
+        self.side.check_own()?;
         loop {
             let Some(message) = self.next_message(deadline)? else { return Ok(None) };
             let bytes = usize::try_from(message.bytes).unwrap_or(usize::MAX);

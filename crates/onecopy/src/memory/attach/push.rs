@@ -222,6 +222,7 @@ impl PushSender {
 
 impl Sender for PushSender {
     fn send_by(&mut self, message: &[u8], deadline: Deadline) -> Result<()> {
+        self.side.check_own()?;
         loop {
             let place = self.find_place(message.len(), deadline)?;
             if self.fill(&place, message, deadline)? {
@@ -271,6 +272,7 @@ impl PushReceiver {
 
     /// The message in the window, waiting until there is one.
     fn next_message(&mut self, deadline: Deadline) -> Result<Option<(Turn, usize)>> {
+        self.side.check_own()?;
         if let Some(turn) = self.lent.take() {
             self.free(turn);
         }

@@ -126,6 +126,11 @@ impl Side {
         self.watch.own().is_current()
     }
 
+    /// Fails in such a child: its memory is not the one that the other side reads or writes.
+    pub(super) fn check_own(&self) -> Result<()> {
+        role::check_own(self.watch.own(), self.object())
+    }
+
     /// This process, as the other side has to know it.
     pub(super) fn own_bits(&self) -> u64 {
         self.watch.own().to_bits()

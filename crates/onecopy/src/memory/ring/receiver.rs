@@ -621,6 +621,7 @@ impl RingReceiver {
 
 impl Receiver for RingReceiver {
     fn recv_into_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> Result<Option<usize>> {
+        role::check_own(self.watch.own(), self.ring.object())?;
         let Some(message) = self.begin(deadline)? else { return Ok(None) };
         if message.fate != Fate::Deliver {
             return self.discard(message, deadline);

@@ -438,6 +438,7 @@ impl Sender for RingSender {
 
     #[inline]
     fn flush_by(&mut self, deadline: Deadline) -> Result<()> {
+        role::check_own(self.watch.own(), self.ring.object())?;
         match self.rest.take() {
             None => Ok(()),
             Some(rest) => self.send_rest(rest, deadline),
