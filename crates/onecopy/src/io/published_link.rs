@@ -19,6 +19,8 @@ const TERMINALS: &str = "/dev/pts";
 pub(crate) struct PublishedLink {
     link: PathBuf,
     target: PathBuf,
+    /// The process that made it. A child made by fork has a copy of this value, and the link is not the child's.
+    owner: u32,
 }
 
 impl PublishedLink {
@@ -40,7 +42,7 @@ impl PublishedLink {
             }
             Err(errno) => return Err(link_error(object, errno)),
         }
-        Ok(Self { link, target })
+        Ok(Self { link, target, owner: std::process::id() })
     }
 
     /// The slave side to which the link leads.
@@ -51,7 +53,7 @@ impl PublishedLink {
 
 impl Drop for PublishedLink {
     fn drop(&mut self) {
-        if read(&self.link).is_ok_and(|target| target == self.target) {
+        if self.owner == std::process::id() && read(&self.link).is_ok_and(|target| target == self.target) {
             let _ = unlink(&self.link);
         }
     }

@@ -23,10 +23,13 @@ pub(crate) fn socket_address(name: &UnixName, object: &str) -> Result<SocketAddr
     .map_err(|errno| Error::os("bind", object, errno))
 }
 
-/// The file of a bound socket, removed on drop unless another one has taken its place.
+/// The file of a bound socket, removed on drop unless another one has taken its place. Dropped before the socket: nobody replaces the
+/// file while that is bound, so none comes between the look and the removal.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
+    /// The process that bound it. A child made by fork has a copy of this value, and the file is not the child's.
+    owner: u32,
     device: u64,
     inode: u64,
 }
@@ -36,13 +39,15 @@ impl SocketFile {
         // Absolute, so that a change of the working directory cannot aim the removal elsewhere.
         let path = std::path::absolute(path).map_err(|error| Error::os("getcwd", object, error))?;
         let found = lstat(&path).map_err(|errno| Error::os("lstat", object, errno))?;
-        Ok(Self { path, device: found.st_dev, inode: found.st_ino })
+        Ok(Self { path, owner: std::process::id(), device: found.st_dev, inode: found.st_ino })
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if lstat(&self.path).is_ok_and(|found| (found.st_dev, found.st_ino) == (self.device, self.inode)) {
+        if self.owner == std::process::id()
+            && lstat(&self.path).is_ok_and(|found| (found.st_dev, found.st_ino) == (self.device, self.inode))
+        {
             let _ = unlink(&self.path);
         }
     }

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use onecopy::message::unix_dgram::{MAX_DESCRIPTORS, UnixDatagram};
 use onecopy::stream::unix::UnixListener;
-use onecopy::{Deadline, Error, Receiver, Sender};
+use onecopy::{Deadline, Error, Receiver, Sender, UnixName};
 
-use crate::support::{self, Scratch, pattern, role, starting_nobody, wait_until_asleep, watchdog};
+use crate::support::fork::in_child;
+use crate::support::{self, Peer, Scratch, pattern, role, starting_nobody, wait_until_asleep, watchdog};
 use crate::unix_names::{
     FOREVER, LIMIT, abstract_name, both_kinds, given_name, kill_soon, limit_descriptors, numbered_pipes, numbers_in,
     path_in, start,
@@ -424,4 +425,22 @@ fn a_pair_reports_the_end_of_its_other_side_to_a_sender() {
     let (mut one, other) = UnixDatagram::pair().unwrap();
     drop(other);
     assert!(one.send(b"x").unwrap_err().is_peer_gone(), "ECONNREFUSED");
+}
+
+#[test]
+fn a_child_that_drops_its_copy_leaves_the_socket() {
+    if role().is_some() {
+        let scratch = Scratch::new();
+        let path = scratch.path("socket");
+        let mut bound = Some(UnixDatagram::bind(&UnixName::path(&path).unwrap()).unwrap());
+        in_child(|| {
+            drop(bound.take());
+            path.exists()
+        });
+        drop(bound);
+        assert!(!path.exists());
+        return;
+    }
+    let _watchdog = watchdog(Duration::from_secs(60));
+    Peer::start("unix_dgram::a_child_that_drops_its_copy_leaves_the_socket", "parent", &[]).succeed();
 }

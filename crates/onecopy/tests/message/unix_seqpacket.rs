@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use onecopy::message::unix_seqpacket::{MAX_DESCRIPTORS, UnixSeqpacket, UnixSeqpacketListener};
 use onecopy::{Deadline, Error, Receiver, Sender, UnixName};
 
+use crate::support::fork::in_child;
 use crate::support::{Peer, Scratch, pattern, role, wait_until_asleep, watchdog};
 use crate::unix_names::{
     FOREVER, LIMIT, abstract_name, both_kinds, given_name, kill_soon, limit_descriptors, numbered_pipes, numbers_in,
@@ -398,4 +399,22 @@ fn wrong_uses_say_what_would_be_right() {
     assert!(!scratch.path("socket").exists(), "the socket file goes with the listener");
     let error = UnixName::path("/".repeat(108)).unwrap_err();
     assert!(error.to_string().contains("107"), "{error}");
+}
+
+#[test]
+fn a_child_that_drops_its_copy_leaves_the_socket() {
+    if role().is_some() {
+        let scratch = Scratch::new();
+        let path = scratch.path("socket");
+        let mut bound = Some(UnixSeqpacketListener::bind(&UnixName::path(&path).unwrap()).unwrap());
+        in_child(|| {
+            drop(bound.take());
+            path.exists()
+        });
+        drop(bound);
+        assert!(!path.exists());
+        return;
+    }
+    let _watchdog = watchdog(Duration::from_secs(60));
+    Peer::start("unix_seqpacket::a_child_that_drops_its_copy_leaves_the_socket", "parent", &[]).succeed();
 }

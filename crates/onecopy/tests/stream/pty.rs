@@ -16,6 +16,7 @@ use crate::exchange::{
     write_until_gone,
 };
 use crate::interrupt::{accept_interrupts, interrupt};
+use crate::support::fork::in_child;
 use crate::support::{Peer, Scratch, argument, eventually, role, watchdog};
 
 const SECONDS: Duration = Duration::from_secs(60);
@@ -458,4 +459,22 @@ fn flags_of(fd: BorrowedFd<'_>) -> i32 {
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap();
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
     i32::from_str_radix(flags.trim(), 8).unwrap()
+}
+
+#[test]
+fn a_child_that_drops_its_copy_leaves_the_link() {
+    if role().is_some() {
+        let scratch = Scratch::new();
+        let path = scratch.path("link");
+        let mut bound = Some(PtyMaster::create(&path).unwrap());
+        in_child(|| {
+            drop(bound.take());
+            path.is_symlink()
+        });
+        drop(bound);
+        assert!(!path.is_symlink());
+        return;
+    }
+    let _watchdog = watchdog(Duration::from_secs(60));
+    Peer::start("pty::a_child_that_drops_its_copy_leaves_the_link", "parent", &[]).succeed();
 }

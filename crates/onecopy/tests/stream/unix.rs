@@ -13,6 +13,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use crate::exchange::{
     begin_a_message, notice_the_kill, receive_sizes, runs_out_of_time, send_sizes, write_until_gone,
 };
+use crate::support::fork::in_child;
 use crate::support::{Peer, Scratch, argument, eventually, role, starting_nobody, unique, watchdog};
 
 const SECONDS: Duration = Duration::from_secs(60);
@@ -397,4 +398,22 @@ fn descriptors_without_room_are_an_error_and_leak_none() {
     assert_eq!(reader.read(&mut [0; 1]).unwrap(), 0, "no copy of the writer is left");
     drop(stream);
     peer.succeed();
+}
+
+#[test]
+fn a_child_that_drops_its_copy_leaves_the_socket() {
+    if role().is_some() {
+        let scratch = Scratch::new();
+        let path = scratch.path("socket");
+        let mut bound = Some(UnixListener::bind(&UnixName::path(&path).unwrap()).unwrap());
+        in_child(|| {
+            drop(bound.take());
+            path.exists()
+        });
+        drop(bound);
+        assert!(!path.exists());
+        return;
+    }
+    let _watchdog = watchdog(Duration::from_secs(60));
+    Peer::start("unix::a_child_that_drops_its_copy_leaves_the_socket", "parent", &[]).succeed();
 }

@@ -50,9 +50,7 @@ const GRACE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
-    file: Option<SocketFile>,
-    /// The process that bound the name. A child made by fork has a copy of this value, and the file is not the child's.
-    owner: u32,
+    _file: Option<SocketFile>,
     policy: Policy,
     memory_bytes: usize,
     state: Mutex<State>,
@@ -125,8 +123,7 @@ impl Listener {
         }
         Ok(Self {
             socket: Socket::listener(fd, object)?,
-            file,
-            owner: std::process::id(),
+            _file: file,
             policy: policy.clone(),
             memory_bytes,
             state: Mutex::default(),
@@ -184,14 +181,6 @@ impl AsFd for Listener {
     /// The listening socket: to hand it on to a process that will accept.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if self.owner != std::process::id() {
-            std::mem::forget(self.file.take());
-        }
     }
 }
 
