@@ -35,11 +35,10 @@ use crate::{Deadline, Error, Receiver, Result, Sender, UnixName};
 /// ```
 #[derive(Debug)]
 pub struct UnixDatagram {
+    file: Option<Arc<SocketFile>>,
     packet: PacketSocket,
     /// Whether it was connected; the kernel takes a connection apart when the receiver closes.
     connected: bool,
-    /// Dropped after the socket, so that the file never names a socket that is gone for longer than a moment.
-    file: Option<Arc<SocketFile>>,
 }
 
 impl UnixDatagram {

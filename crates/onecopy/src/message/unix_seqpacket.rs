@@ -38,9 +38,8 @@ use crate::{Deadline, Error, Receiver, Result, Sender, UnixName};
 /// ```
 #[derive(Debug)]
 pub struct UnixSeqpacketListener {
-    socket: Socket,
-    /// Dropped after the socket, so that the file never names a socket that is gone for longer than a moment.
     _file: Option<SocketFile>,
+    socket: Socket,
 }
 
 impl UnixSeqpacketListener {
@@ -53,7 +52,7 @@ impl UnixSeqpacketListener {
     pub fn bind(name: &UnixName) -> Result<Self> {
         let object = format!("unix-seqpacket:{name}");
         let (fd, file) = bind_socket(SocketType::SEQPACKET, name, &object)?;
-        Ok(Self { socket: Socket::listener(fd, object)?, _file: file })
+        Ok(Self { _file: file, socket: Socket::listener(fd, object)? })
     }
 
     /// Waits until `deadline` for a process that connects.

@@ -43,9 +43,8 @@ const CONTROL_WORDS: usize = control_words(MAX_DESCRIPTORS * size_of::<i32>()) +
 /// ```
 #[derive(Debug)]
 pub struct UnixListener {
-    socket: Socket,
-    /// Dropped after the socket, so that the file never names a socket that is gone for longer than a moment.
     _file: Option<SocketFile>,
+    socket: Socket,
 }
 
 impl UnixListener {
@@ -58,7 +57,7 @@ impl UnixListener {
     pub fn bind(name: &UnixName) -> Result<Self> {
         let object = format!("unix:{name}");
         let (fd, file) = bind_socket(SocketType::STREAM, name, &object)?;
-        Ok(Self { socket: Socket::listener(fd, object)?, _file: file })
+        Ok(Self { _file: file, socket: Socket::listener(fd, object)? })
     }
 
     /// Takes over a listening socket that this process inherited. `object` names it in errors. Its file, if it has one, is
@@ -68,7 +67,7 @@ impl UnixListener {
     ///
     /// EBADF when `fd` is no descriptor.
     pub fn from_fd(fd: OwnedFd, object: impl Into<String>) -> Result<Self> {
-        Ok(Self { socket: Socket::listener(fd, object)?, _file: None })
+        Ok(Self { _file: None, socket: Socket::listener(fd, object)? })
     }
 
     /// Waits until `deadline` for a process that connects.

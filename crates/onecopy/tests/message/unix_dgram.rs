@@ -1,6 +1,7 @@
 //! Row 5: the UNIX datagram socket, and what semantics.md and unix(7) say of it.
 
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use onecopy::message::unix_dgram::{MAX_DESCRIPTORS, UnixDatagram};
@@ -443,4 +444,31 @@ fn a_child_that_drops_its_copy_leaves_the_socket() {
     }
     let _watchdog = watchdog(Duration::from_secs(60));
     Peer::start("unix_dgram::a_child_that_drops_its_copy_leaves_the_socket", "parent", &[]).succeed();
+}
+
+/// A socket file that outlived its socket could be another one's by the time when it is removed.
+#[test]
+fn the_file_of_a_socket_goes_before_it() {
+    let _watchdog = watchdog(Duration::from_secs(60));
+    let scratch = Scratch::new();
+    let path = scratch.path("socket");
+    let name = UnixName::path(&path).unwrap();
+    for round in 0..300 {
+        let receiver = UnixDatagram::bind(&name).unwrap();
+        let mut sender = UnixDatagram::connect(&name, Deadline::Now).unwrap();
+        let looks = AtomicBool::new(false);
+        let outlives = std::thread::scope(|scope| {
+            let sees = scope.spawn(|| {
+                looks.store(true, Ordering::Relaxed);
+                while sender.send_by(b"", Deadline::Now).map_or_else(|error| error.is_out_of_time(), |()| true) {}
+                path.exists()
+            });
+            while !looks.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            drop(receiver);
+            sees.join().unwrap()
+        });
+        assert!(!outlives, "round {round}");
+    }
 }

@@ -3,6 +3,7 @@
 use std::io::Read as _;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use onecopy::stream::unix::{MAX_DESCRIPTORS, UnixListener, UnixStream};
@@ -416,4 +417,31 @@ fn a_child_that_drops_its_copy_leaves_the_socket() {
     }
     let _watchdog = watchdog(Duration::from_secs(60));
     Peer::start("unix::a_child_that_drops_its_copy_leaves_the_socket", "parent", &[]).succeed();
+}
+
+/// A socket file that outlived its socket could be another one's by the time when it is removed.
+#[test]
+fn the_file_of_a_listener_goes_before_its_socket() {
+    let _watchdog = watchdog(Duration::from_secs(60));
+    let scratch = Scratch::new();
+    let path = scratch.path("socket");
+    let name = UnixName::path(&path).unwrap();
+    for round in 0..300 {
+        let listener = UnixListener::bind(&name).unwrap();
+        let mut client = UnixStream::connect(&name, Deadline::Now).unwrap();
+        let looks = AtomicBool::new(false);
+        let outlives = std::thread::scope(|scope| {
+            let sees = scope.spawn(|| {
+                looks.store(true, Ordering::Relaxed);
+                while client.read_by(&mut [0], Deadline::Now).is_err_and(|error| error.is_out_of_time()) {}
+                path.exists()
+            });
+            while !looks.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            drop(listener);
+            sees.join().unwrap()
+        });
+        assert!(!outlives, "round {round}");
+    }
 }

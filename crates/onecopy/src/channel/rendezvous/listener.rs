@@ -49,8 +49,8 @@ const GRACE: Duration = Duration::from_millis(100);
 /// ```
 #[derive(Debug)]
 pub struct Listener {
-    socket: Socket,
     _file: Option<SocketFile>,
+    socket: Socket,
     policy: Policy,
     memory_bytes: usize,
     state: Mutex<State>,
@@ -122,8 +122,8 @@ impl Listener {
             return Err(Error::Invalid { object, reason });
         }
         Ok(Self {
-            socket: Socket::listener(fd, object)?,
             _file: file,
+            socket: Socket::listener(fd, object)?,
             policy: policy.clone(),
             memory_bytes,
             state: Mutex::default(),
