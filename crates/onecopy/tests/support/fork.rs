@@ -6,13 +6,15 @@
 //! one that the test is about. The child uses copies of what the library made, which takes no lock of theirs, and ends by `_exit`.
 #![expect(unsafe_code, reason = "fork, which nothing in the standard library does without exec")]
 
-use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal, waitpid};
 
 /// Runs `work` in a child, and demands that it is true.
 pub fn in_child(work: impl FnOnce() -> bool) {
     // SAFETY: see above: nothing that the child does depends on threads that it lacks.
     let child = unsafe { libc::fork() };
     if child == 0 {
+        // One that hangs goes with the test.
+        let _ = set_parent_process_death_signal(Some(Signal::KILL));
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(false);
         // SAFETY: ends the process; whatever it has in memory is a copy.
         unsafe { libc::_exit(i32::from(!done)) };

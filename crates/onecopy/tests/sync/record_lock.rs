@@ -5,6 +5,7 @@ use std::fs;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use onecopy::address::{FilePath, FileRange};
@@ -13,6 +14,7 @@ use onecopy::sync::record_lock::{OfdLock, RecordLock};
 use onecopy::sync::{Lock as _, Mode};
 use onecopy::{Address, Deadline, Error};
 
+use crate::support::fork::in_child;
 use crate::support::{Peer, Scratch, argument, eventually, role, watchdog};
 
 const MOMENT: Duration = Duration::from_millis(30);
@@ -406,4 +408,38 @@ fn a_child_that_inherits_the_descriptor_holds_the_lock_of_its_description() {
     assert!(is_taken(&mut other, Mode::Shared));
     peer.kill();
     take(&mut other, Mode::Exclusive);
+}
+
+/// In the child of a process whose other threads open and close locks: its own lock outlives its copy of another one.
+fn lock_beside_a_copy(path: &Path, copy: &mut Option<RecordLock>) -> bool {
+    let mut own = traditional(path, 20, 10);
+    take(&mut own, Mode::Exclusive);
+    copy.iter_mut().for_each(|copy| take(copy, Mode::Shared));
+    drop(copy.take());
+    let is_ours = |line: &str| line.contains("POSIX") && line.contains(&format!(" {} ", std::process::id()));
+    own.held().is_some() && fs::read_to_string("/proc/locks").unwrap().lines().filter(|line| is_ours(line)).count() == 1
+}
+
+#[test]
+fn a_child_does_not_wait_for_a_thread_that_it_lacks() {
+    if role().is_some() {
+        let scratch = Scratch::new();
+        let path = scratch.path("file");
+        let mut kept = Some(traditional(&path, 0, 10));
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        let _ = traditional(&path, 50, 10).acquire_by(Mode::Shared, Deadline::Now);
+                    }
+                });
+            }
+            (0..200).for_each(|_| in_child(|| lock_beside_a_copy(&path, &mut kept)));
+            stop.store(true, Ordering::Relaxed);
+        });
+        return;
+    }
+    let _watchdog = watchdog(Duration::from_secs(90));
+    Peer::start("record_lock::a_child_does_not_wait_for_a_thread_that_it_lacks", "parent", &[]).succeed();
 }

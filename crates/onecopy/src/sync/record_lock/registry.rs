@@ -4,15 +4,17 @@
 //! close any descriptor of the file would release all, and the spans that are held, so that places exclude each other and
 //! none unlocks what another one holds too.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
 
 use rustix::fs::{Mode as Permissions, fstat, stat};
 use rustix::io::Errno;
 
 use super::{ACCESSES, Holder, Kind, Span};
+use crate::process::ProcessLock;
 use crate::sync::{Mode, lock_file};
 use crate::{Error, Result};
 
@@ -20,13 +22,15 @@ use crate::{Error, Result};
 type FileId = (u64, u64);
 
 /// The spans of one file.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Entry {
     /// The one that is used, and those that were opened before their file turned out to be known.
     fds: Vec<Arc<OwnedFd>>,
-    /// How many places there are.
-    places: usize,
+    /// The numbers of the places that there are.
+    places: HashSet<u64>,
     held: Vec<Held>,
+    /// Tells those that wait here that what is held has changed.
+    changed: Arc<Condvar>,
 }
 
 /// What one place holds, or waits for in the kernel.
@@ -50,24 +54,26 @@ impl Held {
 struct Files {
     /// The process to which the spans belong: a child has a copy of this, and none of the locks.
     process: u32,
-    next_place: u64,
     entries: HashMap<FileId, Entry>,
 }
 
-static FILES: Mutex<Option<Files>> = Mutex::new(None);
-static CHANGED: Condvar = Condvar::new();
-
-fn lock() -> MutexGuard<'static, Option<Files>> {
-    FILES.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// A child begins with no files where a thread of its parent was changing them. What those have open stays open then, and the places that
+/// the child has copies of join its own files.
+static FILES: ProcessLock<Files> = ProcessLock::new();
+/// The number of the next place. In a child it goes on: no new place has the number of a copy.
+static NEXT_PLACE: AtomicU64 = AtomicU64::new(0);
 
 impl Files {
     /// The files of this process.
-    fn of(slot: &mut Option<Self>) -> &mut Self {
-        let files = slot.get_or_insert_default();
+    fn lock() -> MutexGuard<'static, Self> {
+        let mut files = FILES.lock();
         let process = std::process::id();
         if files.process != process {
-            files.entries.values_mut().for_each(|entry| entry.held.clear());
+            for entry in files.entries.values_mut() {
+                entry.held.clear();
+                // It may be used with one lock only, and this process has another one than its parent.
+                entry.changed = Arc::default();
+            }
             files.process = process;
         }
         files
@@ -86,8 +92,7 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn open(path: &Path, span: Span, create: Option<Permissions>, object: &str) -> Result<Self> {
-        let mut slot = lock();
-        let files = Files::of(&mut slot);
+        let mut files = Files::lock();
         let known = stat(path).ok().map(|found| (found.st_dev, found.st_ino));
         let file = match known.filter(|file| files.entries.contains_key(file)) {
             Some(file) => file,
@@ -95,15 +100,14 @@ impl Place {
                 let fd = lock_file::open(path, &ACCESSES, create, object)?;
                 let found = fstat(&fd).map_err(|errno| Error::os("fstat", object, errno))?;
                 let file = (found.st_dev, found.st_ino);
-                let entry = files.entries.entry(file);
-                entry.or_insert_with(|| Entry { fds: Vec::new(), places: 0, held: Vec::new() }).fds.push(Arc::new(fd));
+                files.entries.entry(file).or_default().fds.push(Arc::new(fd));
                 file
             }
         };
-        files.next_place += 1;
-        let number = files.next_place;
+        // Relaxed: it is drawn while the files are locked.
+        let number = NEXT_PLACE.fetch_add(1, Ordering::Relaxed);
         let fd = files.entries.get_mut(&file).and_then(|entry| {
-            entry.places += 1;
+            entry.places.insert(number);
             entry.fds.first().cloned()
         });
         Ok(Self { number, file, span, fd })
@@ -147,23 +151,25 @@ impl Place {
     /// Waits until no other place of this process is in the way, and takes the place of one that holds it. EDEADLK when this one
     /// and one in the way both hold it, and would wait for each other.
     fn note_when_free(&self, mode: Mode) -> Result<Option<Mode>, Errno> {
-        let mut slot = lock();
+        let mut files = Files::lock();
         loop {
-            if let Some(entry) = Files::of(&mut slot).entries.get_mut(&self.file) {
-                let own = entry.held.iter().position(|held| held.place == self.number);
-                if !self.is_excluded(entry, mode) {
-                    let before = own.map(|own| entry.held[own].mode);
-                    self.note(entry, Some(mode));
-                    return Ok(before);
-                }
-                if let Some(own) = own {
-                    if entry.held.iter().any(|held| held.converts && held.excludes(self.number, self.span, mode)) {
-                        return Err(Errno::DEADLK);
-                    }
-                    entry.held[own].converts = true;
+            let entry = self.entry(&mut files);
+            let own = entry.held.iter().position(|held| held.place == self.number);
+            if !self.is_excluded(entry, mode) {
+                let before = own.map(|own| entry.held[own].mode);
+                self.note(entry, Some(mode));
+                return Ok(before);
+            }
+            if let Some(own) = own {
+                let waits_for_us = |held: &Held| held.converts && held.excludes(self.number, self.span, mode);
+                let is_vain = entry.held.iter().any(waits_for_us);
+                entry.held[own].converts = !is_vain;
+                if is_vain {
+                    return Err(Errno::DEADLK);
                 }
             }
-            slot = CHANGED.wait(slot).unwrap_or_else(PoisonError::into_inner);
+            let changed = Arc::clone(&entry.changed);
+            files = changed.wait(files).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -197,7 +203,7 @@ impl Place {
     fn note(&self, entry: &mut Entry, mode: Option<Mode>) {
         entry.held.retain(|held| held.place != self.number);
         entry.held.extend(mode.map(|mode| Held { place: self.number, span: self.span, mode, converts: false }));
-        CHANGED.notify_all();
+        entry.changed.notify_all();
     }
 
     fn set(&self, span: Span, mode: Option<Mode>, waits: bool) -> Result<(), Errno> {
@@ -207,10 +213,16 @@ impl Place {
 
     /// Works on the entry, which is there as long as this place is.
     fn with<T>(&self, work: impl FnOnce(&mut Entry) -> T) -> T {
-        let mut slot = lock();
-        let files = Files::of(&mut slot);
-        let entry = files.entries.entry(self.file);
-        work(entry.or_insert_with(|| Entry { fds: Vec::new(), places: 1, held: Vec::new() }))
+        work(self.entry(&mut Files::lock()))
+    }
+
+    fn entry<'a>(&self, files: &'a mut Files) -> &'a mut Entry {
+        let entry = files.entries.entry(self.file).or_default();
+        // A copy in a child that began with no files.
+        if entry.places.insert(self.number) {
+            entry.fds.extend(self.fd.clone());
+        }
+        entry
     }
 }
 
@@ -219,13 +231,12 @@ impl Drop for Place {
         if self.held().is_some() {
             let _ = self.unlock();
         }
-        let mut slot = lock();
-        let files = Files::of(&mut slot);
+        let mut files = Files::lock();
         // Both while the files are locked: a place that is opened a moment later must not lose its lock to this close.
         self.fd = None;
         if let Some(entry) = files.entries.get_mut(&self.file) {
-            entry.places -= 1;
-            if entry.places == 0 {
+            entry.places.remove(&self.number);
+            if entry.places.is_empty() {
                 files.entries.remove(&self.file);
             }
         }
