@@ -10,6 +10,7 @@ use onecopy::stream::pipe::Written;
 use onecopy::stream::{ByteReader, ByteWriter, StdIo, pipe};
 use onecopy::{Deadline, Error, Receiver, Sender};
 
+use crate::support::fork::in_child;
 use crate::support::{Peer, pattern, role, starting_nobody, watchdog};
 
 const SIZES: [usize; 7] = [0, 1, 4096, 4097, 65_536, 1_000_003, 8 << 20];
@@ -214,4 +215,31 @@ fn std_io_copies_to_the_end_and_keeps_deadlines_and_errors() {
     let (reader, writer) = pipe::pair().unwrap();
     drop(reader);
     assert_eq!(StdIo::new(writer).write_all(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn the_rest_of_a_framed_message_is_not_the_childs_to_send() {
+    if role().is_some() {
+        let (reader, writer) = pipe::pair().unwrap();
+        let (mut sender, mut receiver) = (FramedSender::new(writer), FramedReceiver::new(reader));
+        in_child(|| sender.send(b"child").is_ok());
+        assert_eq!(receiver.recv().unwrap().unwrap(), b"child");
+        let long = pattern(1 << 20, 1);
+        sender.send_by(&long, Deadline::Now).unwrap();
+        in_child(|| {
+            let outcomes = [sender.flush_by(Deadline::Now), sender.send_by(b"child", Deadline::Now)];
+            outcomes
+                .into_iter()
+                .map(Result::unwrap_err)
+                .all(|error| error.is_peer_gone() && error.to_string().contains("forked"))
+        });
+        std::thread::scope(|scope| {
+            scope.spawn(|| sender.send(b"next").unwrap());
+            assert!(receiver.recv().unwrap().unwrap() == long);
+            assert_eq!(receiver.recv().unwrap().unwrap(), b"next");
+        });
+        return;
+    }
+    let _watchdog = watchdog(Duration::from_secs(60));
+    Peer::start("pipe::the_rest_of_a_framed_message_is_not_the_childs_to_send", "parent", &[]).succeed();
 }

@@ -5,6 +5,7 @@ use std::io::IoSlice;
 use zerocopy::IntoBytes;
 
 use super::{HEADER_BYTES, Header, MAX_FRAME_BYTES};
+use crate::process::own_id;
 use crate::stream::ByteWriter;
 use crate::{Deadline, Error, Result, Sender, tally};
 
@@ -18,21 +19,27 @@ const KEPT_REST_BYTES: usize = 1 << 20;
 /// call that fails for want of time has sent nothing, and no message is ever cut in two. Who sends with a deadline calls
 /// `flush_by` before dropping the sender; a receiver reports a message whose end never came.
 ///
-/// A sender whose stream failed in the middle of a message refuses further messages with the same kind of error.
+/// A sender whose stream failed in the middle of a message refuses further messages with the same kind of error. So does its copy in a
+/// child made by fork(2) while a rest was kept: that is the parent's to send, and what the child sent would come in the middle of it.
 #[derive(Debug)]
 pub struct FramedSender<W> {
     stream: W,
     /// Frames, or the end of one, that were accepted and not yet written.
     pending: Vec<u8>,
     written: usize,
-    /// A frame was torn by an error of the stream: what follows could not be told apart from its payload.
-    torn: bool,
+    /// Why the rest of a frame does not come from here: what follows could not be told apart from its payload.
+    torn: Option<&'static str>,
+    /// The process that this sender belongs to.
+    pid: u32,
 }
+
+const CUT: &str = "an earlier message was cut in the middle";
+const PARENTS: &str = "the rest of an earlier message belongs to the process that forked this one";
 
 impl<W: ByteWriter> FramedSender<W> {
     /// Messages over `stream`.
     pub fn new(stream: W) -> Self {
-        Self { stream, pending: Vec::new(), written: 0, torn: false }
+        Self { stream, pending: Vec::new(), written: 0, torn: None, pid: own_id() }
     }
 
     /// Sends a part of a message, as a frame of its own; `last` ends the message. The other side joins the parts: that is
@@ -66,7 +73,7 @@ impl<W: ByteWriter> FramedSender<W> {
                     return Ok(());
                 }
                 Err(error) => {
-                    self.torn = true;
+                    self.torn = Some(CUT);
                     return Err(error);
                 }
             }
@@ -93,6 +100,18 @@ impl<W: ByteWriter> FramedSender<W> {
         }
     }
 
+    /// In a child made by fork(2), leaves the rest of a frame to the parent.
+    fn notice_fork(&mut self) {
+        let pid = own_id();
+        if pid == self.pid {
+            return;
+        }
+        self.pid = pid;
+        if self.written < self.pending.len() {
+            self.torn = Some(PARENTS);
+        }
+    }
+
     fn keep_rest(&mut self, header: &[u8], part: &[u8], sent: usize) {
         self.pending.clear();
         self.written = 0;
@@ -111,17 +130,15 @@ impl<W: ByteWriter> Sender for FramedSender<W> {
     }
 
     fn flush_by(&mut self, deadline: Deadline) -> Result<()> {
-        if self.torn {
-            return Err(Error::PeerGone {
-                object: self.stream.object().into(),
-                detail: "an earlier message was cut in the middle".into(),
-            });
+        self.notice_fork();
+        if let Some(detail) = self.torn {
+            return Err(Error::PeerGone { object: self.stream.object().into(), detail: detail.into() });
         }
         while self.written < self.pending.len() {
             match self.stream.write_by(&self.pending[self.written..], deadline) {
                 Ok(count) => self.written += count,
                 Err(error) => {
-                    self.torn = !error.is_out_of_time();
+                    self.torn = (!error.is_out_of_time()).then_some(CUT);
                     return Err(error);
                 }
             }
