@@ -22,7 +22,7 @@
 //!
 //! **Nobody can leave a barrier**, so POSIX knows no deadline here. In [`Barrier::wait_by`] a thread of this process waits, and
 //! the caller waits for that: a call that ran out of time has arrived all the same, and the next one takes up that arrival.
-//! When the process ends meanwhile, its arrival still counts.
+//! When the process ends meanwhile, its arrival still counts. A child made by fork has not arrived.
 //!
 //! # Safety
 //!
@@ -31,7 +31,7 @@
 #![expect(unsafe_code, reason = "waits at pthread barriers")]
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use libc::pthread_barrier_t;
@@ -39,6 +39,7 @@ use rustix::io::Errno;
 
 use super::Wait;
 use super::shared::{Kind, Place, Slot, Spec, Wish, settled};
+use crate::process::own_id;
 use crate::sys::pthread;
 use crate::sys::signal_mask::without_signals;
 use crate::{Deadline, Error, Result};
@@ -50,8 +51,15 @@ type Answer = Result<bool, Errno>;
 #[derive(Debug)]
 pub struct Barrier {
     slot: Arc<Slot>,
-    /// Arrivals of calls that ran out of time.
-    arrived: Mutex<Vec<Receiver<Answer>>>,
+    arrived: Mutex<Arrivals>,
+}
+
+/// Arrivals of calls that ran out of time.
+#[derive(Debug, Default)]
+struct Arrivals {
+    /// The process that has arrived: a child made by fork has not.
+    pid: u32,
+    answers: Vec<Receiver<Answer>>,
 }
 
 impl Barrier {
@@ -95,7 +103,7 @@ impl Barrier {
             unsafe { pthread::barrier_init(slot.object().cast().as_ptr(), parties.unwrap_or(0)) }
                 .map_err(|errno| Error::os("pthread_barrier_init", slot.name(), errno))
         })?;
-        Ok(Self { slot: Arc::new(slot), arrived: Mutex::new(Vec::new()) })
+        Ok(Self { slot: Arc::new(slot), arrived: Mutex::default() })
     }
 
     /// How many meet at it.
@@ -120,7 +128,7 @@ impl Barrier {
     ///
     /// [`Error::TimedOut`] and [`Error::WouldBlock`] when not all have arrived; EAGAIN when no thread can be made.
     pub fn wait_by(&self, deadline: Deadline) -> Result<bool> {
-        let before = self.arrivals().pop();
+        let before = self.arrivals().answers.pop();
         let arrival = match (before, deadline) {
             (Some(arrival), _) => arrival,
             (None, Deadline::Now) if self.parties() > 1 => {
@@ -136,7 +144,7 @@ impl Barrier {
         match answer {
             Ok(answer) => self.answered(answer),
             Err(RecvTimeoutError::Timeout) => {
-                self.arrivals().push(arrival);
+                self.arrivals().answers.push(arrival);
                 Err(Error::out_of_time("wait", self.slot.name(), deadline))
             }
             Err(RecvTimeoutError::Disconnected) => self.answered(Err(Errno::CANCELED)),
@@ -157,8 +165,14 @@ impl Barrier {
         Ok(receiver)
     }
 
-    fn arrivals(&self) -> std::sync::MutexGuard<'_, Vec<Receiver<Answer>>> {
-        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
+    fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
+        let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+        if arrived.pid != own_id() {
+            // Not dropped: a thread that this process lacks may have been in the middle of an answer when it was forked.
+            std::mem::forget(std::mem::take(&mut arrived.answers));
+            arrived.pid = own_id();
+        }
+        arrived
     }
 
     fn answered(&self, answer: Answer) -> Result<bool> {

@@ -10,7 +10,8 @@ use onecopy::sync::shared::{Place, room_bytes};
 use onecopy::{Deadline, Error};
 
 use crate::stage::in_all_memory;
-use crate::support::watchdog;
+use crate::support::fork::in_child;
+use crate::support::{Peer, role, watchdog};
 
 const ROUNDS: u64 = 500;
 const WAIT: Duration = Duration::from_millis(30);
@@ -87,4 +88,22 @@ fn a_handle_that_is_dropped_leaves_its_arrival() {
     drop(barrier);
     let other = Barrier::attach(&place, Deadline::Now).unwrap();
     other.wait().unwrap();
+}
+
+#[test]
+fn an_arrival_of_its_parent_is_not_the_childs() {
+    const LONG: Duration = Duration::from_secs(20);
+    if role().is_some() {
+        let place = Place::new(AnonymousMapping::create("barrier", 4096).unwrap().into_region()).unwrap();
+        let barrier = Barrier::create(&place, 2).unwrap();
+        assert!(barrier.wait_by(Deadline::after(Duration::from_millis(5))).is_err());
+        in_child(|| {
+            matches!(barrier.wait_by(Deadline::Now), Err(Error::WouldBlock { .. }))
+                && barrier.wait_by(Deadline::after(LONG)).is_ok()
+        });
+        barrier.wait_by(Deadline::after(LONG)).unwrap();
+        return;
+    }
+    let _watchdog = watchdog(Duration::from_secs(60));
+    Peer::start("barrier::an_arrival_of_its_parent_is_not_the_childs", "parent", &[]).succeed();
 }
