@@ -221,6 +221,7 @@ fn what_is_out_of_range_is_refused_with_its_number() {
         ("mutex:state", "shared memory missing"),
         ("barrier:shm:/b", "parties missing"),
         ("barrier:shm:/b?parties=0", "0 parties"),
+        ("barrier:shm:/b?parties=2147483647", "between 1 and 2147483646"),
         ("barrier:shm:/b?parties=1&parties=2", "stands twice"),
         ("record:/t?start=9223372036854775808", "above 9223372036854775807"),
         ("record:/t?start=9223372036854775807&len=2", "above 9223372036854775807"),
@@ -398,7 +399,7 @@ fn address() -> impl Strategy<Value = Address> {
         file_path().prop_map(Address::FileLock),
         region().prop_map(Address::Mutex),
         region().prop_map(Address::Condvar),
-        (region(), 1..=2_147_483_647_u32)
+        (region(), 1..=2_147_483_646_u32)
             .prop_map(|(region, parties)| Address::Barrier(BarrierName::new(region, parties).unwrap())),
         region().prop_map(Address::Rwlock),
         signal_name().prop_map(Address::Signal),

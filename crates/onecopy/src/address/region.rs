@@ -51,14 +51,14 @@ pub struct BarrierName {
 }
 
 impl BarrierName {
-    /// The most that can meet: what glibc's barrier counts to.
-    const PARTIES: u64 = i32::MAX as u64;
+    /// The most that can meet: glibc's barrier, which is for one less than it counts to, refuses more.
+    pub(crate) const MAX_PARTIES: u32 = i32::MAX as u32 - 1;
 
     /// The barrier in `region` at which `parties` meet.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`](crate::Error::Invalid) for 0 parties, and for more than 2147483647.
+    /// [`Error::Invalid`](crate::Error::Invalid) for 0 parties, and for more than 2147483646.
     pub fn new(region: RegionName, parties: u32) -> Result<Self> {
         let object = format!("barrier:{region}");
         Self::checked(region, parties.into()).map_err(|reason| invalid(OsStr::new(&object), reason))
@@ -66,8 +66,8 @@ impl BarrierName {
 
     pub(super) fn checked(region: RegionName, parties: u64) -> Result<Self, String> {
         match u32::try_from(parties) {
-            Ok(count @ 1..) if parties <= Self::PARTIES => Ok(Self { region, parties: count }),
-            _ => Err(format!("{parties} parties are not between 1 and {}", Self::PARTIES)),
+            Ok(count @ 1..=Self::MAX_PARTIES) => Ok(Self { region, parties: count }),
+            _ => Err(format!("{parties} parties are not between 1 and {}", Self::MAX_PARTIES)),
         }
     }
 

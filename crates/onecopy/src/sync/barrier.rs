@@ -39,6 +39,7 @@ use rustix::io::Errno;
 
 use super::Wait;
 use super::shared::{Kind, Place, Slot, Spec, Wish, settled};
+use crate::address::BarrierName;
 use crate::process::own_id;
 use crate::sys::pthread;
 use crate::sys::signal_mask::without_signals;
@@ -67,8 +68,9 @@ impl Barrier {
     ///
     /// # Errors
     ///
-    /// EINVAL for 0 parties and for more than 2147483647; otherwise as [`Mutex::create`](super::mutex::Mutex::create).
+    /// [`Error::Invalid`] for 0 parties and for more than 2147483646; otherwise as [`Mutex::create`](super::mutex::Mutex::create).
     pub fn create(place: &Place, parties: u32) -> Result<Self> {
+        check(place, parties)?;
         Self::open(place, Wish::Create, settled(), Some(parties))
     }
 
@@ -88,6 +90,7 @@ impl Barrier {
     /// [`Error::Corrupt`] with both numbers when it is for other than `parties`; otherwise as [`Barrier::create`] and
     /// [`Barrier::attach`].
     pub fn open_or_create(place: &Place, parties: u32, deadline: Deadline) -> Result<Self> {
+        check(place, parties)?;
         Self::open(place, Wish::Either, deadline, Some(parties))
     }
 
@@ -184,6 +187,14 @@ impl Barrier {
     pub fn object(&self) -> &str {
         self.slot.name()
     }
+}
+
+fn check(place: &Place, parties: u32) -> Result<()> {
+    if (1..=BarrierName::MAX_PARTIES).contains(&parties) {
+        return Ok(());
+    }
+    let reason = format!("{parties} parties are not between 1 and {}", BarrierName::MAX_PARTIES);
+    Err(Error::Invalid { object: format!("barrier:{}", place.region().object()), reason })
 }
 
 fn arrive(slot: &Slot) -> Answer {

@@ -72,7 +72,17 @@ in_all_memory! { "barrier", create, meet_often, assert_whole }
 fn the_number_of_parties_is_checked() {
     let _watchdog = watchdog(Duration::from_secs(60));
     let place = Place::new(AnonymousMapping::create("barrier", 4096).unwrap().into_region()).unwrap();
-    assert_eq!(Barrier::create(&place, 0).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    for parties in [0, i32::MAX as u32, u32::MAX] {
+        for refused in [Barrier::create(&place, parties), Barrier::open_or_create(&place, parties, Deadline::Now)] {
+            let error = refused.unwrap_err();
+            assert!(matches!(error, Error::Invalid { .. }), "{error}");
+            assert!(
+                error.to_string().contains(&format!("{parties} parties are not between 1 and 2147483646")),
+                "{error}"
+            );
+        }
+    }
+    assert_eq!(Barrier::create(&place.at(1024).unwrap(), i32::MAX as u32 - 1).unwrap().parties(), i32::MAX as u32 - 1);
     let alone = Barrier::create(&place, 1).unwrap();
     assert!(alone.wait_by(Deadline::Now).unwrap() && alone.wait().unwrap(), "the only one leads");
     let error = Barrier::open_or_create(&place, 3, Deadline::Now).unwrap_err();
