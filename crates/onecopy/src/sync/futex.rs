@@ -128,6 +128,10 @@ impl Futex {
     ///
     /// None that the man page knows.
     pub fn wake(&self, count: u32) -> Result<usize> {
+        if count == 0 {
+            // The kernel would wake one.
+            return Ok(0);
+        }
         let count = count.min(i32::MAX.cast_unsigned());
         futex::wake(self.word(), Flags::empty(), count)
             .map_err(|errno| Error::os("futex(FUTEX_WAKE)", self.slot.name(), errno))

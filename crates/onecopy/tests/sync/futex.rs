@@ -112,3 +112,18 @@ fn a_counter_does_not_overflow() {
     count.take_by(Deadline::Now).unwrap();
     assert_eq!(count.word().load(Ordering::Acquire), u32::MAX - 1);
 }
+
+#[test]
+fn to_wake_none_wakes_none() {
+    let _watchdog = watchdog(Duration::from_secs(60));
+    let [one, _] = pair();
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| one.wait_by(0, Deadline::after(Duration::from_secs(50))));
+        for _ in 0..50 {
+            thread::sleep(Duration::from_millis(1));
+            assert_eq!(one.wake(0).unwrap(), 0);
+        }
+        eventually("it sleeps on", || one.wake(1).unwrap() == 1);
+        waits.join().unwrap().unwrap();
+    });
+}
