@@ -224,15 +224,17 @@ impl PosixQueue {
     ///
     /// # Errors
     ///
-    /// EBUSY when a process is registered already; EINVAL for a number that is no signal.
+    /// EBUSY when a process is registered already; [`Error::Invalid`] for a number that is no signal.
     pub fn notify_signal(&self, signal: i32) -> Result<()> {
+        // The kernel takes 0, and sends nothing.
+        if !(1..=64).contains(&signal) {
+            let reason = format!("signal {signal} is not between 1 and 64");
+            return Err(Error::Invalid { object: self.object.clone(), reason });
+        }
         mq::notify(self.as_fd(), Some(signal)).map_err(|errno| match errno {
             Errno::BUSY => self
                 .error("mq_notify", errno)
                 .with_remedy("a process is registered already, and the kernel keeps one: poll the descriptor instead"),
-            Errno::INVAL => {
-                self.error("mq_notify", errno).with_remedy(format!("signal {signal} is not between 1 and 64"))
-            }
             _ => self.error("mq_notify", errno),
         })
     }

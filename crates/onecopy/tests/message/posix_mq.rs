@@ -237,7 +237,12 @@ fn one_process_is_notified_once() {
     other.cancel_notification().unwrap();
     queue.notify_signal(libc::SIGURG).expect("the second was taken back");
     queue.cancel_notification().unwrap();
-    assert_eq!(queue.notify_signal(99).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    for signal in [i32::MIN, -1, 0, 65] {
+        let error = queue.notify_signal(signal).unwrap_err();
+        assert!(matches!(error, Error::Invalid { .. }) && error.to_string().contains("between 1 and 64"), "{error}");
+    }
+    queue.notify_signal(64).unwrap();
+    queue.cancel_notification().unwrap();
 }
 
 #[test]
