@@ -83,8 +83,16 @@ impl Info {
 ///
 /// None that are known of.
 pub fn block(signals: &[SignalNumber]) -> Result<()> {
-    let numbers: Vec<i32> = signals.iter().map(|signal| signal.get()).collect();
-    signal::block(&numbers).map_err(|errno| Error::os("pthread_sigmask", "signal:self", errno))
+    block_beside(signals).map(drop)
+}
+
+/// As [`block`], and returns what was blocked before.
+fn block_beside(signals: &[SignalNumber]) -> Result<signal::Mask> {
+    signal::block(&raw(signals)).map_err(|errno| Error::os("pthread_sigmask", "signal:self", errno))
+}
+
+fn raw(signals: &[SignalNumber]) -> Vec<i32> {
+    signals.iter().map(|signal| signal.get()).collect()
 }
 
 /// Has `command` start its process with no signal blocked, whatever this process blocks.
@@ -131,14 +139,18 @@ impl SignalReceiver {
     /// # Errors
     ///
     /// [`Error::Refused`] when another thread of this process does not block them, with its name: it would take them;
-    /// [`Error::Invalid`] for none at all, and for SIGKILL and SIGSTOP; EMFILE.
+    /// [`Error::Invalid`] for none at all, and for SIGKILL and SIGSTOP; EMFILE. This thread blocks what it did before then.
     pub fn open(signals: &[SignalNumber]) -> Result<Self> {
         let name = SignalName::received(signals.iter().copied())?;
+        let before = block_beside(name.signals())?;
+        Self::of_blocked(&name).inspect_err(|_| signal::restore(&before))
+    }
+
+    fn of_blocked(name: &SignalName) -> Result<Self> {
         let object = Address::Signal(name.clone()).to_string();
-        block(name.signals())?;
         check_threads(name.signals(), &object)?;
-        let numbers: Vec<i32> = name.signals().iter().map(|signal| signal.get()).collect();
-        let fd = signal::signalfd(&numbers).map_err(|errno| Error::os("signalfd", object.clone(), errno))?;
+        let fd =
+            signal::signalfd(&raw(name.signals())).map_err(|errno| Error::os("signalfd", object.clone(), errno))?;
         Ok(Self { fd, object })
     }
 

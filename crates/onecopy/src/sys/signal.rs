@@ -32,14 +32,23 @@ struct Queued {
 
 const _: () = assert!(size_of::<Queued>() == size_of::<libc::siginfo_t>());
 
-/// Blocks `signals` in this thread, beside what it blocks already.
-pub(crate) fn block(signals: &[i32]) -> Result<(), Errno> {
-    let set = set(signals);
-    // SAFETY: `set` is an initialised set, and the old mask is not asked for.
-    match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) } {
-        0 => Ok(()),
+/// What a thread blocks.
+pub(crate) struct Mask(libc::sigset_t);
+
+/// Blocks `signals` in this thread, beside what it blocks already, which is returned.
+pub(crate) fn block(signals: &[i32]) -> Result<Mask, Errno> {
+    let (signals, mut before) = (set(signals), set(&[]));
+    // SAFETY: two initialised sets.
+    match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, &raw mut before) } {
+        0 => Ok(Mask(before)),
         errno => Err(Errno::from_raw_os_error(errno)),
     }
+}
+
+/// Has this thread block just what it did before.
+pub(crate) fn restore(before: &Mask) {
+    // SAFETY: an initialised set, and the old mask is not asked for.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before.0, ptr::null_mut()) };
 }
 
 /// A descriptor from which `signals` are read, without waiting.

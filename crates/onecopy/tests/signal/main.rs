@@ -179,14 +179,23 @@ fn a_full_queue_is_an_error_with_the_numbers_and_loses_nothing() {
     assert!(matches!(refused(Some(wait)), Error::TimedOut { .. }) && start.elapsed() >= wait);
 }
 
+/// The signals that the calling thread blocks, as the kernel tells them.
+fn blocked() -> String {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+    status.lines().find(|line| line.starts_with("SigBlk:")).unwrap().to_owned()
+}
+
 #[test]
 fn a_thread_that_would_take_the_signal_is_named() {
     if role().is_some() {
         let _watchdog = watchdog(LIMIT);
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
         let thread = std::thread::Builder::new().name("careless".into()).spawn(move || stopped.recv());
-        let error = SignalReceiver::open(&[number("USR1")]).unwrap_err();
+        signal::block(&[number("USR2")]).unwrap();
+        let before = blocked();
+        let error = SignalReceiver::open(&[number("USR1"), number("USR2")]).unwrap_err();
         assert!(matches!(error, Error::Refused { .. }), "{error}");
+        assert_eq!(blocked(), before, "it takes back what it has blocked");
         drop(stop);
         let _ = thread.unwrap().join().unwrap();
         println!("\nerror {error}");
@@ -196,7 +205,7 @@ fn a_thread_that_would_take_the_signal_is_named() {
     for _ in 0..20 {
         let mut peer = Peer::start("a_thread_that_would_take_the_signal_is_named", "careless", &[]);
         let error = peer.line("error ");
-        assert!(error.contains("does not block it") && error.contains("signal:self?sig=USR1"), "{error}");
+        assert!(error.contains("does not block it") && error.contains("signal:self?sig=USR1,USR2"), "{error}");
         peer.succeed();
     }
 }
