@@ -92,7 +92,7 @@ impl EventFd {
         Ok(Self { fd, object, left: 0 })
     }
 
-    /// Adds `count` to the counter, waiting until `deadline` while that would go beyond [`MAX_VALUE`].
+    /// Adds `count` to the counter, waiting until `deadline` while that would go beyond [`MAX_VALUE`]. To add 0 does nothing.
     ///
     /// # Errors
     ///
@@ -102,6 +102,9 @@ impl EventFd {
         if count > MAX_VALUE {
             let reason = format!("{count} cannot be added at once: at most {MAX_VALUE} can");
             return Err(Error::Invalid { object: self.object.clone(), reason });
+        }
+        if count == 0 {
+            return Ok(());
         }
         loop {
             if deadline != Deadline::Never {
@@ -122,7 +125,7 @@ impl EventFd {
         let mut backoff = crate::io::wait::Backoff::new();
         loop {
             wait_for(self.as_fd(), PollFlags::OUT, deadline, "add", &self.object)?;
-            if count <= 1 || self.value()? <= MAX_VALUE - count {
+            if count == 1 || self.value()? <= MAX_VALUE - count {
                 return Ok(());
             }
             backoff.pause(deadline, "add", &self.object)?;
@@ -189,7 +192,7 @@ impl AsFd for EventFd {
 
 impl Notify for EventFd {
     fn notify_by(&mut self, count: u32, deadline: Deadline) -> Result<()> {
-        if count == 0 { Ok(()) } else { self.add_by(count.into(), deadline) }
+        self.add_by(count.into(), deadline)
     }
 
     fn object(&self) -> &str {

@@ -71,6 +71,7 @@ fn the_counter_is_full_at_its_limit_and_nothing_is_half_added() {
     let error = counter.add_by(u64::MAX, Deadline::Never).unwrap_err();
     assert!(matches!(error, Error::Invalid { .. }) && error.to_string().contains("18446744073709551614"), "{error}");
     counter.add_by(MAX_VALUE, Deadline::Now).unwrap();
+    counter.add_by(0, Deadline::Now).unwrap();
     assert!(matches!(counter.add_by(1, Deadline::Now), Err(Error::WouldBlock { .. })));
     assert!(matches!(counter.add_by(1, Deadline::after(MOMENT)), Err(Error::TimedOut { .. })));
     assert_eq!(counter.take_by(Deadline::Now).unwrap(), MAX_VALUE);
