@@ -68,9 +68,13 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
-    /// Whether the verb takes interrupts by itself, because it has more to end than files.
+    /// Whether the verb takes interrupts by itself: it has more to end than files, becomes another program, or may have no second thread.
     pub(crate) fn takes_interrupts(&self) -> bool {
-        matches!(self, Self::Bench(_) | Self::LockChild(_))
+        match self {
+            Self::Bench(_) | Self::LockChild(_) => true,
+            Self::Doctor(arguments) => arguments.is_probe(),
+            _ => false,
+        }
     }
 
     /// What has to be done before any thread is started.

@@ -35,6 +35,14 @@ pub(crate) struct Arguments {
     probe: Option<machine::FirstProcess>,
 }
 
+impl Arguments {
+    /// Whether this is the second process in the attempt at cross-memory attach. A filter may end only the thread that makes a call:
+    /// another thread would keep the process, whose end the first one waits for.
+    pub(crate) fn is_probe(&self) -> bool {
+        self.probe.is_some()
+    }
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match (&arguments.probe, arguments.pid) {
         (Some(first), _) => machine::second_process(first),

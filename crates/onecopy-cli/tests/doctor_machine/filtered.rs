@@ -51,6 +51,8 @@ fn check(answer: i32) -> io::Result<()> {
 
 const READ: libc::c_long = libc::SYS_process_vm_readv;
 const WRITE: libc::c_long = libc::SYS_process_vm_writev;
+/// The two ways to kill who makes a call. The second is the one of SCMP_ACT_KILL in a container's profile.
+const KILLS: [u32; 2] = [libc::SECCOMP_RET_KILL_PROCESS, libc::SECCOMP_RET_KILL_THREAD];
 
 #[test]
 fn a_filter_that_answers_is_told_by_its_errno() {
@@ -76,8 +78,9 @@ fn a_filter_that_answers_is_told_by_its_errno() {
 #[test]
 fn a_filter_that_kills_spares_the_command() {
     let _watchdog = watchdog(Duration::from_secs(60));
-    for calls in [&[READ, WRITE][..], &[READ], &[WRITE]] {
-        let object = json(under(calls, libc::SECCOMP_RET_KILL_PROCESS, &["--json"]));
+    let sets = [&[READ, WRITE][..], &[READ], &[WRITE]];
+    for (action, calls) in KILLS.into_iter().flat_map(|action| sets.map(|calls| (action, calls))) {
+        let object = json(under(calls, action, &["--json"]));
         let attach = &object["cross_memory_attach"];
         for (call, up, down) in
             [(READ, "child_reads_parent", "parent_reads_child"), (WRITE, "child_writes_parent", "parent_writes_child")]
@@ -96,7 +99,7 @@ fn a_filter_that_kills_spares_the_command() {
 #[test]
 fn the_summary_says_who_knows_more() {
     let _watchdog = watchdog(Duration::from_secs(60));
-    for action in [libc::SECCOMP_RET_KILL_PROCESS, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32] {
+    for action in KILLS.into_iter().chain([libc::SECCOMP_RET_ERRNO | libc::EPERM as u32]) {
         let summary = text(under(&[READ, WRITE], action, &[]));
         let words: Vec<&str> = summary.split_whitespace().collect();
         let joined = words.join(" ");
