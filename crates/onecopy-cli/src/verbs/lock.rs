@@ -27,7 +27,7 @@ Examples:
 
 What is missing is created, a semaphore with the value 1. On flock: and ofd: COMMAND inherits the descriptor of the lock, \
 which so lasts as long as COMMAND and whatever it leaves running, even if onecopy is killed. Elsewhere COMMAND is killed when \
-onecopy is.
+onecopy is, except a set-user-ID or set-group-ID program, such as sudo, and one with capabilities of its own: the kernel spares these.
 
 If onecopy is killed by SIGKILL: flock:, ofd:, record: and sysv-sem: are released; mutex: is recovered by the next holder, with a \
 warning; sem: and rwlock: stay taken. Repair these two when nobody uses them: `onecopy post sem:/name` gives the semaphore its \

@@ -185,6 +185,14 @@ fn after_sigkill_the_next_one_gets_it_or_is_told_how_to_repair_it() {
     }
 }
 
+/// The kernel drops the wish to be killed with `onecopy` when a command gains privileges.
+#[test]
+fn the_help_says_which_commands_outlive_it() {
+    let help = String::from_utf8(onecopy(["lock", "--help"]).end().succeeds()).unwrap();
+    let words: Vec<&str> = help.split_whitespace().collect();
+    assert!(words.join(" ").contains("killed when onecopy is, except a set-user-ID or set-group-ID program"), "{help}");
+}
+
 #[test]
 fn signals_go_to_the_command_whose_end_counts() {
     let _watchdog = watchdog(Duration::from_secs(100));

@@ -27,7 +27,8 @@ pub(super) fn command(program: &OsStr, arguments: &[OsString]) -> Command {
     command
 }
 
-/// Becomes the command; the wish to be killed outlives exec (prctl(2), PR_SET_PDEATHSIG).
+/// Becomes the command; the wish to be killed outlives exec, but not that of a program with privileges of its own (prctl(2),
+/// PR_SET_PDEATHSIG).
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|errno| Failure::failed(format!("prctl: {}", plain(&errno.into()))))?;
