@@ -3,6 +3,7 @@
 //! One file per verb in `verbs/`; each has its `Arguments` and a `run` that returns a [`Failure`], which `main` maps to the
 //! exit code. Data goes to stdout, messages to stderr.
 
+mod again;
 mod channel;
 mod cli;
 mod endpoint;

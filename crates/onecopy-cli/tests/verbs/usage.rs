@@ -1,7 +1,7 @@
 //! Wrong usage: exit code 2 and one line that says what is wrong and what would be right.
 
 use crate::mechanisms::Object;
-use crate::support::{onecopy, program, unique};
+use crate::support::{Scratch, onecopy, program, skip, unique};
 
 #[test]
 fn a_bare_command_shows_help_and_fails() {
@@ -27,7 +27,7 @@ fn completions_and_man_pages_come_from_the_same_definition() {
             assert!(script.contains(word), "{shell}: {script}");
         }
     }
-    let scratch = crate::support::Scratch::new();
+    let scratch = Scratch::new();
     onecopy(["man", scratch.root().to_str().unwrap()]).end().succeeds();
     let page = std::fs::read_to_string(scratch.path("onecopy-send.1")).unwrap();
     assert!(page.contains("priority"), "{page}");
@@ -168,11 +168,32 @@ fn what_is_not_there_is_named_with_what_helps() {
         onecopy(["recv", &address]).end().fails_with(1, &[&address, "it is a thread: name its process"]);
     };
     std::thread::scope(|scope| scope.spawn(of_thread).join().unwrap());
-    let scratch = crate::support::Scratch::new();
+    let scratch = Scratch::new();
     let file = std::fs::File::create(scratch.path("file")).unwrap();
     let number = std::os::fd::AsRawFd::as_raw_fd(&file);
     let address = format!("fd:{pid}:{number}");
     onecopy(["read", &address]).end().fails_with(2, &[&format!("{address}: no memfd")]);
+}
+
+/// What starts this program again finds it in /proc, and a command that is there must not be called missing.
+#[test]
+fn without_proc_it_is_asked_for() {
+    let without_proc = |script: &str| {
+        let script = format!("mount -t tmpfs none /proc && {script}");
+        program("unshare", ["-U", "-r", "-m", "sh", "-c", &script, env!("CARGO_BIN_EXE_onecopy")]).end()
+    };
+    let tried = without_proc("true");
+    if !tried.status.success() {
+        return skip("without_proc_it_is_asked_for", &tried.stderr);
+    }
+    let scratch = Scratch::new();
+    let lock = format!("\"$0\" lock record:{} -- sh -c true", scratch.path("lock").display());
+    let needs = "onecopy needs /proc, which is not mounted here (mount -t proc proc /proc)";
+    without_proc(&lock).fails(1, &format!("cannot run sh: {needs}"));
+    without_proc("\"$0\" pipe-safety").fails(1, &format!("cannot start a writer: {needs}"));
+    let doctor = String::from_utf8(without_proc("\"$0\" doctor").stdout).unwrap();
+    let words: Vec<&str> = doctor.split_whitespace().collect();
+    assert!(words.join(" ").contains(&format!("no second process could be started: {needs}")), "{doctor}");
 }
 
 #[test]

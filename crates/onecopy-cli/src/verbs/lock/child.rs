@@ -7,6 +7,7 @@ use std::process::Command;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
 use super::holder::cannot_run;
+use crate::again;
 use crate::failure::{Failure, plain};
 
 /// The options of the second process of `lock`.
@@ -21,10 +22,11 @@ pub(crate) struct Arguments {
 }
 
 /// How to start such a process.
-pub(super) fn command(program: &OsStr, arguments: &[OsString]) -> Command {
-    let mut command = Command::new("/proc/self/exe");
+pub(super) fn command(program: &OsStr, arguments: &[OsString]) -> Result<Command, Failure> {
+    let mut command =
+        again::command().map_err(|error| Failure::failed(format!("cannot run {}: {error}", program.display())))?;
     command.args(["lock-child", &std::process::id().to_string(), "--"]).arg(program).args(arguments);
-    command
+    Ok(command)
 }
 
 /// Becomes the command; the wish to be killed outlives exec, but not that of a program with privileges of its own (prctl(2),

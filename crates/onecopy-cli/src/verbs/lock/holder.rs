@@ -67,14 +67,17 @@ impl Holder {
     /// Runs the command to its end. Signals that would end this process go to the command meanwhile.
     pub(super) fn run(&self, command: &[OsString]) -> Result<ExitStatus, Failure> {
         let (program, arguments) = command.split_first().ok_or_else(|| Failure::usage("no command to run"))?;
-        let start = || match self.inherited() {
+        let mut command = match self.inherited() {
             Some(fd) => {
-                fcntl_setfd(fd, FdFlags::empty())?;
-                Command::new(program).args(arguments).spawn()
+                fcntl_setfd(fd, FdFlags::empty()).map_err(|errno| cannot_run(program, &errno.into()))?;
+                let mut command = Command::new(program);
+                command.args(arguments);
+                command
             }
-            None => child::command(program, arguments).spawn(),
+            None => child::command(program, arguments)?,
         };
-        let mut child = interrupt::spawn_and_forward(start)?.map_err(|error| cannot_run(program, &error))?;
+        let mut child =
+            interrupt::spawn_and_forward(|| command.spawn())?.map_err(|error| cannot_run(program, &error))?;
         wait(&mut child)
     }
 

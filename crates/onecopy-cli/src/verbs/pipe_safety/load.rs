@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use onecopy::stream::ByteReader as _;
@@ -11,6 +11,7 @@ use onecopy::stream::pipe::{self, MessageReader, PIPE_BUF, PipeReader};
 use onecopy::{Deadline, Error};
 
 use super::writer::{Counts, Mode, Role};
+use crate::again;
 use crate::failure::{Failure, plain};
 
 /// How much a pipe with room holds: what an ordinary user may ask for.
@@ -166,7 +167,8 @@ impl Crew {
         let mut crew = Self(Vec::new());
         for tag in 1..=load.writers as u8 {
             let role = Role { mode: load.mode, tag, bytes, messages: load.messages };
-            let child = Command::new("/proc/self/exe")
+            let child = again::command()
+                .map_err(failed)?
                 .args(["pipe-safety", "--writer-role", &role.to_argument()])
                 .stdin(Stdio::from(gate.as_fd().try_clone_to_owned().map_err(failed)?))
                 .stdout(Stdio::from(pipe.try_clone().map_err(failed)?))

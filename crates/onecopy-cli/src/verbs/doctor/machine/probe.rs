@@ -5,7 +5,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,6 +13,7 @@ use onecopy::memory::remote::RemoteProcess;
 use rustix::process::{Resource, Rlimit, getppid, setrlimit};
 
 use super::surroundings::Surroundings;
+use crate::again;
 use crate::failure::{Failure, plain, print};
 
 /// What the other process reads here.
@@ -207,7 +208,7 @@ impl Attach {
 
 fn start() -> std::io::Result<Child> {
     let own = Place::own();
-    Command::new("/proc/self/exe")
+    again::command()?
         .args(["doctor", "--probe", &format!("{},{},{}", std::process::id(), own.offered, own.received)])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
