@@ -2,7 +2,6 @@
 //!
 //! A thread waits for the signals, so no handler runs code of ours.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,15 +10,18 @@ use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal, getpgrp, pidfd_open, pidfd_send_signal};
-use rustix::termios::tcgetpgrp;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
-use signal_hook::iterator::{Handle, Signals};
+use signal_hook::iterator::exfiltrator::WithRawSiginfo;
+use signal_hook::iterator::{Handle, SignalsInfo};
 
 use crate::failure::{Failure, plain};
 
 /// How long a signal that is put off may wait.
 pub(crate) const SLICE: Duration = Duration::from_millis(100);
+
+/// What a signal of the kernel itself, a terminal's for instance, came by (sigaction(2)).
+const SI_KERNEL: i32 = 0x80;
 
 /// The files to remove when a signal ends the process.
 static FILES: Mutex<Vec<Transient>> = Mutex::new(Vec::new());
@@ -48,14 +50,14 @@ struct Transient {
 
 /// Starts to wait for SIGINT, SIGTERM and SIGHUP; one that is ignored, as nohup(1) does, stays ignored.
 pub(crate) fn watch() -> Result<(), Failure> {
-    let mut signals = Signals::new(unless_ignored(&[SIGHUP, SIGINT, SIGTERM]))
+    let mut signals = SignalsInfo::<WithRawSiginfo>::new(unless_ignored(&[SIGHUP, SIGINT, SIGTERM]))
         .map_err(|error| Failure::failed(format!("cannot handle signals: {}", plain(&error))))?;
     let _ = HANDLE.set(signals.handle());
     let wait = move || {
         for signal in signals.forever() {
-            if !forward(signal) {
+            if !forward(signal.si_signo, signal.si_code) {
                 remove_all();
-                signal_hook::low_level::exit(128 + signal);
+                signal_hook::low_level::exit(128 + signal.si_signo);
             }
         }
     };
@@ -126,8 +128,8 @@ fn spawn_for(target: &mut Target, spawn: impl FnOnce() -> io::Result<Child>) -> 
     Ok(child)
 }
 
-/// Whether there is a command that gets the signal, or this process ends by itself.
-fn forward(signal: i32) -> bool {
+/// Whether there is a command that gets the signal, or this process ends by itself. `code` says what the signal came by.
+fn forward(signal: i32, code: i32) -> bool {
     let mut target = target();
     let command = match &mut *target {
         Target::Process => return false,
@@ -137,17 +139,13 @@ fn forward(signal: i32) -> bool {
         }
         Target::Command(command) => command,
     };
-    let is_key = matches!(signal, SIGINT | SIGQUIT);
-    if let Some(signal) = Signal::from_named_raw(signal).filter(|_| !(is_key && is_typed())) {
+    // ^C and ^\ on the terminal reach the command by themselves, since it belongs to the same foreground group.
+    let is_typed = matches!(signal, SIGINT | SIGQUIT) && code == SI_KERNEL;
+    if let Some(signal) = Signal::from_named_raw(signal).filter(|_| !is_typed) {
         // A command that has ended is noticed by whoever waits for it.
         let _ = pidfd_send_signal(command, signal);
     }
     true
-}
-
-/// Whether ^C and ^\ on the terminal reach the command by themselves, since it belongs to the same foreground group.
-fn is_typed() -> bool {
-    File::open("/dev/tty").is_ok_and(|terminal| tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp()))
 }
 
 /// A file that goes when this is dropped, and when a signal ends the process.

@@ -7,7 +7,9 @@ use onecopy::Deadline;
 use onecopy::open::{OpenOptions, open_lock};
 use onecopy::sync::Mode;
 
-use crate::support::{Cleanup, Running, Scratch, eventually, hold, key, onecopy, program, stay, unique, watchdog};
+use crate::support::{
+    Cleanup, Running, Scratch, eventually, hold, key, onecopy, program, python, stay, unique, watchdog,
+};
 
 const ONECOPY: &str = env!("CARGO_BIN_EXE_onecopy");
 
@@ -204,6 +206,30 @@ fn signals_go_to_the_command_whose_end_counts() {
         holder.signal("TERM");
         assert_eq!(holder.end().status.code(), Some(9), "{address}");
         onecopy(["lock", "-n", &address, "--", "true"]).end().succeeds();
+    }
+}
+
+/// A terminal sends what is typed to the command as well; what another process sends goes to `onecopy` alone.
+#[test]
+fn on_a_terminal_a_key_and_a_signal_both_reach_the_command() {
+    let test = "on_a_terminal_a_key_and_a_signal_both_reach_the_command";
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let scratch = Scratch::new();
+    let script = "import os, pty, signal, sys, time\npid, terminal = pty.fork()\n\
+                  if pid == 0: os.execv(sys.argv[3], sys.argv[3:])\n\
+                  while not os.path.exists(sys.argv[1]): time.sleep(0.01)\n\
+                  os.write(terminal, b'\\x03') if sys.argv[2] == 'key' else os.kill(pid, signal.SIGINT)\n\
+                  print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n";
+    let lock = format!("flock:{}", scratch.path("lock").display());
+    for how in ["key", "kill"] {
+        let Some(python) = python(test, &[]) else { return };
+        let mark = scratch.path(how);
+        // It ends in time, with another code, when nothing comes.
+        let command =
+            format!("trap 'exit 9' INT; touch '{}'; for i in $(seq 200); do sleep 0.05; done", mark.display());
+        let arguments = ["-c", script, mark.to_str().unwrap(), how, ONECOPY, "lock", &lock, "--", "sh", "-c", &command];
+        let said = program(python.get_program(), arguments).end().succeeds();
+        assert_eq!(String::from_utf8(said).unwrap(), "9\n", "{how}");
     }
 }
 
