@@ -6,7 +6,7 @@ use onecopy::address::SignalName;
 use onecopy::open::{self, OpenOptions};
 use onecopy::signal::{self, Received, SignalReceiver};
 use onecopy::sync::Wait as _;
-use onecopy::{Address, Deadline};
+use onecopy::{Address, Deadline, Error};
 
 use crate::failure::{Failure, print, tell};
 use crate::{endpoint, units};
@@ -23,7 +23,8 @@ gives one wait all that was posted, unless it is a semaphore (EFD_SEMAPHORE).
 Signals are received in the kernel's order: standard ones first, then real-time ones by number. When it is ready, the pid of this \
 process stands on stderr; then each signal is a line on stdout: its name, its sender's pid and uid, and its value if it has one.
 
-Exit codes: 0 it came, 124 --timeout passed. A process that is killed at a barrier stays counted there.";
+Exit codes: 0 it came, 124 --timeout passed. Who has come to a barrier stays counted there, also when its --timeout passes, or when \
+it is interrupted or killed.";
 
 /// The options of `wait`.
 #[derive(Debug, clap::Args)]
@@ -66,9 +67,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             let address = &arguments.address;
             let options = OpenOptions { deadline, create: !arguments.no_create, ..OpenOptions::default() };
             let mut wait = open::open_wait(address, &options)?;
-            repeat(arguments, deadline, "times", || Ok(wait.wait_by(deadline)?))
+            repeat(arguments, deadline, "times", || wait.wait_by(deadline).map_err(|error| explain(address, error)))
         }
         address => Err(endpoint::refused(address, "wait", "which is nothing to wait for")),
+    }
+}
+
+/// Nobody can leave a barrier: who waits there once more comes twice.
+fn explain(address: &Address, error: Error) -> Failure {
+    match (address, Failure::from(error)) {
+        (Address::Barrier(_), Failure::TimedOut(text)) => {
+            Failure::TimedOut(format!("{text} (this process stays counted there)"))
+        }
+        (_, failure) => failure,
     }
 }
 

@@ -55,6 +55,21 @@ fn a_barrier_lets_all_go_when_the_last_one_has_come() {
 }
 
 #[test]
+fn who_ran_out_of_time_at_a_barrier_is_told_that_it_counts() {
+    let _watchdog = watchdog(Duration::from_secs(100));
+    let barrier = format!("barrier:shm:/{}", unique("sync"));
+    let address = format!("{barrier}?parties=2");
+    let _cleanup = Cleanup::new(&address);
+    onecopy(["wait", &address, "--timeout", "50ms"])
+        .end()
+        .fails(124, &format!("wait on {barrier} timed out (this process stays counted there)"));
+    onecopy(["wait", &address]).end().succeeds();
+    let help = String::from_utf8(onecopy(["wait", "--help"]).end().succeeds()).unwrap();
+    let words: Vec<&str> = help.split_whitespace().collect();
+    assert!(words.join(" ").contains("stays counted there, also when its --timeout passes"), "{help}");
+}
+
+#[test]
 fn what_was_created_has_the_value_that_was_asked_for() {
     let _watchdog = watchdog(Duration::from_secs(100));
     for address in counters().into_iter().filter(|address| !address.starts_with("futex")) {
