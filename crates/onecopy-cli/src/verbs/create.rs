@@ -1,6 +1,5 @@
 //! `onecopy create`: makes an object that does not exist yet.
 
-use onecopy::Address;
 use onecopy::address::RegionName;
 use onecopy::memory::file_mapping::FileMapping;
 use onecopy::memory::posix_shm::PosixShm;
@@ -9,10 +8,16 @@ use onecopy::message::posix_mq::{PosixQueue, QueueAttributes};
 use onecopy::message::sysv_mq::SysvQueue;
 use onecopy::open::{self, OpenOptions};
 use onecopy::stream::fifo;
+use onecopy::sync::barrier::Barrier;
+use onecopy::sync::condvar::{Condvar, Counted};
+use onecopy::sync::futex::Futex;
+use onecopy::sync::mutex::Mutex;
 use onecopy::sync::named_semaphore::NamedSemaphore;
+use onecopy::sync::rwlock::Rwlock;
 use onecopy::sync::semaphore::Semaphore;
 use onecopy::sync::shared::Place;
 use onecopy::sync::sysv_semaphore::SysvSemaphore;
+use onecopy::{Address, Deadline};
 
 use crate::endpoint::{self, remedy};
 use crate::failure::Failure;
@@ -92,7 +97,7 @@ fn create(address: &Address, arguments: &Arguments) -> Result<(), Failure> {
 /// Makes the memory, which must not exist yet unless it is a descriptor's, and then what lives in it.
 fn create_in(region: &RegionName, arguments: &Arguments) -> Result<(), Failure> {
     let memory = Address::from(region.clone());
-    let is_ours = !matches!(memory, Address::Descriptor(_));
+    let is_ours = !is_inherited(&memory);
     if is_ours {
         create(&memory, arguments)?;
     }
@@ -105,14 +110,24 @@ fn create_in(region: &RegionName, arguments: &Arguments) -> Result<(), Failure> 
 }
 
 fn create_object(memory: &Address, arguments: &Arguments) -> Result<(), Failure> {
-    let options = OpenOptions { mode: arguments.mode, ..OpenOptions::default() };
+    let region = open::open_region(memory, 0, &OpenOptions { create: false, ..OpenOptions::default() })?;
+    if let Some(size) = arguments.size.filter(|&size| is_inherited(memory) && size != region.len() as u64) {
+        let text = format!("--size {size}: {memory} has {} bytes, and keeps its length", region.len());
+        return Err(Failure::usage(text));
+    }
+    let place = Place::new(region)?;
     match &arguments.address {
-        Address::Semaphore(_) => {
-            let place = Place::new(open::open_region(memory, 0, &OpenOptions { create: false, ..options })?)?;
-            Semaphore::create(&place, arguments.initial.unwrap_or(0))?;
+        Address::Semaphore(_) => drop(Semaphore::create(&place, arguments.initial.unwrap_or(0))?),
+        Address::Futex(_) => drop(Futex::create(&place, 0)?),
+        Address::Mutex(_) => drop(Mutex::create(&place, ())?),
+        Address::Rwlock(_) => drop(Rwlock::create(&place, ())?),
+        Address::Barrier(name) => drop(Barrier::create(&place, name.parties())?),
+        Address::Condvar(_) => {
+            drop(Condvar::create(&place)?);
+            // And the count behind it.
+            drop(Counted::open(&place, true, Deadline::Now)?);
         }
-        address @ (Address::Mutex(_) | Address::Rwlock(_)) => drop(open::open_lock(address, &options)?),
-        address => drop(open::open_wait(address, &options)?),
+        address => return Err(endpoint::refused(address, "create", "which does not live in shared memory")),
     }
     Ok(())
 }
@@ -156,6 +171,11 @@ fn sysv_value(arguments: &Arguments) -> Result<u16, Failure> {
     let value = arguments.initial.unwrap_or(0);
     let too_large = || format!("--initial: {value} is above 32767, the largest value of {}", arguments.address);
     u16::try_from(value).map_err(|_| Failure::usage(too_large()))
+}
+
+/// Whether it is memory that exists before it has a name here.
+fn is_inherited(memory: &Address) -> bool {
+    matches!(memory, Address::Descriptor(_))
 }
 
 fn is_memory(address: &Address) -> bool {

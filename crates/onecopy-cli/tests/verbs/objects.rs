@@ -3,7 +3,7 @@
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 
 use crate::mechanisms::Object;
-use crate::support::{Cleanup, Scratch, onecopy, unique};
+use crate::support::{Cleanup, Scratch, onecopy, program, python, unique};
 
 #[test]
 fn an_object_is_created_once_and_removed_once() {
@@ -23,7 +23,7 @@ fn the_mode_is_exact_whatever_the_umask() {
     let scratch = Scratch::new();
     let path = scratch.path("fifo");
     let script = format!("umask 077; {} create fifo:{} --mode 0624", env!("CARGO_BIN_EXE_onecopy"), path.display());
-    crate::support::program("sh", ["-c", &script]).end().succeeds();
+    program("sh", ["-c", &script]).end().succeeds();
     let found = path.symlink_metadata().unwrap();
     assert!(found.file_type().is_fifo());
     assert_eq!(found.permissions().mode() & 0o7777, 0o624);
@@ -81,6 +81,31 @@ fn a_socket_file_that_a_crash_left_is_removed() {
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     onecopy(["rm", &format!("unix:{}", path.display())]).end().succeeds();
     assert!(!path.exists());
+}
+
+#[test]
+fn what_lives_in_inherited_memory_is_created_once_and_in_its_length() {
+    let test = "what_lives_in_inherited_memory_is_created_once_and_in_its_length";
+    // A sealed memfd of 4096 bytes as descriptor 3, in which the command is to do something twice.
+    let script = "import fcntl, os, subprocess, sys\nfd = os.memfd_create('oc', os.MFD_ALLOW_SEALING)\n\
+                  os.ftruncate(fd, 4096)\nfcntl.fcntl(fd, 1033, 2)\nos.dup2(fd, 3)\n\
+                  print([subprocess.run(sys.argv[1:], pass_fds=[3]).returncode for _ in range(2)])\n";
+    let twice = |arguments: &[&str]| {
+        let python = python(test, &[])?;
+        let before = ["-c", script, env!("CARGO_BIN_EXE_onecopy"), "create"];
+        let ended = program(python.get_program(), before.iter().chain(arguments)).end();
+        Some((String::from_utf8(ended.stdout).unwrap(), ended.stderr))
+    };
+    for object in ["sem:fd:3", "futex:fd:3", "mutex:fd:3", "rwlock:fd:3", "condvar:fd:3", "barrier:fd:3?parties=2"] {
+        for size in [&[][..], &["--size", "4K"]] {
+            let Some((codes, told)) = twice(&[&[object], size].concat()) else { return };
+            assert_eq!(codes, "[0, 2]\n", "{object}: {told}");
+            assert!(told.contains("it is there already") && told.lines().count() == 1, "{told}");
+        }
+        let Some((codes, told)) = twice(&[object, "--size", "8K"]) else { return };
+        assert_eq!(codes, "[2, 2]\n", "{object}: {told}");
+        assert!(told.starts_with("onecopy: --size 8192: fd:3 has 4096 bytes, and keeps its length\n"), "{told}");
+    }
 }
 
 /// Memory without its object would be in the way of the next one.
