@@ -1,7 +1,9 @@
 //! `onecopy write`: stdin into shared memory, or another process's.
 
 use onecopy::memory::buffer::Buffer;
+use onecopy::open::{self, OpenOptions};
 use onecopy::{Address, Deadline};
+use rustix::io::Errno;
 
 use crate::endpoint;
 use crate::failure::Failure;
@@ -40,15 +42,35 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         return Err(Failure::usage(format!("--create does not fit {address}: it exists, or cannot be made by name")));
     }
     let input = Input::open(None, Deadline::Never)?;
-    let memory = Memory::open(address, Access::Write { create: arguments.create })?;
-    let room = memory::rest(&memory, address, arguments.offset)?;
-    if let Some(len) = input.len().filter(|len| *len > room) {
-        return Err(Failure::failed(format!(
-            "stdin of {len} bytes does not fit {address}, which has {room} bytes from offset {} to its end",
-            arguments.offset
-        )));
-    }
+    let memory = open(arguments, &input)?;
+    let room = room(memory.len(), "has", arguments, &input)?;
     copy_in(&memory, arguments.offset, room, input, address)
+}
+
+/// Opens the memory. A region that is too short for the input, as far as that is known, is not made: it would stay.
+fn open(arguments: &Arguments, input: &Input) -> Result<Memory, Failure> {
+    let address = &arguments.address;
+    let Some(Err(too_short)) = arguments.create.map(|size| room(size, "would have", arguments, input)) else {
+        return Memory::open(address, Access::Write { create: arguments.create });
+    };
+    match open::open_region(address, 0, &OpenOptions { create: false, ..OpenOptions::default() }) {
+        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Err(too_short),
+        // One that exists may be longer.
+        region => Ok(Memory::Shared(region?)),
+    }
+}
+
+/// How many bytes from the offset on there are in memory that `has` this length, if the input may fit.
+fn room(len: u64, has: &str, Arguments { address, offset, .. }: &Arguments, input: &Input) -> Result<u64, Failure> {
+    let room = len
+        .checked_sub(*offset)
+        .ok_or_else(|| Failure::usage(format!("--offset {offset}: {address} {has} {len} bytes")))?;
+    match input.len().filter(|len| *len > room) {
+        Some(len) => Err(Failure::failed(format!(
+            "stdin of {len} bytes does not fit {address}, which {has} {room} bytes from offset {offset} to its end"
+        ))),
+        None => Ok(room),
+    }
 }
 
 fn copy_in(memory: &Memory, offset: u64, room: u64, mut input: Input, address: &Address) -> Result<(), Failure> {

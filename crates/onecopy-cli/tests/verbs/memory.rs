@@ -45,6 +45,29 @@ fn ranges_beyond_the_region_name_the_numbers() {
 }
 
 #[test]
+fn a_region_that_is_too_short_is_not_created() {
+    let scratch = Scratch::new();
+    std::fs::write(scratch.path("long"), [1; 100]).unwrap();
+    for mechanism in ["shm", "sysv-shm", "mmap"] {
+        let region = Object::new(mechanism);
+        let address = &region.address;
+        let write = |offset: &str| {
+            let arguments = ["write", address, "--create", "4096", "--offset", offset];
+            onecopy(arguments).input_file(&scratch.path("long")).end()
+        };
+        write("5000").fails(2, &format!("--offset 5000: {address} would have 4096 bytes"));
+        let line =
+            format!("stdin of 100 bytes does not fit {address}, which would have 96 bytes from offset 4000 to its end");
+        write("4000").fails(1, &line);
+        onecopy(["rm", address]).end().fails_with(1, &["No such file"]);
+        // What exists may be longer.
+        onecopy(["create", address, "--size", "8K"]).end().succeeds();
+        write("5000").succeeds();
+        write("9000").fails(2, &format!("--offset 9000: {address} has 8192 bytes"));
+    }
+}
+
+#[test]
 fn a_memfd_of_another_process_is_memory_too() {
     let script = "import os, sys\nfd = os.memfd_create('oc', os.MFD_ALLOW_SEALING)\nos.write(fd, b'sealed memory')\n\
                   import fcntl\nfcntl.fcntl(fd, 1033, 2)\nprint(fd, flush=True)\nsys.stdin.read()";
