@@ -30,7 +30,8 @@ extern "C" fn hold_places() {
             // Relaxed: there is one thread.
             lacks.store(true, Ordering::Relaxed);
             // A new descriptor has the lowest free number, and those below this one are taken by now.
-            let place = open("/", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
+            // A command that is run (`lock`) is to lack it too.
+            let place = open("/", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
             place.into_iter().for_each(std::mem::forget);
         }
     }

@@ -68,6 +68,18 @@ fn the_commands_own_exit_code_comes_out() {
 }
 
 #[test]
+fn what_it_was_started_without_the_command_lacks_too() {
+    let scratch = Scratch::new();
+    for address in addresses(&scratch) {
+        let _cleanup = Cleanup::new(&address);
+        for (number, closed) in [(0, "<&-"), (1, ">&-")] {
+            let script = format!("\"$0\" lock '{address}' -- sh -c '! [ -e /proc/$$/fd/{number} ]' {closed}");
+            program("sh", ["-c", &script, ONECOPY]).end().succeeds();
+        }
+    }
+}
+
+#[test]
 fn it_is_taken_while_the_command_runs_and_free_afterwards() {
     let _watchdog = watchdog(Duration::from_secs(100));
     let scratch = Scratch::new();
