@@ -167,7 +167,7 @@ fn the_channel_has_a_page_too() {
 fn a_wrong_name_is_one_line_with_the_nearest() {
     refuses(&["explain", "futx"], &["onecopy: futx: no such mechanism; did you mean futex?"]);
     refuses(&["explain", "shm"], &["shm: no such mechanism; did you mean posix-shm or sysv-shm?"]);
-    refuses(&["explain", "banana"], &["banana: no such mechanism", "pipe, fifo, pty"]);
+    refuses(&["explain", "banana"], &["banana: no such mechanism", "pipe, fifo, pty", ", channel\n"]);
     refuses(&["explain", ""], &["no such mechanism"]);
     refuses(&["explain", "mq:jobs"], &["column 4", "mq:/NAME"]);
     refuses(&["explain", "/tmp/x"], &["a path without a scheme", "fifo:/tmp/x"]);

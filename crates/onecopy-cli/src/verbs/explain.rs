@@ -58,7 +58,7 @@ fn is_channel(topic: &OsString) -> bool {
 fn mechanism_of(topic: &OsString) -> Result<Mechanism, Failure> {
     let text = topic.to_string_lossy();
     if !text.contains([':', '/']) {
-        return text.parse().map_err(|error: onecopy::Error| Failure::usage(error.to_string()));
+        return named(&text).map_err(Failure::usage);
     }
     let address = Address::from_os_str(topic).map_err(|error| Failure::usage(error.to_string()))?;
     match address.mechanism() {
@@ -69,6 +69,16 @@ fn mechanism_of(topic: &OsString) -> Result<Mechanism, Failure> {
             ))
         }),
     }
+}
+
+/// The mechanism of this name, where the channel has been looked for already.
+pub(super) fn named(name: &str) -> Result<Mechanism, String> {
+    name.parse().map_err(|error: onecopy::Error| {
+        let text = error.to_string();
+        // The library lists the mechanisms alone, of which the channel is none.
+        let channel = if text.contains("; one of ") { format!(", {}", CHANNEL.name) } else { String::new() };
+        text + &channel
+    })
 }
 
 /// What a descriptor is, as far as its link in /proc tells.

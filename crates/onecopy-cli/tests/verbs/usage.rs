@@ -268,6 +268,11 @@ fn bad_addresses_show_the_place() {
 }
 
 #[test]
+fn an_unknown_kind_is_told_all_names() {
+    onecopy(["ls", "--kind", "banana"]).end().fails_with(2, &["no such mechanism; one of pipe, ", ", channel (see"]);
+}
+
+#[test]
 fn what_does_not_fit_the_mechanism_is_refused() {
     let cases: &[(&[&str], &str)] = &[
         (&["send", "fifo:/x", "--priority", "1"], "--priority does not fit fifo:/x: only mq: has priorities"),

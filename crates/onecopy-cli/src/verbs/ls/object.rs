@@ -7,6 +7,7 @@ use onecopy::{Address, Mechanism};
 
 use super::leftover::Leftover;
 use super::processes::{Processes, User};
+use crate::verbs::explain;
 
 /// What an object is: a mechanism, or the channel, which is made of several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,12 +45,11 @@ impl FromStr for Kind {
         if name == onecopy::mechanism::CHANNEL.name {
             return Ok(Self::Channel);
         }
-        match name.parse::<Mechanism>() {
-            Ok(none @ (CmaRead | CmaWrite | SignalStandard | SignalRealtime)) => {
+        match explain::named(name)? {
+            none @ (CmaRead | CmaWrite | SignalStandard | SignalRealtime) => {
                 Err(format!("{none} has no objects that could be listed"))
             }
-            Ok(mechanism) => Ok(Self::Mechanism(mechanism)),
-            Err(error) => Err(error.to_string()),
+            mechanism => Ok(Self::Mechanism(mechanism)),
         }
     }
 }
