@@ -1,12 +1,14 @@
 //! Sizes and times as people write them.
 
+use std::num::{IntErrorKind, ParseIntError};
+use std::str::FromStr;
 use std::time::Duration;
 
 /// `4096`, `64K`, `16M`, `1GiB`: bytes; the letters are powers of 1024.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     const FORMS: &str = "write bytes, or with a power of 1024 as 64K, 16M or 1GiB";
     let (digits, unit) = split(text);
-    let number: u64 = digits.parse().map_err(|_| format!("no size: {FORMS}"))?;
+    let number: u64 = number(digits, &format!("no size: {FORMS}"))?;
     let shift = match unit.strip_suffix("iB").unwrap_or(unit).to_ascii_uppercase().as_str() {
         "" if !unit.is_empty() => return Err(format!("no size: {FORMS}")),
         "" | "B" => 0,
@@ -37,12 +39,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 
 /// How many messages, 0 for all.
 pub(crate) fn count(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| "no number of messages: write 3, or 0 for all".to_owned())
+    number(text, "no number of messages: write 3, or 0 for all")
 }
 
 /// How many messages fit.
 pub(crate) fn capacity(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| "no number of messages: write it in digits, as 10".to_owned())
+    number(text, "no number of messages: write it in digits, as 10")
 }
 
 /// The value of a semaphore.
@@ -55,6 +57,14 @@ pub(crate) fn mode(text: &str) -> Result<u32, String> {
     let digits = text.strip_prefix("0o").unwrap_or(text);
     let mode = u32::from_str_radix(digits, 8).ok().filter(|mode| *mode <= 0o777 && !digits.starts_with('+'));
     mode.ok_or_else(|| "no permission bits: write them in octal, from 0 to 0777, as 0600".to_owned())
+}
+
+/// A number in digits. `forms` says of something else what it is not, and how that is written.
+pub(crate) fn number<N: FromStr<Err = ParseIntError>>(text: &str, forms: &str) -> Result<N, String> {
+    text.parse().map_err(|error: ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => "the number is too large".to_owned(),
+        _ => forms.to_owned(),
+    })
 }
 
 fn split(text: &str) -> (&str, &str) {

@@ -4,6 +4,7 @@ use onecopy::address::{Pid, SignalNumber};
 use onecopy::signal::{RealtimeSignal, StandardSignal};
 
 use crate::failure::Failure;
+use crate::units;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,7 +39,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn pid(text: &str) -> Result<Pid, String> {
-    let number: u32 = text.parse().map_err(|_| "no pid: write it in digits, as 4711".to_owned())?;
+    let number: u32 = units::number(text, "no pid: write it in digits, as 4711")?;
     Pid::new(number).map_err(|error| error.to_string())
 }
 

@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
 }
 
 fn times(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| "no number of times: write 3, or 0 for no end".to_owned())
+    units::number(text, "no number of times: write 3, or 0 for no end")
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {

@@ -268,6 +268,20 @@ fn bad_addresses_show_the_place() {
 }
 
 #[test]
+fn a_number_of_too_many_digits_is_too_large() {
+    let digits = "99999999999999999999";
+    for arguments in [
+        &["recv", "mq:/x", "--count", digits][..],
+        &["wait", "sem:/x", "--count", digits],
+        &["create", "mq:/x", "--max-messages", digits],
+        &["create", "shm:/x", "--size", digits],
+        &["signal", digits, "USR1"],
+    ] {
+        onecopy(arguments).end().fails_with(2, &[&format!("'{digits}' for "), ": the number is too large (see "]);
+    }
+}
+
+#[test]
 fn an_unknown_kind_is_told_all_names() {
     onecopy(["ls", "--kind", "banana"]).end().fails_with(2, &["no such mechanism; one of pipe, ", ", channel (see"]);
 }
