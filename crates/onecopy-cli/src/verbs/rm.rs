@@ -1,7 +1,6 @@
 //! `onecopy rm`: removes an object.
 
 use std::fs::FileType;
-use std::io::ErrorKind;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
@@ -12,6 +11,7 @@ use onecopy::message::sysv_mq::SysvQueue;
 use onecopy::sync::named_semaphore::NamedSemaphore;
 use onecopy::sync::sysv_semaphore::SysvSemaphore;
 use onecopy::{Address, UnixName};
+use rustix::io::Errno;
 
 use super::ls::{Filter, Selection, stale};
 use crate::endpoint::{self, remedy};
@@ -99,8 +99,14 @@ fn abstract_name(address: &Address) -> Failure {
 
 fn remove_file(address: &Address, path: &Path, fits: fn(&FileType) -> bool, kind: &str) -> Result<(), Failure> {
     let failed = |call: &str, error: std::io::Error| {
-        let missing = if error.kind() == ErrorKind::NotFound { " (there is no such file)" } else { "" };
-        Failure::failed(format!("{call} on {address}: {}{missing}", plain(&error)))
+        let remedy = match (error.raw_os_error().map(Errno::from_raw_os_error), call) {
+            (Some(Errno::NOENT), _) => " (there is no such file)",
+            (Some(Errno::ACCESS), "unlink") => " (only who may write its directory may remove it)",
+            // The directory is sticky.
+            (Some(Errno::PERM), "unlink") => " (only its owner, the directory's owner and root may remove it)",
+            _ => "",
+        };
+        Failure::failed(format!("{call} on {address}: {}{remedy}", plain(&error)))
     };
     let found = path.symlink_metadata().map_err(|error| failed("lstat", error))?;
     if !fits(&found.file_type()) {

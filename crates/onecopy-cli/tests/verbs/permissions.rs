@@ -1,5 +1,7 @@
 //! Refused permissions: one line with the object, and nothing is changed. And objects that others may use.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 
 use crate::mechanisms::Object;
@@ -66,6 +68,24 @@ fn a_right_to_one_direction_is_enough_for_it() {
             assert_eq!(unprivileged(&["read", address]).end().succeeds(), [0; 4096]);
             is_refused(unprivileged(&["write", address]).input("x").end(), address);
         }
+    }
+}
+
+#[test]
+fn who_may_remove_a_file_is_told() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let path = scratch.path("file");
+    std::fs::write(&path, "").unwrap();
+    let address = format!("flock:{}", path.display());
+    for (mode, line) in [
+        (0o755, "Permission denied (only who may write its directory may remove it)"),
+        (0o1777, "Operation not permitted (only its owner, the directory's owner and root may remove it)"),
+    ] {
+        std::fs::set_permissions(scratch.root(), Permissions::from_mode(mode)).unwrap();
+        unprivileged(&["rm", &address]).end().fails(1, &format!("unlink on {address}: {line}"));
     }
 }
 
