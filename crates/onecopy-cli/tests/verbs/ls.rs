@@ -242,6 +242,17 @@ fn watching_tells_what_comes_and_goes_until_it_is_interrupted() {
 }
 
 #[test]
+fn another_link_to_the_file_of_a_socket_is_bound_here() {
+    let scratch = Scratch::new();
+    let (path, link) = (scratch.path("bound"), scratch.path("link"));
+    let _listener = UnixListener::bind(&path).unwrap();
+    std::fs::hard_link(&path, &link).unwrap();
+    let objects = listed(&["--in", scratch.root().to_str().unwrap()]);
+    let told = |path: &std::path::Path| at(&objects, &format!("unix:{}", path.display()))["description"].clone();
+    assert_eq!((told(&path), told(&link)), ("listening".into(), "bound by another name".into()));
+}
+
+#[test]
 fn a_watcher_whose_reader_has_gone_ends() {
     let script = format!("{} ls --watch --kind pty | head -c 0; echo ended", env!("CARGO_BIN_EXE_onecopy"));
     assert_eq!(program("timeout", ["100", "sh", "-c", &script]).end().stdout, b"ended\n");

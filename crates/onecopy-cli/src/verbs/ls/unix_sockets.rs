@@ -86,6 +86,12 @@ impl UnixSocket {
         }
     }
 
+    /// Whether the file that it is bound to is this one, where that is known.
+    fn is_bound_to(&self, id: &FileId) -> Option<bool> {
+        let (device, inode) = self.file?;
+        Some((id.inode.0, id.inode.1) == device && id.inode.2 & 0xffff_ffff == u64::from(inode))
+    }
+
     /// Whether others find it by its name: what accept(2) returns has the name of the listener, and a client may have one that the
     /// kernel chose.
     fn is_reachable(&self) -> bool {
@@ -124,7 +130,7 @@ pub(super) fn objects(found: &[Found], with_nameless: bool, processes: &Processe
         objects.extend(nameless.filter_map(|socket| connected(socket, &by_inode, processes)));
     }
     let files = found.iter().filter(|file| file.id.kind == FileType::Socket && !seen.contains(&file.path));
-    objects.extend(files.filter_map(file));
+    objects.extend(files.filter_map(|found| file(found, &sockets)));
     objects
 }
 
@@ -210,12 +216,7 @@ fn place(path: &Path, socket: &UnixSocket, found: &[Found], users: &[User]) -> P
     } else {
         directories.map(|directory| directory.join(path)).collect()
     };
-    let fits = |id: &FileId| {
-        id.kind == FileType::Socket
-            && socket.file.is_none_or(|(device, inode)| {
-                (id.inode.0, id.inode.1) == device && id.inode.2 & 0xffff_ffff == u64::from(inode)
-            })
-    };
+    let fits = |id: &FileId| id.kind == FileType::Socket && socket.is_bound_to(id) != Some(false);
     let here = candidates.into_iter().find_map(|path| FileId::of(&path).filter(fits).map(|id| (path, id)));
     let lying = || {
         let file =
@@ -244,8 +245,8 @@ fn connected(socket: &UnixSocket, all: &HashMap<u64, &UnixSocket>, processes: &P
     Some(object)
 }
 
-/// A socket file that none of the sockets here is bound to.
-fn file(found: &Found) -> Option<Object> {
+/// A socket file that none of the sockets here is bound to by its path.
+fn file(found: &Found, sockets: &[UnixSocket]) -> Option<Object> {
     let object = match UnixName::path(&found.path) {
         Ok(name) => Object::new(Mechanism::UnixStream, Address::UnixStream(name)),
         Err(_) => Object::without_address(Mechanism::UnixStream, long_label(&found.path)),
@@ -261,7 +262,11 @@ fn file(found: &Found) -> Option<Object> {
             words: "socket file".into(),
             ..object
         },
-        Bound::Yes => Object { state: State::Used, words: "bound in another network namespace".into(), ..object },
+        Bound::Yes => {
+            let is_linked = sockets.iter().any(|socket| socket.is_bound_to(&found.id) == Some(true));
+            let words = if is_linked { "bound by another name" } else { "bound in another network namespace" };
+            Object { state: State::Used, words: words.into(), ..object }
+        }
         Bound::Unknown => Object { state: State::Unknown, words: "socket file".into(), ..object },
     })
 }
