@@ -259,6 +259,28 @@ fn a_watcher_whose_reader_has_gone_ends() {
 }
 
 #[test]
+fn a_process_that_proc_hides_is_not_called_missing() {
+    let test = "ls::a_process_that_proc_hides_is_not_called_missing";
+    let scratch = Scratch::new();
+    let copy = scratch.path("onecopy");
+    let hidden = |script: &str| {
+        let script = format!("mount -t proc -o hidepid=2 proc /proc && {script}");
+        program("unshare", ["-m", "sh", "-c", &script, env!("CARGO_BIN_EXE_onecopy"), copy.to_str().unwrap()]).end()
+    };
+    let tried = hidden("true");
+    if !tried.status.success() {
+        return skip(test, &tried.stderr);
+    }
+    let list = |pid: u32| {
+        hidden(&format!("cp \"$0\" \"$1\" && setpriv --reuid 4321 --regid 4321 --clear-groups \"$1\" ls --pid {pid}"))
+    };
+    let own = std::process::id();
+    list(own).fails_with(1, &[&format!("process {own} cannot be looked at: "), "hidepid", "run as root"]);
+    // PID_MAX_LIMIT, which no number of a process reaches.
+    list(1 << 22).fails_with(1, &["there is no process 4194304"]);
+}
+
+#[test]
 fn another_user_is_told_what_it_cannot_see() {
     if !is_root() {
         skip("ls::another_user_is_told_what_it_cannot_see", "only root can be another user");

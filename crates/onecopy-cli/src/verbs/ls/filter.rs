@@ -8,6 +8,7 @@ use onecopy::{Address, Mechanism};
 
 use super::object::{Kind, Object};
 use super::processes::Processes;
+use super::sysv::is_gone;
 use crate::failure::Failure;
 
 /// What `ls` and `rm --stale` can be restricted to.
@@ -113,6 +114,9 @@ impl Filter {
             _ if pid == std::process::id() => Err(Failure::failed("--pid: this process does not list itself")),
             Some(_) => Err(Failure::failed(format!(
                 "process {pid} cannot be looked at: it belongs to another user, or may not be traced (run as root)"
+            ))),
+            None if processes.hidden && !is_gone(pid) => Err(Failure::failed(format!(
+                "process {pid} cannot be looked at: this /proc hides it, as those of other users (hidepid; run as root)"
             ))),
             None => Err(Failure::failed(format!(
                 "there is no process {pid}, or it is a thread of the kernel or has exited"
