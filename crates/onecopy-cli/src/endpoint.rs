@@ -129,29 +129,37 @@ impl<'a> Opening<'a> {
         self
     }
 
+    /// Opens it by `open`, which has a file remembered that this end listens at.
+    fn open<T>(&self, open: impl FnOnce(&OpenOptions) -> T) -> T {
+        match self.options.listen {
+            true => interrupt::making(|| open(&self.options)),
+            false => open(&self.options),
+        }
+    }
+
     /// Raw bytes out.
     pub(crate) fn writer(&self) -> Result<open::BoxedWriter, Failure> {
-        open::open_writer(self.address, &self.options).map_err(|error| self.explain(error))
+        self.open(|options| open::open_writer(self.address, options)).map_err(|error| self.explain(error))
     }
 
     /// Raw bytes in.
     pub(crate) fn reader(&self) -> Result<open::BoxedReader, Failure> {
-        open::open_reader(self.address, &self.options).map_err(|error| self.explain(error))
+        self.open(|options| open::open_reader(self.address, options)).map_err(|error| self.explain(error))
     }
 
     /// Messages out.
     pub(crate) fn sender(&self, outgoing: Outgoing) -> Result<Box<dyn Sender>, Failure> {
-        queue::sender(self.address, outgoing, &self.options).map_err(|error| self.explain(error))
+        self.open(|options| queue::sender(self.address, outgoing, options)).map_err(|error| self.explain(error))
     }
 
     /// A channel, both ways.
     pub(crate) fn channel(&self, name: &ChannelName) -> Result<Channel, Failure> {
-        Ok(open::channel(name, &self.options)?)
+        Ok(self.open(|options| open::channel(name, options))?)
     }
 
     /// Messages in. `note` tells of each what its mechanism knows.
     pub(crate) fn receiver(&self, wanted: Wanted, note: &Note) -> Result<Box<dyn Receiver>, Failure> {
-        queue::receiver(self.address, wanted, note, &self.options).map_err(|error| self.explain(error))
+        self.open(|options| queue::receiver(self.address, wanted, note, options)).map_err(|error| self.explain(error))
     }
 
     /// Messages out, whole or in parts.

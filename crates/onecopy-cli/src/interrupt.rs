@@ -7,8 +7,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
@@ -25,6 +26,8 @@ const SI_KERNEL: i32 = 0x80;
 
 /// The files to remove when a signal ends the process.
 static FILES: Mutex<Vec<Transient>> = Mutex::new(Vec::new());
+/// Whether a file is being made that is not remembered yet.
+static MAKING: AtomicBool = AtomicBool::new(false);
 /// Adds signals to those that are waited for.
 static HANDLE: OnceLock<Handle> = OnceLock::new();
 /// What a signal does.
@@ -56,6 +59,10 @@ pub(crate) fn watch() -> Result<(), Failure> {
     let wait = move || {
         for signal in signals.forever() {
             if !forward(signal.si_signo, signal.si_code) {
+                let end = Instant::now() + SLICE;
+                while MAKING.load(Ordering::SeqCst) && Instant::now() < end {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 remove_all();
                 signal_hook::low_level::exit(128 + signal.si_signo);
             }
@@ -158,12 +165,22 @@ pub(crate) fn guard(path: &Path) -> Guard {
     Guard(path.to_owned())
 }
 
+/// Calls `make`, which may make a file, and have it remembered by [`remember`] at once: a signal that comes in between ends the process a
+/// moment later.
+pub(crate) fn making<T>(make: impl FnOnce() -> T) -> T {
+    MAKING.store(true, Ordering::SeqCst);
+    let made = make();
+    MAKING.store(false, Ordering::SeqCst);
+    made
+}
+
 /// Has a signal that ends the process remove the file at `path`, which this process has just created and otherwise removes
 /// by itself.
 pub(crate) fn remember(path: &Path) {
     if let Some(inode) = inode(path) {
         lock().push(Transient { path: path.to_owned(), inode });
     }
+    MAKING.store(false, Ordering::SeqCst);
 }
 
 impl Guard {
@@ -219,7 +236,7 @@ fn unless_ignored(signals: &[i32]) -> Vec<i32> {
 
 /// The signals that this process inherited as ignored, as a mask whose bit 0 is signal 1 (proc_pid_status(5)).
 fn ignored_signals() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = crate::io::own_status().unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

@@ -90,6 +90,11 @@ fn wait(file: &File, events: PollFlags, deadline: Deadline) -> Result<()> {
     }
 }
 
+/// `/proc/self/status`, which proc_pid_status(5) describes. The name in it may be any bytes.
+pub(crate) fn own_status() -> Result<String> {
+    Ok(String::from_utf8_lossy(&std::fs::read("/proc/self/status")?).into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

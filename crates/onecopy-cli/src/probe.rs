@@ -33,6 +33,6 @@ pub(crate) fn check(pid: u32, wanted: Wanted) -> onecopy::Result<()> {
 
 /// Whether this process may have a filter (proc_pid_status(5)).
 fn is_filtered() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status");
+    let status = crate::io::own_status();
     !status.is_ok_and(|status| status.lines().any(|line| line == "Seccomp:\t0"))
 }

@@ -18,6 +18,7 @@ use rustix::process::{PTracer, set_ptracer};
 use crate::endpoint::{self, Opening};
 use crate::exposed::Exposed;
 use crate::failure::{Failure, print};
+use crate::interrupt;
 use crate::queue::Outgoing;
 use crate::share;
 
@@ -116,13 +117,11 @@ impl<'a> Way<'a> {
         let token = exposed.token().to_string();
         match self.address {
             Address::UnixStream(name) => {
-                let listener = UnixListener::bind(name)?;
-                endpoint::listening(self.address, self.verbose);
+                let listener = self.listen(|| UnixListener::bind(name))?;
                 Err(share::serve(name, &listener, exposed))
             }
             Address::UnixSeqpacket(name) => {
-                let listener = UnixSeqpacketListener::bind(name)?;
-                endpoint::listening(self.address, self.verbose);
+                let listener = self.listen(|| UnixSeqpacketListener::bind(name))?;
                 for_each(|| listener.accept_by(Deadline::Never)?.send(token.as_bytes()))
             }
             Address::Tcp(name) => {
@@ -131,8 +130,7 @@ impl<'a> Way<'a> {
                 for_each(|| listener.accept_by(Deadline::Never)?.write_all_by(&line(&token), Deadline::Never))
             }
             Address::Channel(name) => {
-                let listener = Listener::bind_with(name, &Policy::default())?;
-                endpoint::listening(self.address, self.verbose);
+                let listener = self.listen(|| Listener::bind_with(name, &Policy::default()))?;
                 for_each(|| listener.accept_by(Deadline::Never)?.send(token.as_bytes()))
             }
             Address::Fifo(path) => {
@@ -145,6 +143,15 @@ impl<'a> Way<'a> {
             },
             _ => self.counted(&token),
         }
+    }
+
+    /// Listens at the address by `bind`, which makes a file if that is a path.
+    fn listen<T>(&self, bind: impl FnOnce() -> onecopy::Result<T>) -> Result<T, Failure> {
+        interrupt::making(|| {
+            let listener = bind()?;
+            endpoint::listening(self.address, self.verbose);
+            Ok(listener)
+        })
     }
 
     fn create_fifo(&self, path: &Path) -> Result<(), Failure> {

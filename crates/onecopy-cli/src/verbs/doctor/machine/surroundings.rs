@@ -34,7 +34,7 @@ pub(super) struct Surroundings {
 
 impl Surroundings {
     pub(super) fn look() -> Self {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let status = crate::io::own_status().unwrap_or_default();
         let own = |name: &str, first: u64| Some(fs::metadata(format!("/proc/self/ns/{name}")).ok()?.ino() != first);
         Self {
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
