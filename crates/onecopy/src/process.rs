@@ -245,7 +245,7 @@ pub(crate) fn start_ticks(pid: u32) -> io::Result<u64> {
 }
 
 /// By how much the clocks of this process's time namespace differ from the machine's: time_namespaces(7). 0 where there are none, which
-/// is before Linux 5.6.
+/// is before Linux 5.6. Of an offset that is not in whole ticks the kernel's sum may be one more.
 fn boottime_offset_ticks() -> i64 {
     let offsets = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
     // The file tells of the namespace that children get. One that was unshared, and not entered, is not ours.
@@ -268,7 +268,7 @@ fn parse_boottime_offset(offsets: &str) -> i64 {
     }
 }
 
-/// `/proc/ID/status` of a process or thread, which proc_pid_status(5) describes. The name in it may be any bytes, and of a longer one
+/// `/proc/ID/status` of a process, or of a thread of this one as `self/task/TID`, which proc_pid_status(5) describes. The name in it may be any bytes, and of a longer one
 /// the kernel takes 15, within a character if need be.
 pub(crate) fn status(id: impl Display) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&fs::read(format!("/proc/{id}/status"))?).into_owned())

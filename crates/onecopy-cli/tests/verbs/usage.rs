@@ -184,7 +184,7 @@ fn without_proc_it_is_asked_for() {
     };
     let tried = without_proc("true");
     if !tried.status.success() {
-        return skip("without_proc_it_is_asked_for", &tried.stderr);
+        return skip("usage::without_proc_it_is_asked_for", &tried.stderr);
     }
     let scratch = Scratch::new();
     let lock = format!("\"$0\" lock record:{} -- sh -c true", scratch.path("lock").display());

@@ -79,7 +79,7 @@ struct State {
     expected: u64,
     /// Which halves have armed, and not looked since.
     waiting: [bool; 2],
-    /// How often a half has armed while what it was told stays in the socket, behind a byte for the other half.
+    /// How often a half of either kind has armed, or has found something then, while what it was told stays in the socket, behind a byte for the other half.
     behind: usize,
     lent: Lent,
     /// What the other side has registered.
@@ -131,7 +131,7 @@ enum Lent {
     Taken,
 }
 
-/// How often a half arms behind a byte that the other one has not taken. The descriptor is readable all the while, and what it is told
+/// How often the halves arm, at most, behind a byte that the other one has not taken. The descriptor is readable all the while, and what it is told
 /// piles up there.
 const MOST_BEHIND: usize = 4;
 
@@ -230,6 +230,8 @@ impl Polling {
                     |error: Error| Error::Corrupt { object: self.socket.object().into(), detail: error.to_string() };
                 state.lent = Lent::Came(memory.map_err(corrupt)?);
             }
+            // It may work later.
+            Some(Passed::Registered(Err(error @ Error::Os { .. }))) => return Err(error),
             Some(Passed::Registered(memory)) => {
                 state.seen += 1;
                 let kept = memory.map_err(|error| error.to_string()).and_then(|memory| state.keep(memory));

@@ -137,8 +137,8 @@ impl ChannelReceiver {
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] when the other side has written to the socket what no arming asked for;
-    /// [`Error::Unsupported`] in a child made by fork.
+    /// [`Error::Corrupt`] when the other side has written to the socket what no arming asked for; EMFILE and ENOMEM when memory that it
+    /// has passed cannot be mapped, which another call may do; [`Error::Unsupported`] in a child made by fork.
     pub fn arm(&mut self) -> Result<Arming> {
         self.link.check_owner()?;
         if self.keeps() {

@@ -258,6 +258,22 @@ fn without_waiting_a_long_message_comes_in_many_short_calls() {
 }
 
 #[test]
+fn a_message_that_was_collected_and_found_no_memory_is_news() {
+    let (mut one, mut other) = pair_with(&Policy::same_user().separate());
+    let long = vec![3; 8 << 20];
+    std::thread::scope(|scope| {
+        scope.spawn(|| one.send(&long).unwrap());
+        while let Err(error) = other.receiver.ring.collect(Deadline::Now) {
+            assert!(error.is_out_of_time(), "{error}");
+        }
+    });
+    // As when the memory for it was not there.
+    assert_eq!(other.receiver.arm().unwrap(), Arming::Ready);
+    assert!(other.receiver().recv_by(Deadline::Now).unwrap().unwrap()[..] == long);
+    assert_eq!(other.receiver.arm().unwrap(), Arming::Armed);
+}
+
+#[test]
 fn a_message_above_the_limit_that_is_there_is_thrown_away_by_one_call() {
     let (mut one, mut other) = pair_with(&Policy::same_user().separate());
     one.send(&pattern(150_000, 1)).unwrap();

@@ -237,7 +237,9 @@ impl ChannelReceiver {
 
     /// Receives a loan as a copy. Without memory for that it stays first in line.
     pub(super) fn take_loan_as_message(&mut self, slip: Slip) -> Result<Message> {
-        if slip.bytes <= SHORT_BYTES || slip.bytes > self.limit_bytes {
+        let is_wanted = (SHORT_BYTES + 1..=self.limit_bytes).contains(&slip.bytes);
+        let is_lent = |memory: Arc<Region>| slip.offset.checked_add(slip.bytes).is_some_and(|end| end <= memory.len());
+        if !is_wanted || !self.lent_memory().is_ok_and(is_lent) {
             return self.take_loan(slip)?.into_message();
         }
         let mut buffer = Buffer::warm(slip.bytes)?;

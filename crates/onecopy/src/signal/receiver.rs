@@ -240,7 +240,7 @@ fn settled_mask(thread: &str) -> Option<(String, u64)> {
     const AWAKE: Duration = Duration::from_secs(10);
     let begin = Instant::now();
     loop {
-        let text = process::status(thread).ok()?;
+        let text = process::status(format_args!("self/task/{thread}")).ok()?;
         let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         let blocked = field("SigBlk:").and_then(|mask| u64::from_str_radix(mask, 16).ok())?;
         let patience = if field("State:").is_some_and(|state| state.starts_with('S')) { ASLEEP } else { AWAKE };

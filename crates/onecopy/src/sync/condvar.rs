@@ -29,8 +29,9 @@
 //! declared broken, and everybody who uses it through this library gets an error that says so. It has to be removed and created again.
 //! A program that calls pthread_cond_wait itself hangs all the same.
 //!
-//! A waiter that is only stopped (^Z, a debugger, a frozen container) holds up notifications in the same way, and they go on when it
-//! does. While a process that maps the object is stopped, a call waits for up to a minute more before the object is declared broken.
+//! A waiter that is only stopped (^Z, a debugger) holds up notifications in the same way, and they go on when it does. While a process
+//! that maps the object is stopped, a call waits for up to a minute more before the object is declared broken. One whose control group
+//! is frozen is not told from a dead one.
 //!
 //! A notification may go to a waiter that is killed before it acts on it: then nobody else gets it. So a wait without a
 //! deadline looks up once a second, as if it had been woken without a cause, which every use has to expect anyway; with

@@ -65,7 +65,7 @@ pub struct NamedSemaphore {
 
 impl NamedSemaphore {
     /// Creates a semaphore that must not exist yet. It appears under its name with its value and with exactly the permissions
-    /// `mode`, whatever the umask.
+    /// `mode`, whatever the umask. A process that is killed in the middle of it may leave `/dev/shm/sem.onecopy-new-` and a number.
     ///
     /// # Errors
     ///
@@ -92,7 +92,7 @@ impl NamedSemaphore {
     ///
     /// # Errors
     ///
-    /// ENOENT when there is none; EACCES; [`Error::Corrupt`] when its file is too short for one; [`Error::Invalid`] for a name
+    /// ENOENT when there is none; EACCES; [`Error::Corrupt`] when its file is too short for one or holds something else; [`Error::Invalid`] for a name
     /// longer than 251 bytes after the slash.
     pub fn open(name: &PosixName) -> Result<Self> {
         let (object, c_name) = checked(name)?;

@@ -126,8 +126,28 @@ impl Table {
         let mut calls = self.lock();
         loop {
             let now = Instant::now();
+            let mut doubtful = Vec::new();
             for entry in calls.entries.iter_mut().filter(|entry| entry.look_at <= now) {
-                entry.look_at = now + entry.end_vain_wait();
+                entry.look_at = now + LOOK_AGAIN;
+                match entry.is_in_vain() {
+                    true if now < entry.patient_until => doubtful.push((entry.number, entry.object.as_ptr().addr())),
+                    true => entry.break_open(),
+                    false => {}
+                }
+            }
+            if !doubtful.is_empty() {
+                // Without the lock: /proc may be long, and other calls begin and end meanwhile.
+                drop(calls);
+                let held_up: Vec<_> = doubtful.iter().map(|(_, object)| has_stopped_user(*object)).collect();
+                calls = self.lock();
+                for ((number, _), is_held_up) in doubtful.into_iter().zip(held_up) {
+                    let Some(entry) = calls.entries.iter_mut().find(|entry| entry.number == number) else { continue };
+                    match is_held_up {
+                        true => entry.look_at = Instant::now() + LOOK_FOR_STOPPED,
+                        false if entry.is_in_vain() => entry.break_open(),
+                        false => {}
+                    }
+                }
             }
             calls.look_at = calls.entries.iter().map(|entry| entry.look_at).min();
             calls = match calls.look_at {
@@ -170,9 +190,8 @@ pub(super) fn watch(due: Instant, object: NonNull<u8>, state: &AtomicU64, broken
 }
 
 impl Entry {
-    /// Breaks the object open when the call sleeps in it, or goes round and round, and wakes who waits for the mutex. Returns when to
-    /// look again.
-    fn end_vain_wait(&mut self) -> Duration {
+    /// Whether the call sleeps in the object, or goes round and round. Wakes who waits for the mutex.
+    fn is_in_vain(&mut self) -> bool {
         let text = fs::read_to_string(format!("/proc/self/task/{}/syscall", self.thread)).unwrap_or_default();
         let start = self.object.as_ptr().addr();
         match futex_address(&text) {
@@ -180,25 +199,11 @@ impl Entry {
                 wake_one(address);
                 // To look at the mutex is not to go round and round.
                 self.had_run = None;
+                false
             }
-            None if !self.keeps_running() => {}
-            Some(_) | None if Instant::now() < self.patient_until && self.has_stopped_user() => {
-                return LOOK_FOR_STOPPED;
-            }
-            Some(_) | None => self.break_open(),
+            Some(_) => true,
+            None => self.keeps_running(),
         }
-        LOOK_AGAIN
-    }
-
-    /// Whether a process that maps the object is stopped, traced or frozen, as far as /proc shows it.
-    fn has_stopped_user(&self) -> bool {
-        let own = std::process::id();
-        let Ok(Some(ours)) = maps::nearest(own, self.object.as_ptr().addr() as u64) else { return false };
-        let is_it = |map: &MemoryMap| map.shared && (map.device, map.inode) == (ours.device, ours.inode);
-        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let mut others =
-            processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| *pid != own);
-        others.any(|pid| is_stopped(pid) && maps::maps(pid).is_ok_and(|maps| maps.flatten().any(|map| is_it(&map))))
     }
 
     /// Whether the call goes round and round.
@@ -230,9 +235,19 @@ impl Entry {
     }
 }
 
-/// Whether the first thread of the process does nothing until others let it: T, t, and D for a frozen one (proc_pid_stat(5)).
+/// Whether a process that has mapped what lies at `object` here is stopped or traced, its first thread at least, as far as /proc shows it.
+fn has_stopped_user(object: usize) -> bool {
+    let own = std::process::id();
+    let Ok(Some(ours)) = maps::nearest(own, object as u64) else { return false };
+    let is_it = |map: &MemoryMap| map.shared && (map.device, map.inode) == (ours.device, ours.inode);
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut others = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| *pid != own);
+    others.any(|pid| is_stopped(pid) && maps::maps(pid).is_ok_and(|maps| maps.flatten().any(|map| is_it(&map))))
+}
+
+/// T or t of proc_pid_status(5). Not D: to look at the mappings of a process that a disk keeps waiting may take as long.
 fn is_stopped(pid: u32) -> bool {
-    let is_so = |state: &str| state.trim_start().starts_with(['T', 't', 'D']);
+    let is_so = |state: &str| state.trim_start().starts_with(['T', 't']);
     process::status(pid)
         .is_ok_and(|status| status.lines().find_map(|line| line.strip_prefix("State:")).is_some_and(is_so))
 }

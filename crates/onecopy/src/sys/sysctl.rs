@@ -10,7 +10,8 @@ pub(crate) fn sysctl(path: &str, fallback: usize) -> usize {
 }
 
 /// Whether `id` is what a user or a group without a number in this user namespace shows as. Where the namespace has numbers for all,
-/// as the machine's first one, nobody is without, and `id` is one like any other: that of the user `nobody`, say.
+/// as the machine's first one, nobody is without, and `id` is one like any other: that of the user `nobody`, say. (A file may show it there
+/// too, on an id-mapped mount: that is for whoever made the mount.)
 pub(crate) fn is_overflow(id: u32) -> bool {
     let shown_as = |path: &str| sysctl(path, OVERFLOW_ID);
     let is_shown =

@@ -302,18 +302,26 @@ fn a_receiver_without_a_descriptor_to_spare_loses_no_message() {
         assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
         rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
         receive(channel.receiver(), 1, 2 * MIB, None);
-        return receive(channel.receiver(), 2, 100, None);
+        receive(channel.receiver(), 2, 100, None);
+        receive(channel.receiver(), 3, MIB, None);
+        return assert_eq!(channel.stats().received(Path::Registered).messages, 1, "{:?}", channel.stats());
     }
     if !is_attachable(test) {
         return;
     }
     let _watchdog = watchdog(SECONDS);
-    let (mut channel, peer) = start(test, "receiver", &[]);
-    drop(channel.loan(1000).unwrap());
-    let _registered = channel.register(MIB).unwrap();
-    channel.sender().send_by(content(1, 2 * MIB), soon()).unwrap();
-    channel.sender().send_by(content(2, 100), soon()).unwrap();
-    peer.succeed();
+    for lends in [false, true] {
+        let (mut channel, peer) = start(test, "receiver", &[]);
+        if lends {
+            drop(channel.loan(1000).unwrap());
+        }
+        let mut registered = channel.register(MIB).unwrap();
+        channel.sender().send_by(content(1, 2 * MIB), soon()).unwrap();
+        channel.sender().send_by(content(2, 100), soon()).unwrap();
+        registered.copy_from_slice(content(3, MIB));
+        channel.send_registered(&registered, 0..MIB).unwrap();
+        peer.succeed();
+    }
 }
 
 #[test]

@@ -224,6 +224,11 @@ fn the_rest_of_a_framed_message_is_not_the_childs_to_send() {
         let (mut sender, mut receiver) = (FramedSender::new(writer), FramedReceiver::new(reader));
         in_child(|| sender.send(b"child").is_ok());
         assert_eq!(receiver.recv().unwrap().unwrap(), b"child");
+        // A part went as a whole, and its message goes on.
+        sender.send_part_by(b"pa", false, Deadline::Now).unwrap();
+        in_child(|| sender.send(b"child").unwrap_err().to_string().contains("forked"));
+        sender.send_part_by(b"rent", true, Deadline::Now).unwrap();
+        assert_eq!(receiver.recv().unwrap().unwrap(), b"parent");
         let long = pattern(1 << 20, 1);
         sender.send_by(&long, Deadline::Now).unwrap();
         in_child(|| {

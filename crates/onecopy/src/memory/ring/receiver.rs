@@ -4,7 +4,6 @@ mod begun;
 mod short;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 pub(crate) use begun::Begun;
 use short::is_eager;
@@ -202,11 +201,12 @@ impl RingReceiver {
         arm(&self.ring.header().sleepers.receiver, || self.has_news())
     }
 
-    /// Whether there is a record, or will be no more.
+    /// Whether there is a record, or will be no more, or a message that was collected waits for memory.
     fn has_news(&self) -> bool {
         let sender = Status::load(&self.ring.header().roles.sender);
         let ended = sender.is_closed() || self.alarm.as_ref().is_some_and(|alarm| alarm.is_set());
-        ended || self.record(self.slots).is_some()
+        let is_collected = self.message.is_some_and(|message| message.received == message.total);
+        ended || is_collected || self.record(self.slots).is_some()
     }
 
     /// The record number `index`, once it is published, or what stands for that of a bare message.
@@ -499,10 +499,9 @@ impl RingReceiver {
     }
 
     /// Whether a message of so many bytes, of which the ring never holds all, is to be collected before memory is taken for it: by a call
-    /// that has no time, or one of many that wait for a moment.
+    /// that has no time.
     pub(crate) fn is_to_collect(&self, bytes: usize, deadline: Deadline) -> bool {
-        const MOMENT: Duration = Duration::from_millis(100);
-        bytes as u64 > self.ring.sizes.bulk_bytes && deadline.remaining().is_some_and(|left| left < MOMENT)
+        bytes as u64 > self.ring.sizes.bulk_bytes && deadline.has_passed()
     }
 
     /// Puts what has come of a message into the stash: the rest of one that an earlier call began, and all of one that is to be collected
@@ -531,7 +530,7 @@ impl RingReceiver {
         filled
     }
 
-    /// Receives the rest of a message whose begin an earlier call has put into the stash.
+    /// Receives the rest of a message into the stash, where its begin is, if an earlier call has received that.
     fn fill_stash(&mut self, message: &mut Message, deadline: Deadline) -> Result<()> {
         let mut records = 0;
         while message.received < message.total {

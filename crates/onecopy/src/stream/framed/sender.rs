@@ -20,7 +20,7 @@ const KEPT_REST_BYTES: usize = 1 << 20;
 /// `flush_by` before dropping the sender; a receiver reports a message whose end never came.
 ///
 /// A sender whose stream failed in the middle of a message refuses further messages with the same kind of error. So does its copy in a
-/// child made by fork(2) while a rest was kept: that is the parent's to send, and what the child sent would come in the middle of it.
+/// child made by fork(2) in the middle of a message: the rest is the parent's to send, and what the child sent would come in the middle of it.
 #[derive(Debug)]
 pub struct FramedSender<W> {
     stream: W,
@@ -29,6 +29,8 @@ pub struct FramedSender<W> {
     written: usize,
     /// Why the rest of a frame does not come from here: what follows could not be told apart from its payload.
     torn: Option<&'static str>,
+    /// Whether the last part that was accepted did not end its message.
+    inside: bool,
     /// The process that this sender belongs to.
     pid: u32,
 }
@@ -39,7 +41,7 @@ const PARENTS: &str = "the rest of an earlier message belongs to the process tha
 impl<W: ByteWriter> FramedSender<W> {
     /// Messages over `stream`.
     pub fn new(stream: W) -> Self {
-        Self { stream, pending: Vec::new(), written: 0, torn: None, pid: own_id() }
+        Self { stream, pending: Vec::new(), written: 0, torn: None, inside: false, pid: own_id() }
     }
 
     /// Sends a part of a message, as a frame of its own; `last` ends the message. The other side joins the parts: that is
@@ -62,12 +64,16 @@ impl<W: ByteWriter> FramedSender<W> {
             return Ok(());
         }
         let header = Header::new(part, last);
+        let was_inside = std::mem::replace(&mut self.inside, !last);
         let total = HEADER_BYTES + part.len();
         let mut sent = 0;
         while sent < total {
             match self.write_rest(header.as_bytes(), part, sent, deadline) {
                 Ok(count) => sent += count,
-                Err(error) if sent == 0 => return Err(error),
+                Err(error) if sent == 0 => {
+                    self.inside = was_inside;
+                    return Err(error);
+                }
                 Err(error) if error.is_out_of_time() => {
                     self.keep_rest(header.as_bytes(), part, sent);
                     return Ok(());
@@ -100,14 +106,14 @@ impl<W: ByteWriter> FramedSender<W> {
         }
     }
 
-    /// In a child made by fork(2), leaves the rest of a frame to the parent.
+    /// In a child made by fork(2), leaves the rest of a message to the parent.
     fn notice_fork(&mut self) {
         let pid = own_id();
         if pid == self.pid {
             return;
         }
         self.pid = pid;
-        if self.written < self.pending.len() {
+        if self.inside || self.written < self.pending.len() {
             self.torn = Some(PARENTS);
         }
     }
