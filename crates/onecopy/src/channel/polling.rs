@@ -230,8 +230,7 @@ impl Polling {
                     |error: Error| Error::Corrupt { object: self.socket.object().into(), detail: error.to_string() };
                 state.lent = Lent::Came(memory.map_err(corrupt)?);
             }
-            // It may work later.
-            Some(Passed::Registered(Err(error @ Error::Os { .. }))) => return Err(error),
+            // Messages from there go another way, whatever the reason.
             Some(Passed::Registered(memory)) => {
                 state.seen += 1;
                 let kept = memory.map_err(|error| error.to_string()).and_then(|memory| state.keep(memory));

@@ -137,8 +137,8 @@ impl ChannelReceiver {
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] when the other side has written to the socket what no arming asked for; EMFILE and ENOMEM when memory that it
-    /// has passed cannot be mapped, which another call may do; [`Error::Unsupported`] in a child made by fork.
+    /// [`Error::Corrupt`] when the other side has written to the socket what no arming asked for; EMFILE and ENOMEM when the memory of
+    /// its loans cannot be mapped, which another call may do; [`Error::Unsupported`] in a child made by fork.
     pub fn arm(&mut self) -> Result<Arming> {
         self.link.check_owner()?;
         if self.keeps() {
@@ -443,8 +443,8 @@ impl ChannelReceiver {
         }
     }
 
-    /// The message of `offer` in memory that this side has mapped. Where that cannot be looked for now, for want of a descriptor or of
-    /// memory, the message stays first in line; after any other error its sender waits for it no more.
+    /// The message of `offer` in memory that this side has mapped. Where that cannot be looked for now, since the memory of loans came
+    /// before and wants a descriptor, the message stays first in line; after any other error its sender waits for it no more.
     fn mapped_source(&mut self, desk: &Desk, asked: Turn, offer: Offer) -> Result<Option<Source>> {
         let spot = desk.source_spot.load();
         let found =
