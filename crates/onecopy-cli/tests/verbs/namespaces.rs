@@ -46,5 +46,6 @@ fn a_process_that_proc_does_not_show_gets_its_signal() {
         skip(test, "no namespace for mounts can be made here");
         return;
     }
-    ended.succeeds();
+    // The shell may say on stderr that it was terminated.
+    assert!(ended.status.success(), "{ended:?}");
 }
