@@ -1,6 +1,7 @@
 //! Row 5: the UNIX datagram socket, and what semantics.md and unix(7) say of it.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use onecopy::message::unix_dgram::{MAX_DESCRIPTORS, UnixDatagram};
 use onecopy::stream::unix::UnixListener;
 use onecopy::{Deadline, Error, Receiver, Sender, UnixName};
 
-use crate::support::fork::in_child;
+use crate::support::fork::child_leaves_the_file;
 use crate::support::{self, Peer, Scratch, pattern, role, starting_nobody, wait_until_asleep, watchdog};
 use crate::unix_names::{
     FOREVER, LIMIT, abstract_name, both_kinds, given_name, kill_soon, limit_descriptors, numbered_pipes, numbers_in,
@@ -432,15 +433,8 @@ fn a_pair_reports_the_end_of_its_other_side_to_a_sender() {
 fn a_child_that_drops_its_copy_leaves_the_socket() {
     if role().is_some() {
         let scratch = Scratch::new();
-        let path = scratch.path("socket");
-        let mut bound = Some(UnixDatagram::bind(&UnixName::path(&path).unwrap()).unwrap());
-        in_child(|| {
-            drop(bound.take());
-            path.exists()
-        });
-        drop(bound);
-        assert!(!path.exists());
-        return;
+        let bind = |path: &Path| UnixDatagram::bind(&UnixName::path(path).unwrap()).unwrap();
+        return child_leaves_the_file(&scratch.path("socket"), bind);
     }
     let _watchdog = watchdog(Duration::from_secs(60));
     Peer::start("unix_dgram::a_child_that_drops_its_copy_leaves_the_socket", "parent", &[]).succeed();

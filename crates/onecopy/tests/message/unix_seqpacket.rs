@@ -1,12 +1,13 @@
 //! Row 6: the UNIX sequenced-packet socket, and what semantics.md and unix(7) say of it.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use onecopy::message::unix_seqpacket::{MAX_DESCRIPTORS, UnixSeqpacket, UnixSeqpacketListener};
 use onecopy::{Deadline, Error, Receiver, Sender, UnixName};
 
-use crate::support::fork::in_child;
+use crate::support::fork::child_leaves_the_file;
 use crate::support::{Peer, Scratch, pattern, role, wait_until_asleep, watchdog};
 use crate::unix_names::{
     FOREVER, LIMIT, abstract_name, both_kinds, given_name, kill_soon, limit_descriptors, numbered_pipes, numbers_in,
@@ -405,15 +406,8 @@ fn wrong_uses_say_what_would_be_right() {
 fn a_child_that_drops_its_copy_leaves_the_socket() {
     if role().is_some() {
         let scratch = Scratch::new();
-        let path = scratch.path("socket");
-        let mut bound = Some(UnixSeqpacketListener::bind(&UnixName::path(&path).unwrap()).unwrap());
-        in_child(|| {
-            drop(bound.take());
-            path.exists()
-        });
-        drop(bound);
-        assert!(!path.exists());
-        return;
+        let bind = |path: &Path| UnixSeqpacketListener::bind(&UnixName::path(path).unwrap()).unwrap();
+        return child_leaves_the_file(&scratch.path("socket"), bind);
     }
     let _watchdog = watchdog(Duration::from_secs(60));
     Peer::start("unix_seqpacket::a_child_that_drops_its_copy_leaves_the_socket", "parent", &[]).succeed();

@@ -16,7 +16,7 @@ use crate::exchange::{
     write_until_gone,
 };
 use crate::interrupt::{accept_interrupts, interrupt};
-use crate::support::fork::in_child;
+use crate::support::fork::child_leaves_the_file;
 use crate::support::{Peer, Scratch, argument, eventually, role, watchdog};
 
 const SECONDS: Duration = Duration::from_secs(60);
@@ -465,15 +465,7 @@ fn flags_of(fd: BorrowedFd<'_>) -> i32 {
 fn a_child_that_drops_its_copy_leaves_the_link() {
     if role().is_some() {
         let scratch = Scratch::new();
-        let path = scratch.path("link");
-        let mut bound = Some(PtyMaster::create(&path).unwrap());
-        in_child(|| {
-            drop(bound.take());
-            path.is_symlink()
-        });
-        drop(bound);
-        assert!(!path.is_symlink());
-        return;
+        return child_leaves_the_file(&scratch.path("link"), |path| PtyMaster::create(path).unwrap());
     }
     let _watchdog = watchdog(Duration::from_secs(60));
     Peer::start("pty::a_child_that_drops_its_copy_leaves_the_link", "parent", &[]).succeed();

@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use crate::exchange::{
     begin_a_message, notice_the_kill, receive_sizes, runs_out_of_time, send_sizes, write_until_gone,
 };
-use crate::support::fork::in_child;
+use crate::support::fork::child_leaves_the_file;
 use crate::support::{Peer, Scratch, argument, eventually, role, starting_nobody, unique, watchdog};
 
 const SECONDS: Duration = Duration::from_secs(60);
@@ -405,15 +406,8 @@ fn descriptors_without_room_are_an_error_and_leak_none() {
 fn a_child_that_drops_its_copy_leaves_the_socket() {
     if role().is_some() {
         let scratch = Scratch::new();
-        let path = scratch.path("socket");
-        let mut bound = Some(UnixListener::bind(&UnixName::path(&path).unwrap()).unwrap());
-        in_child(|| {
-            drop(bound.take());
-            path.exists()
-        });
-        drop(bound);
-        assert!(!path.exists());
-        return;
+        let bind = |path: &Path| UnixListener::bind(&UnixName::path(path).unwrap()).unwrap();
+        return child_leaves_the_file(&scratch.path("socket"), bind);
     }
     let _watchdog = watchdog(Duration::from_secs(60));
     Peer::start("unix::a_child_that_drops_its_copy_leaves_the_socket", "parent", &[]).succeed();

@@ -6,6 +6,8 @@
 //! one that the test is about. The child uses copies of what the library made, which takes no lock of theirs, and ends by `_exit`.
 #![expect(unsafe_code, reason = "fork, which nothing in the standard library does without exec")]
 
+use std::path::Path;
+
 use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal, waitpid};
 
 /// Runs `work` in a child, and demands that it is true.
@@ -22,4 +24,15 @@ pub fn in_child(work: impl FnOnce() -> bool) {
     assert!(child > 0, "{}", std::io::Error::last_os_error());
     let (_, status) = waitpid(Pid::from_raw(child), WaitOptions::empty()).unwrap().unwrap();
     assert_eq!(status.exit_status(), Some(0), "the child");
+}
+
+/// Demands that a child that drops its copy of what `bind` makes at a path leaves the file there, which goes with its owner's.
+pub fn child_leaves_the_file<T>(path: &Path, bind: impl FnOnce(&Path) -> T) {
+    let mut bound = Some(bind(path));
+    in_child(|| {
+        drop(bound.take());
+        path.symlink_metadata().is_ok()
+    });
+    drop(bound);
+    assert!(path.symlink_metadata().is_err());
 }
