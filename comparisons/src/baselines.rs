@@ -37,7 +37,13 @@ pub(crate) fn memcpy(order: &Order) -> Sample {
     (0..order.messages.min(1000)).for_each(&mut copy);
     let start = Instant::now();
     (0..order.messages).for_each(&mut copy);
-    Sample { ns: start.elapsed().as_nanos() as f64 / order.messages as f64, p99_ns: None, sleeps: None, remark: None }
+    Sample {
+        ns: start.elapsed().as_nanos() as f64 / order.messages as f64,
+        p99_ns: None,
+        sleeps: None,
+        remark: None,
+        line_ns: None,
+    }
 }
 
 /// Round trips of a cache line, measured by the host.

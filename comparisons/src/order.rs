@@ -144,4 +144,7 @@ pub(crate) struct Sample {
     /// How often the host gave its processor up for a round trip, in the timed pass.
     pub(crate) sleeps: Option<f64>,
     pub(crate) remark: Option<String>,
+    /// How long a cache line took just before and after this run, where that is the baseline: who ordered the run knows.
+    #[serde(skip)]
+    pub(crate) line_ns: Option<f64>,
 }

@@ -1,6 +1,8 @@
 //! Runs every contender of every row, again and again, and gathers what they say.
 //!
-//! Contenders alternate run by run, so that all meet the same noise, and begin with another one each round.
+//! Contenders alternate run by run, so that all meet the same noise, and begin with another one each round. How long a cache line
+//! takes is looked at before and after each of them: on some virtual machines it is 50 ns now and 500 a second later, when a core is
+//! somewhere else.
 
 use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
@@ -89,16 +91,40 @@ impl<'a> Runner<'a> {
 
     fn run_row(&mut self, row: &mut Row, round: usize) {
         let count = row.figures.len();
-        for index in 0..count {
-            let figures = &mut row.figures[(index + round) % count];
-            if figures.error.is_some() || self.is_interrupted() {
+        let mut before = self.look(row);
+        for index in (0..count).map(|index| (index + round) % count) {
+            if row.figures[index].contender == Contender::Line {
                 continue;
             }
-            match self.run_one(row.case, figures.contender) {
-                Ok(sample) => figures.samples.push(sample),
-                Err(error) => figures.error = Some(error),
+            let has_sample = self.take(row, index).is_some();
+            let after = self.look(row);
+            if let Some(sample) = row.figures[index].samples.last_mut().filter(|_| has_sample) {
+                sample.line_ns = before.zip(after).map(|(before, after)| f64::midpoint(before, after));
+            }
+            before = after;
+        }
+    }
+
+    /// How long a cache line takes now, for rows whose baseline that is.
+    fn look(&mut self, row: &mut Row) -> Option<f64> {
+        let index = row.figures.iter().position(|figures| figures.contender == Contender::Line)?;
+        self.take(row, index).map(|sample| sample.ns)
+    }
+
+    /// One more sample of a contender, unless it failed before.
+    fn take<'r>(&mut self, row: &'r mut Row, index: usize) -> Option<&'r Sample> {
+        let figures = &mut row.figures[index];
+        if figures.error.is_some() || self.is_interrupted() {
+            return None;
+        }
+        match self.run_one(row.case, figures.contender) {
+            Ok(sample) => figures.samples.push(sample),
+            Err(error) => {
+                figures.error = Some(error);
+                return None;
             }
         }
+        figures.samples.last()
     }
 
     fn run_one(&mut self, case: Case, contender: Contender) -> Result<Sample, String> {

@@ -84,7 +84,7 @@ fn receive_stream<E: Endpoint>(endpoint: &mut E, order: &Order) -> Result<Sample
     let ns = start.elapsed().as_nanos() as f64 / order.messages as f64;
     // The guest stays until the last message has arrived.
     send(endpoint, &mut go, GO, Pass::Sampled)?;
-    Ok(Sample { ns, p99_ns: None, sleeps: None, remark: endpoint.remark() })
+    Ok(Sample { ns, p99_ns: None, sleeps: None, remark: endpoint.remark(), line_ns: None })
 }
 
 fn send_stream<E: Endpoint>(endpoint: &mut E, order: &Order) -> Result<(), String> {
@@ -260,7 +260,7 @@ impl Latencies {
         let sleeps = Some(switches as f64 / self.ns.len() as f64);
         self.ns.sort_unstable();
         let at = |hundredths: usize| f64::from(self.ns[(self.ns.len() - 1) * hundredths / 100]);
-        Sample { ns: at(50), p99_ns: Some(at(99)), sleeps, remark }
+        Sample { ns: at(50), p99_ns: Some(at(99)), sleeps, remark, line_ns: None }
     }
 }
 

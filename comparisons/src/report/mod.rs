@@ -18,18 +18,23 @@ pub(crate) struct Figure {
     pub(crate) sleeps: Option<Summary>,
     /// Times as long as the baseline, or times as fast, as the row's unit says.
     pub(crate) ratio: f64,
+    /// How far apart the runs lie, (max - min) / median: of their ratios, where each has a baseline of its own, else of their times.
+    pub(crate) spread: f64,
 }
 
 /// `None` when there is no sample of the contender or of the baseline.
 pub(crate) fn figure(row: &Row, contender: Contender) -> Option<Figure> {
     let own = times(row, contender)?;
     let baseline = times(row, row.case.baseline())?;
-    let ratio = match row.case.unit() {
-        Unit::Time => own.0.median / baseline.0.median,
-        Unit::Rate => baseline.0.median / own.0.median,
+    let samples = &row.of(contender)?.samples;
+    let beside: Vec<f64> = samples.iter().filter_map(|sample| Some(sample.ns / sample.line_ns?)).collect();
+    let (ratio, spread) = match (Summary::of(&beside), row.case.unit()) {
+        (Some(ratios), _) => (ratios.median, ratios.spread),
+        (None, Unit::Time) => (own.0.median / baseline.0.median, own.0.spread),
+        (None, Unit::Rate) => (baseline.0.median / own.0.median, own.0.spread),
     };
-    let sleeps: Vec<f64> = row.of(contender)?.samples.iter().filter_map(|sample| sample.sleeps).collect();
-    Some(Figure { ns: own.0, p99_ns: own.1, sleeps: Summary::of(&sleeps), ratio })
+    let sleeps: Vec<f64> = samples.iter().filter_map(|sample| sample.sleeps).collect();
+    Some(Figure { ns: own.0, p99_ns: own.1, sleeps: Summary::of(&sleeps), ratio, spread })
 }
 
 fn times(row: &Row, contender: Contender) -> Option<(Summary, Option<Summary>)> {
@@ -54,4 +59,26 @@ pub(crate) fn best(row: &Row, takes_part: impl Fn(Contender) -> bool) -> Option<
     figures
         .filter_map(|contender| Some((contender, figure(row, contender)?)))
         .reduce(|best, next| if is_better(row.case.unit(), next.1.ratio, best.1.ratio) { next } else { best })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::order::{Sample, Wait};
+    use crate::plan::Case;
+    use crate::runner::Figures;
+
+    #[test]
+    fn each_run_is_compared_with_the_cache_line_beside_it() {
+        let case = Case { workload: Workload::Rtt, wait: Wait::Spin, size_bytes: 8, cold: false, work_us: 0 };
+        let sample = |ns, line_ns| Sample { ns, p99_ns: None, sleeps: None, remark: None, line_ns };
+        let figures = |contender, samples| Figures { contender, samples, error: None };
+        // The cores moved apart before the second run.
+        let own = vec![sample(150.0, Some(100.0)), sample(600.0, Some(500.0)), sample(130.0, Some(100.0))];
+        let lines = [100.0, 100.0, 900.0, 100.0].map(|ns| sample(ns, None)).into();
+        let row = Row { case, figures: vec![figures(Contender::Channel, own), figures(Contender::Line, lines)] };
+        let found = figure(&row, Contender::Channel).unwrap();
+        assert_eq!((found.ns.median, found.ratio), (150.0, 1.3));
+        assert!((found.spread - 0.3 / 1.3).abs() < 1e-9, "the spread of the ratios: {}", found.spread);
+    }
 }

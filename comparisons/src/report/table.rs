@@ -67,8 +67,10 @@ fn header(outcome: &Outcome) -> String {
 
 /// The least and the most runs of a contender, of those that have any.
 fn runs(outcome: &Outcome) -> (usize, usize) {
-    let counts = outcome.rows.iter().flat_map(|row| &row.figures).map(|figures| figures.samples.len());
-    let counts = counts.filter(|count| *count > 0);
+    // A cache line is looked at between all others.
+    let figures =
+        outcome.rows.iter().flat_map(|row| &row.figures).filter(|figures| figures.contender != Contender::Line);
+    let counts = figures.map(|figures| figures.samples.len()).filter(|count| *count > 0);
     (counts.clone().min().unwrap_or_default(), counts.max().unwrap_or_default())
 }
 
@@ -113,7 +115,7 @@ fn cell(row: &Row, contender: Contender, best: Option<Contender>) -> String {
     let Some(figure) = figure(row, contender) else { return "-".into() };
     let mark = if best == Some(contender) { "*" } else { "" };
     let digits = if figure.ratio < 9.995 { 2 } else { 0 };
-    let spread = if figure.ns.runs > 1 { format!(" {:2.0}%", figure.ns.spread * 100.0) } else { String::new() };
+    let spread = if figure.ns.runs > 1 { format!(" {:2.0}%", figure.spread * 100.0) } else { String::new() };
     format!("{mark}{:.digits$}{spread}", figure.ratio)
 }
 

@@ -60,7 +60,7 @@ pub(crate) fn text(outcome: &Outcome) -> String {
 /// A lead counts when it is larger than half of the larger spread.
 fn verdict(unit: Unit, ours: Figure, theirs: Figure) -> Verdict {
     let lead = (ours.ratio / theirs.ratio - 1.0).abs();
-    let noise = ours.ns.spread.max(theirs.ns.spread) / 2.0;
+    let noise = ours.spread.max(theirs.spread) / 2.0;
     match is_better(unit, ours.ratio, theirs.ratio) {
         _ if lead <= TIE.max(noise) => Verdict::Level,
         true => Verdict::Ahead,
@@ -78,8 +78,13 @@ fn behind(row: &Row, ours: (Contender, Figure), theirs: (Contender, Figure)) -> 
         _ => "",
     };
     let rival = format!("{} ({})", theirs.0.library(), theirs.0.way());
-    let [own_time, their_time] = [ours, theirs].map(|(_, figure)| duration(figure.ns.median));
-    format!("{rival} wins {}: {their_time} a message, the channel {own_time}{why}.\n", row.case.label())
+    // Where each run has a baseline of its own, times alone may say the opposite.
+    let figure = |figure: Figure| match row.case.baseline() {
+        Contender::Line => format!("{:.2} cache lines", figure.ratio),
+        _ => duration(figure.ns.median),
+    };
+    let [own, their] = [ours, theirs].map(|(_, of)| figure(of));
+    format!("{rival} wins {}: {their} a message, the channel {own}{why}.\n", row.case.label())
 }
 
 fn left(outcome: &Outcome) -> String {
@@ -118,7 +123,7 @@ mod tests {
     use crate::stats::Summary;
 
     fn figure(ratio: f64, spread: f64) -> Figure {
-        Figure { ns: Summary { median: 100.0, spread, runs: 3 }, p99_ns: None, sleeps: None, ratio }
+        Figure { ns: Summary { median: 100.0, spread, runs: 3 }, p99_ns: None, sleeps: None, ratio, spread }
     }
 
     #[test]
