@@ -28,8 +28,8 @@ pub(super) struct Link {
     pub(super) attach: Result<(), String>,
     /// The same for writing: a filter may forbid that alone.
     pub(super) write: bool,
-    /// Whether the other side is believed when it says that it has written into a buffer of this one: it is of the same user. From
-    /// another one that lied the buffer would come with what it held before, perhaps a message of somebody else.
+    /// Whether the other side is believed when it says where its memory is, and that it has written into a buffer of this one: it is of the
+    /// same user. From another one that lied the buffer would come with what it held before, perhaps a message of somebody else.
     pub(super) trusted: bool,
     /// Whether the other side may write what this one registers: it is trusted, and the policies of both let each attach to the other.
     pub(super) is_open: bool,

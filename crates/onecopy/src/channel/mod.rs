@@ -94,6 +94,10 @@ use crate::{Deadline, Error, Receiver, Result, Sender, WaitStrategy};
 
 /// How long the other side may take to lay out a ring that it has begun, which is microseconds.
 const LAYOUT_TIME: Duration = Duration::from_secs(5);
+/// Why there is no cross-memory attach to a process of another user. The kernel lets a privileged process attach, and goes on doing so when
+/// the other side executes a set-user-ID program: what tells this side where to read and write is still in the hands of the other user then.
+const ANOTHER_USER: &str =
+    "the other side is of another user: process_vm_readv and process_vm_writev are for processes of one";
 
 /// One side of a connection.
 #[derive(Debug)]
@@ -162,7 +166,11 @@ impl Channel {
         let trusted = identity.uid() == geteuid().as_raw();
         let is_open = attach && trusted;
         let (attach, write) = match attach {
-            true => may_attach(&identity, &counters),
+            true if trusted => may_attach(&identity, &counters),
+            true => {
+                counters.note_fallback(ANOTHER_USER, 0);
+                (Err(ANOTHER_USER.into()), false)
+            }
             false => (Err("the policy of a side keeps their memory apart".into()), false),
         };
         let deadline = Deadline::after(LAYOUT_TIME);

@@ -77,7 +77,7 @@ impl Policy {
     /// No cross-memory attach: messages travel through the memory that both share, and through nothing else.
     ///
     /// With the usual policy, attachable, a side of the same user may read and write the whole memory of the other one, as the
-    /// kernel lets it do without any channel.
+    /// kernel lets it do without any channel. Between two users it is as with this.
     #[must_use]
     pub fn separate(mut self) -> Self {
         self.attachable = false;

@@ -193,8 +193,7 @@ fn another_user_that_the_policy_admits_gets_every_message_and_the_reason() {
         let name = ChannelName::name(argument("NAME")).unwrap();
         let mut channel = Channel::connect_by(&name, &Policy::default().admit_user(0), soon()).unwrap();
         let stats = three_as_child(&mut channel, || {});
-        assert_eq!(stats.received(Path::SingleCopy).messages, 0, "{stats:?}");
-        assert!(tells(&stats, "process_vm_readv"), "{stats:?}");
+        assert!(tells(&stats, "of another user"), "{stats:?}");
         return;
     }
     if !is_root(test) {
@@ -209,12 +208,12 @@ fn another_user_that_the_policy_admits_gets_every_message_and_the_reason() {
     });
     let stats = three_as_parent(&mut listener.accept_by(soon()).unwrap());
     peer.succeed();
-    assert!(tells(&stats, "could not read this process's memory"), "{stats:?}");
-    assert_eq!(
-        stats.received(Path::Cooperative).messages,
-        0,
-        "another user is not believed to have written: {stats:?}"
-    );
+    assert!(tells(&stats, "of another user"), "{stats:?}");
+    // Root may attach to any process, and so to a set-user-ID program that the other side executes: what says where its memory is comes from
+    // that user all the same.
+    for path in [Path::SingleCopy, Path::Cooperative] {
+        assert_eq!((stats.received(path).messages, stats.sent(path).messages), (0, 0), "{path:?}: {stats:?}");
+    }
 }
 
 /// Runs the second process in namespaces of its own; `None` where the machine does not allow that.
