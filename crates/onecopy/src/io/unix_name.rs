@@ -1,11 +1,11 @@
 //! The names of UNIX sockets: [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html). Bind, replace what a dead process
 //! left, connect, wait for the other side.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Stat, lstat, stat, unlink};
+use rustix::fs::{FileType, Mode, OFlags, Stat, chmod, fstat, lstat, open, stat, unlink};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
 
@@ -40,6 +40,25 @@ impl SocketFile {
         let path = std::path::absolute(path).map_err(|error| Error::os("getcwd", object, error))?;
         let found = lstat(&path).map_err(|errno| Error::os("lstat", object, errno))?;
         Ok(Self { path, owner: std::process::id(), device: found.st_dev, inode: found.st_ino })
+    }
+
+    /// Sets the mode of the file, and never that of another one: who may write the directory can put anything in its place, a link to a file
+    /// of this user for instance, which chmod(2) would follow.
+    ///
+    /// # Errors
+    ///
+    /// EADDRINUSE when another file has taken its place.
+    pub(crate) fn set_mode(&self, mode: Mode, object: &str) -> Result<()> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = open(&self.path, flags, Mode::empty()).map_err(|errno| Error::os("open", object, errno))?;
+        let found = fstat(&fd).map_err(|errno| Error::os("fstat", object, errno))?;
+        if !is_socket(&found) || (found.st_dev, found.st_ino) != (self.device, self.inode) {
+            return Err(Error::os("bind", object, Errno::ADDRINUSE).with_remedy(
+                "another file has taken the place of its own: choose a directory that strangers may not write",
+            ));
+        }
+        // By the number: the path may lead elsewhere by now.
+        chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), mode).map_err(|errno| Error::os("chmod", object, errno))
     }
 }
 
@@ -203,4 +222,39 @@ pub(crate) fn new_socket(kind: SocketType, object: &str) -> Result<OwnedFd> {
 
 fn is_socket(found: &Stat) -> bool {
     FileType::from_raw_mode(found.st_mode) == FileType::Socket
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{create_dir, metadata, remove_dir_all, rename, write};
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn the_mode_of_a_socket_file_is_set_and_not_that_of_what_has_taken_its_place() {
+        let directory = std::env::temp_dir().join(format!("onecopy-socket-file-{}", std::process::id()));
+        create_dir(&directory).unwrap();
+        let [path, aside, secret] = ["socket", "aside", "secret"].map(|name| directory.join(name));
+        let (_socket, file) = bind_socket(SocketType::SEQPACKET, &UnixName::path(&path).unwrap(), "channel:x").unwrap();
+        let file = file.unwrap();
+        let mode = |path: &Path| metadata(path).unwrap().permissions().mode() & 0o777;
+        file.set_mode(Mode::from_raw_mode(0o666), "channel:x").unwrap();
+        assert_eq!(mode(&path), 0o666);
+
+        write(&secret, b"of this user alone").unwrap();
+        chmod(&secret, Mode::RUSR).unwrap();
+        rename(&path, &aside).unwrap();
+        symlink(&secret, &path).unwrap();
+        let refused = |file: &SocketFile| {
+            let error = file.set_mode(Mode::from_raw_mode(0o777), "channel:x").unwrap_err();
+            assert!(error.to_string().contains("has taken the place"), "{error}");
+            assert_eq!((mode(&secret), mode(&aside)), (0o400, 0o666));
+        };
+        refused(&file);
+        // One that took its place before this process looked what it had bound.
+        refused(&SocketFile::of(&path, "channel:x").unwrap());
+        drop(file);
+        remove_dir_all(&directory).unwrap();
+    }
 }

@@ -5,8 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::AtFlags;
-use rustix::fs::{CWD, Mode, chmodat, fchmod};
+use rustix::fs::{Mode, fchmod};
 use rustix::io::Errno;
 use rustix::net::{SocketType, listen};
 use rustix::process::geteuid;
@@ -17,7 +16,7 @@ use crate::address::ChannelName;
 use crate::channel::Policy;
 use crate::io::socket::{BACKLOG, Socket};
 use crate::io::unix_name::{SocketFile, bind_to, new_socket};
-use crate::{Deadline, Error, Result, UnixName};
+use crate::{Deadline, Error, Result};
 
 /// How many handshakes go on at once. Each holds a descriptor.
 const MOST_PENDING: usize = 64;
@@ -90,10 +89,9 @@ impl Listener {
         let fd = new_socket(SocketType::SEQPACKET, &object)?;
         fchmod(&fd, Mode::RUSR | Mode::WUSR).map_err(|errno| Error::os("fchmod", &object, errno))?;
         let file = bind_to(&fd, &place, &object)?;
-        if let (UnixName::Path(path), true) = (&place, policy.admits_others()) {
+        if let (Some(file), true) = (&file, policy.admits_others()) {
             // Nobody can connect before listen(2), and what keeps strangers away is the handshake.
-            chmodat(CWD, path, Mode::from_raw_mode(0o666), AtFlags::empty())
-                .map_err(|errno| Error::os("chmod", &object, errno))?;
+            file.set_mode(Mode::from_raw_mode(0o666), &object)?;
         }
         listen(&fd, BACKLOG).map_err(|errno| Error::os("listen", &object, errno))?;
         Self::over(fd, file, object, policy, memory_bytes)
