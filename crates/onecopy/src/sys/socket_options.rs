@@ -3,7 +3,10 @@
 //! # Safety
 //!
 //! The functions hand the kernel pointers to values on their own stack, with the lengths of those values.
-#![expect(unsafe_code, reason = "rustix and nix have neither SO_MEMINFO, SO_PASSPIDFD, SO_PEEK_OFF nor SCTP_NODELAY")]
+#![expect(
+    unsafe_code,
+    reason = "rustix and nix have neither SO_MEMINFO, SO_PASSPIDFD, SO_PASSRIGHTS, SO_PEEK_OFF nor SCTP_NODELAY"
+)]
 
 use std::ffi::c_int;
 use std::mem::size_of_val;
@@ -35,22 +38,27 @@ pub(crate) fn dropped_datagrams(socket: BorrowedFd<'_>) -> Result<u32, Errno> {
 pub(crate) fn set_pass_pidfd(socket: BorrowedFd<'_>, value: bool) -> Result<(), Errno> {
     /// `SO_PASSPIDFD` of asm-generic/socket.h, the same number on every architecture but SPARC and PA-RISC.
     const SO_PASSPIDFD: c_int = 76;
-    let value = c_int::from(value);
-    let len = size_of_val(&value) as libc::socklen_t;
-    // SAFETY: `value` is readable and `len` bytes long; the descriptor is open for the call.
-    let result =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PASSPIDFD, (&raw const value).cast(), len) };
-    if result == 0 { Ok(()) } else { Err(last_errno()) }
+    set_number(socket, SO_PASSPIDFD, c_int::from(value))
+}
+
+/// Whether descriptors can be passed to this UNIX socket, or sending them fails: EPERM (Linux 6.16; ENOPROTOOPT before). Those that connect to
+/// a listening socket find what was set there.
+pub(crate) fn set_pass_rights(socket: BorrowedFd<'_>, value: bool) -> Result<(), Errno> {
+    /// `SO_PASSRIGHTS` of asm-generic/socket.h, the same number on every architecture but SPARC and PA-RISC.
+    const SO_PASSRIGHTS: c_int = 83;
+    set_number(socket, SO_PASSRIGHTS, c_int::from(value))
 }
 
 /// How many bytes MSG_PEEK passes over on a UNIX socket; `None` is none, and that a look does not count.
 pub(crate) fn set_peek_offset(socket: BorrowedFd<'_>, bytes: Option<u16>) -> Result<(), Errno> {
-    let value = bytes.map_or(-1, c_int::from);
+    set_number(socket, libc::SO_PEEK_OFF, bytes.map_or(-1, c_int::from))
+}
+
+fn set_number(socket: BorrowedFd<'_>, option: c_int, value: c_int) -> Result<(), Errno> {
     let len = size_of_val(&value) as libc::socklen_t;
     // SAFETY: `value` is readable and `len` bytes long; the descriptor is open for the call.
-    let result = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, (&raw const value).cast(), len)
-    };
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const value).cast(), len) };
     if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 

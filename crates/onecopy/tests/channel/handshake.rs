@@ -9,9 +9,10 @@ use onecopy::channel::rendezvous::{Listener, connect_by};
 use onecopy::channel::{ChannelName, Policy};
 use onecopy::{Deadline, Error};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, accept_with, sendmsg};
 
-use crate::support::{Peer, argument, pattern, role, watchdog};
+use crate::support::{Peer, argument, pattern, role, skip, watchdog};
 use crate::{MEMORY, hear, listen_at, meet, open_descriptors, own_name, own_uid, place, raw_client, raw_listener, say};
 
 const SECONDS: Duration = Duration::from_secs(60);
@@ -38,11 +39,15 @@ fn answer_one(name: &ChannelName, listener: &OwnedFd, answer: impl FnOnce(&Owned
 
 /// Says `bytes`, and passes `fds` with them.
 fn pass(socket: &OwnedFd, bytes: &[u8], fds: &[&OwnedFd]) {
+    try_pass(socket, bytes, fds).unwrap();
+}
+
+fn try_pass(socket: &OwnedFd, bytes: &[u8], fds: &[&OwnedFd]) -> Result<usize, Errno> {
     let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(100))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
-    sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).unwrap();
+    sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
 }
 
 /// Has the listener deal with who is there; nobody completes a handshake.
@@ -225,7 +230,10 @@ fn descriptors_that_strangers_pass_are_closed() {
     for (count, many) in (1..).zip([1, 2, 50]) {
         let client = raw_client(&name);
         let gift = crate::socket();
-        pass(&client, &hello, &vec![&gift; many]);
+        if try_pass(&client, &hello, &vec![&gift; many]) == Err(Errno::PERM) {
+            // From Linux 6.16 on.
+            say(&client, b"no hello");
+        }
         turn_away(&listener);
         drop((client, gift));
         last_reason(&listener, count);
@@ -238,4 +246,35 @@ fn descriptors_that_strangers_pass_are_closed() {
     drop(client);
     turn_away(&listener);
     assert_eq!(open_descriptors(), before);
+}
+
+/// The close of a socket that is set to linger waits for its other end, in whatever process gives up the last descriptor.
+#[test]
+fn a_stranger_passes_no_descriptor_whose_close_would_hold_up_the_listener() {
+    let name = own_name();
+    let listener = listen_at(&name);
+    let client = raw_client(&name);
+    let (hello, gift) = (hello(), crate::socket());
+    let refused = try_pass(&client, &hello, &[&gift]);
+    if refused.is_ok() && !knows_pass_rights() {
+        return skip(
+            "handshake::a_stranger_passes_no_descriptor_whose_close_would_hold_up_the_listener",
+            "Linux before 6.16 cannot refuse descriptors",
+        );
+    }
+    assert_eq!(refused, Err(Errno::PERM));
+    turn_away(&listener);
+    assert_eq!(try_pass(&client, &hello, &[&gift]), Err(Errno::PERM), "not when it is accepted either");
+    say(&client, &hello);
+    turn_away(&listener);
+    // It is admitted, and may pass memory.
+    pass(&client, b"not that it is ready", &[&gift]);
+    turn_away(&listener);
+    assert!(last_reason(&listener, 1).contains("no handshake"));
+}
+
+fn knows_pass_rights() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(16))
 }

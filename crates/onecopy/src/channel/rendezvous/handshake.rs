@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::Connection;
-use super::packet::{Letter, gone, identify_senders, receive, refuse, send};
+use super::packet::{Letter, gone, identify_senders, receive, refuse, send, take_descriptors};
 use super::wire::{Greeting, Message};
 use crate::channel::{Peer, Policy};
 use crate::io::socket::Socket;
@@ -73,6 +73,8 @@ impl Pending {
         let hello = hello.map_err(|problem| corrupt(&self.socket, &peer, problem))?;
         let memory = AnonymousMapping::create_sparse(MEMORY_NAME, memory_bytes, Sealing::Final)?;
         let accept = Message::Accept(own_greeting(&self.socket, policy, memory_bytes)?);
+        // It is no stranger, and passes memory as soon as it has this one.
+        take_descriptors(&self.socket, true)?;
         send(&self.socket, &accept, Some(memory.as_fd()))?;
         Ok((peer, memory.into_region(), hello))
     }

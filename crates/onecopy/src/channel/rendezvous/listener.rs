@@ -11,6 +11,7 @@ use rustix::net::{SocketType, listen};
 use rustix::process::geteuid;
 
 use super::handshake::Pending;
+use super::packet::take_descriptors;
 use super::{Connection, name};
 use crate::address::ChannelName;
 use crate::channel::Policy;
@@ -93,8 +94,9 @@ impl Listener {
             // Nobody can connect before listen(2), and what keeps strangers away is the handshake.
             file.set_mode(Mode::from_raw_mode(0o666), &object)?;
         }
-        listen(&fd, BACKLOG).map_err(|errno| Error::os("listen", &object, errno))?;
-        Self::over(fd, file, object, policy, memory_bytes)
+        let listener = Self::over(fd, file, object, policy, memory_bytes)?;
+        listen(&listener.socket, BACKLOG).map_err(|errno| listener.socket.error("listen", errno))?;
+        Ok(listener)
     }
 
     /// Listens with a socket that this process inherited, which listens already: a sequenced-packet socket, such as another
@@ -119,9 +121,12 @@ impl Listener {
             let reason = "0 bytes of shared memory are none".to_owned();
             return Err(Error::Invalid { object, reason });
         }
+        let socket = Socket::listener(fd, object)?;
+        // What those find that connect from now on.
+        take_descriptors(&socket, false)?;
         Ok(Self {
             _file: file,
-            socket: Socket::listener(fd, object)?,
+            socket,
             policy: policy.clone(),
             memory_bytes,
             state: Mutex::default(),

@@ -12,7 +12,7 @@ use rustix::process::{getegid, geteuid, getpid};
 use super::wire::{MESSAGE_BYTES, Message};
 use crate::io::socket::Socket;
 use crate::sys::recvmsg::{RawCredentials, Received, control_words};
-use crate::sys::socket_options::set_pass_pidfd;
+use crate::sys::socket_options::{set_pass_pidfd, set_pass_rights};
 use crate::sys::sysctl::is_overflow;
 use crate::{Deadline, Error, Result};
 
@@ -39,6 +39,16 @@ pub(super) fn identify_senders(socket: &Socket, value: bool) -> Result<()> {
         // Before Linux 6.5 the process is looked up by its number.
         Ok(()) | Err(Errno::NOPROTOOPT) => Ok(()),
         Err(errno) => Err(socket.error("setsockopt(SO_PASSPIDFD)", errno)),
+    }
+}
+
+/// Whether descriptors can be passed to this side. Closing one that a stranger passes may take as long as he likes: a TCP socket with SO_LINGER,
+/// for instance, waits for its other end, also when the kernel closes what nobody has received.
+pub(super) fn take_descriptors(socket: &Socket, value: bool) -> Result<()> {
+    match set_pass_rights(socket.as_fd(), value) {
+        // Before Linux 6.16 they can in any case.
+        Ok(()) | Err(Errno::NOPROTOOPT) => Ok(()),
+        Err(errno) => Err(socket.error("setsockopt(SO_PASSRIGHTS)", errno)),
     }
 }
 
