@@ -55,8 +55,9 @@ pub(super) fn pass(link: &Link, kind: Kind, memory: &OwnedFd) -> Result<()> {
     sent.map(drop).map_err(|error| if error.is_peer_gone() { link.gone("it has closed") } else { error })
 }
 
-/// Maps the memory that the first packet of `socket` brings, and leaves the packet there; `None` is another packet, or none.
-pub(super) fn peek(socket: &Socket) -> Option<Passed> {
+/// Maps the memory that the first packet of `socket` brings, for loans if it is no longer than `limit_bytes`, and leaves the packet there;
+/// `None` is another packet, or none.
+pub(super) fn peek(socket: &Socket, limit_bytes: usize) -> Option<Passed> {
     let mut byte = [0];
     let mut control = [0; control_words(size_of::<i32>())];
     let mut received = Received::default();
@@ -73,7 +74,7 @@ pub(super) fn peek(socket: &Socket) -> Option<Passed> {
     let kind = peeked.is_ok_and(|bytes| bytes == 1).then(|| Kind::of(byte[0]))??;
     let memory = descriptor(received, socket);
     Some(match kind {
-        Kind::Loans => Passed::Loans(memory.and_then(|fd| map_to_read(&fd, socket.object()))),
+        Kind::Loans => Passed::Loans(memory.and_then(|fd| map_to_read(&fd, limit_bytes, socket.object()))),
         Kind::Registered => Passed::Registered(memory.and_then(|fd| Theirs::map(&fd, socket.object()))),
     })
 }
@@ -92,25 +93,54 @@ fn descriptor(mut received: Received, socket: &Socket) -> Result<OwnedFd> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 
     use super::*;
     use crate::memory::anonymous::registered::{Children, Own, Rights};
+
+    /// Passes `fd` as if it was memory of this kind.
+    fn pass_by(socket: &Socket, kind: Kind, fd: &OwnedFd) {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = [fd.as_fd()];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+        socket.send_by(&[IoSlice::new(&[kind.tone()])], &mut control, Deadline::Now).unwrap();
+    }
 
     #[test]
     fn memory_is_found_though_the_other_side_has_closed_with_bytes_unread() {
         let (own, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
         let (own, other) = (Socket::new(own, "channel:x"), Socket::new(other, "channel:x"));
         let (_memory, fd) = Own::create(4096, Rights::ReadWrite, Children::Without).unwrap();
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let fds = [fd.as_fd()];
-        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
-        other.send_by(&[IoSlice::new(&[Kind::Registered.tone()])], &mut control, Deadline::Now).unwrap();
+        pass_by(&other, Kind::Registered, &fd);
         send(&own, b"m", SendFlags::empty()).unwrap();
         drop(other);
         for _ in 0..2 {
-            assert!(matches!(peek(&own), Some(Passed::Registered(Ok(_)))));
+            assert!(matches!(peek(&own, 0), Some(Passed::Registered(Ok(_)))));
         }
+    }
+    /// A peer has as much of it as it likes, and the addresses of this process are all that it has.
+    #[test]
+    fn memory_for_loans_beyond_the_limit_takes_no_addresses() {
+        const LIMIT: usize = 1 << 30;
+        let (own, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let (own, other) = (Socket::new(own, "channel:x"), Socket::new(other, "channel:x"));
+        for (bytes, fits) in [(LIMIT, true), (LIMIT + 1, false), (1 << 46, false), (1 << 50, false)] {
+            pass_by(&other, Kind::Loans, &sparse(bytes));
+            match peek(&own, LIMIT) {
+                Some(Passed::Loans(Ok(memory))) => assert!(fits && memory.len() == bytes),
+                Some(Passed::Loans(Err(error))) => assert!(!fits && matches!(error, Error::Invalid { .. }), "{error}"),
+                other => panic!("{other:?}"),
+            }
+            recv(&own, &mut [0; 1], RecvFlags::empty()).unwrap();
+        }
+    }
+
+    fn sparse(bytes: usize) -> OwnedFd {
+        let memory = memfd_create("loans", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        ftruncate(&memory, bytes as u64).unwrap();
+        fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW).unwrap();
+        memory
     }
 }

@@ -15,13 +15,14 @@
 //! A peer that writes more bytes than were asked for is told from an honest one by their number, after one call for each.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
+use super::loan::DEFAULT_LOAN_LIMIT_BYTES;
 use super::passing::{Kind, Passed, peek};
 use super::registered::{BUFFERS, PLACES, Use, slot_of};
 use crate::io::socket::Socket;
@@ -71,6 +72,8 @@ pub(super) struct Polling {
     state: Mutex<State>,
     /// How many packets with registered memory this side has taken from the socket.
     taken: AtomicU64,
+    /// The longest memory for loans that is mapped.
+    lent_limit_bytes: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -127,7 +130,9 @@ enum Lent {
     #[default]
     NotYet,
     Came(Region),
-    /// By the receiver; or it was of no use.
+    /// It cannot be mapped, for this reason.
+    Useless(String),
+    /// By the receiver.
     Taken,
 }
 
@@ -146,7 +151,14 @@ enum Heard {
 
 impl Polling {
     pub(super) fn new(socket: Arc<Socket>) -> Self {
-        Self { socket, state: Mutex::default(), taken: AtomicU64::new(0) }
+        let lent_limit_bytes = AtomicUsize::new(DEFAULT_LOAN_LIMIT_BYTES);
+        Self { socket, state: Mutex::default(), taken: AtomicU64::new(0), lent_limit_bytes }
+    }
+
+    /// Sets the longest message that this side takes. No memory for loans is mapped that is longer, beyond the usual length.
+    pub(super) fn set_limit_bytes(&self, limit_bytes: usize) {
+        // Relaxed: nothing else depends on it.
+        self.lent_limit_bytes.store(limit_bytes.max(DEFAULT_LOAN_LIMIT_BYTES), Ordering::Relaxed);
     }
 
     /// What tells the other side's `half`.
@@ -219,16 +231,14 @@ impl Polling {
 
     /// Maps the memory that comes next, if some does. The packet stays.
     fn look(&self, state: &mut State) -> Result<()> {
-        match peek(&self.socket) {
+        match peek(&self.socket, self.lent_limit_bytes.load(Ordering::Relaxed)) {
             Some(Passed::Loans(memory)) if matches!(state.lent, Lent::NotYet) => {
-                if let Err(error @ Error::Os { .. }) = memory {
-                    return Err(error);
-                }
+                state.lent = match memory {
+                    Ok(memory) => Lent::Came(memory),
+                    Err(error @ Error::Os { .. }) => return Err(error),
+                    Err(error) => Lent::Useless(error.to_string()),
+                };
                 state.seen += 1;
-                state.lent = Lent::Taken;
-                let corrupt =
-                    |error: Error| Error::Corrupt { object: self.socket.object().into(), detail: error.to_string() };
-                state.lent = Lent::Came(memory.map_err(corrupt)?);
             }
             // Messages from there go another way, whatever the reason.
             Some(Passed::Registered(memory)) => {
@@ -282,6 +292,11 @@ impl Polling {
         }
         match std::mem::replace(&mut state.lent, Lent::Taken) {
             Lent::Came(memory) => Ok(Some(memory)),
+            Lent::Useless(why) => {
+                let detail = format!("a loan from memory that cannot be mapped: {why}");
+                state.lent = Lent::Useless(why);
+                Err(Error::Corrupt { object: self.socket.object().into(), detail })
+            }
             none => {
                 state.lent = none;
                 Ok(None)

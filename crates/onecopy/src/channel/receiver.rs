@@ -82,6 +82,7 @@ impl Drop for Farewell {
 impl ChannelReceiver {
     pub(super) fn new(mut ring: RingReceiver, link: Arc<Link>) -> Self {
         ring.set_alarm(Arc::clone(link.peer.alarm()), link.polling.bell(Half::Sender));
+        link.polling.set_limit_bytes(DEFAULT_LIMIT_BYTES);
         let (farewell, end) = (Farewell(Arc::clone(&link)), link.desks.end());
         Self {
             ring,
@@ -112,6 +113,7 @@ impl ChannelReceiver {
     pub fn set_limit_bytes(&mut self, limit_bytes: usize) {
         self.limit_bytes = limit_bytes;
         self.ring.set_limit_bytes(limit_bytes);
+        self.link.polling.set_limit_bytes(limit_bytes);
     }
 
     /// Sets from how many bytes on the sender is asked to copy too, into the memory behind a [`Message`].

@@ -352,7 +352,8 @@ fn explain_busy(error: Error) -> Error {
 /// The seals of a memfd, which must hold its size at least from below.
 fn shrink_sealed(fd: BorrowedFd<'_>, object: &str) -> Result<SealFlags> {
     let seals = fcntl_get_seals(fd).map_err(|errno| match errno {
-        Errno::INVAL => {
+        // The second is that of a path, opened by O_PATH.
+        Errno::INVAL | Errno::BADF => {
             let reason = format!("no memfd but {}: only a memfd can be sealed against shrinking", what_is(fd));
             Error::Invalid { object: object.to_owned(), reason }
         }

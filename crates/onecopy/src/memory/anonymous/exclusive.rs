@@ -128,10 +128,14 @@ impl Drop for Exclusive {
 ///
 /// # Errors
 ///
-/// [`Error::Invalid`] when `fd` is no memfd, is not sealed against shrinking, or is empty. ENOMEM.
-pub(crate) fn map_to_read(fd: &OwnedFd, object: &str) -> Result<Region> {
+/// [`Error::Invalid`] when `fd` is no memfd, is not sealed against shrinking, is empty, or is longer than `limit_bytes`. ENOMEM.
+pub(crate) fn map_to_read(fd: &OwnedFd, limit_bytes: usize, object: &str) -> Result<Region> {
     shrink_sealed(fd.as_fd(), object)?;
     let len = length(fd.as_fd(), object)?;
+    if len > limit_bytes {
+        let reason = format!("it has {len} bytes, where {limit_bytes} are the limit");
+        return Err(Error::Invalid { object: object.to_owned(), reason });
+    }
     Region::map(fd.as_fd(), len, Access::ReadOnly, object.to_owned())
 }
 
@@ -145,6 +149,7 @@ fn keep_from_children(region: &Region) -> Result<()> {
 mod tests {
     use std::ptr;
 
+    use rustix::fs::{Mode, OFlags, open};
     use rustix::io::Errno;
     use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mprotect};
 
@@ -156,7 +161,8 @@ mod tests {
         own.warm(0..1 << 20).unwrap();
         own.slice_mut(4096..4101).copy_from_slice(b"hello");
         assert_eq!(own.slice(4096..4101), b"hello");
-        let other = map_to_read(&fd, "other").unwrap();
+        let other = map_to_read(&fd, 1 << 20, "other").unwrap();
+        assert!(matches!(map_to_read(&fd, (1 << 20) - 1, "too long"), Err(Error::Invalid { .. })));
         let mut found = [0; 5];
         other.read_at(4096, &mut found).unwrap();
         assert_eq!(&found, b"hello");
@@ -184,7 +190,10 @@ mod tests {
 
     #[test]
     fn a_descriptor_of_something_else_is_refused() {
-        let file = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
-        assert!(matches!(map_to_read(&file, "theirs"), Err(Error::Invalid { .. })));
+        for flags in [OFlags::RDWR, OFlags::PATH] {
+            let file = open("/dev/null", flags | OFlags::CLOEXEC, Mode::empty()).unwrap();
+            let error = map_to_read(&file, 1 << 20, "theirs").unwrap_err();
+            assert!(matches!(error, Error::Invalid { .. }), "{error}");
+        }
     }
 }
