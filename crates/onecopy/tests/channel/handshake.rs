@@ -3,6 +3,7 @@
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use onecopy::channel::rendezvous::{Listener, connect_by};
@@ -277,4 +278,28 @@ fn knows_pass_rights() -> bool {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
     (numbers.next(), numbers.next()) >= (Some(6), Some(16))
+}
+
+#[test]
+fn strangers_who_come_as_fast_as_they_are_turned_away_do_not_outlast_a_deadline() {
+    let _watchdog = watchdog(SECONDS);
+    let name = own_name();
+    let listener = listen_at(&name);
+    let goes_on = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while goes_on.load(Ordering::Relaxed) {
+                    say(&raw_client(&name), b"x");
+                }
+            });
+        }
+        for _ in 0..3 {
+            turn_away(&listener);
+        }
+        goes_on.store(false, Ordering::Relaxed);
+        // One may still wait for room in the queue.
+        turn_away(&listener);
+    });
+    assert!(listener.turned_away().count > 0);
 }

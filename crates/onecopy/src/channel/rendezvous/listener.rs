@@ -21,6 +21,8 @@ use crate::{Deadline, Error, Result};
 
 /// How many handshakes go on at once. Each holds a descriptor.
 const MOST_PENDING: usize = 64;
+/// How many connections are taken by a call that has no time, so that strangers who come as fast as they are turned away keep nobody.
+const MOST_AT_ONCE: usize = 64;
 /// How long a handshake is safe from others that need its place.
 const GRACE: Duration = Duration::from_millis(100);
 
@@ -143,7 +145,7 @@ impl Listener {
     pub fn accept_by(&self, deadline: Deadline) -> Result<Connection> {
         let mut turn = self.take_turn(deadline)?;
         loop {
-            if let Some(connection) = turn.advance()? {
+            if let Some(connection) = turn.advance(deadline)? {
                 return Ok(connection);
             }
             turn.wait(deadline)?;
@@ -194,15 +196,17 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// Takes in who waits, and goes on with every handshake for which something came, until one is complete.
-    fn advance(&mut self) -> Result<Option<Connection>> {
-        let mut next = 0;
+    /// Takes in who waits, and goes on with every handshake for which something came, until one is complete. When the time is up, looks at no
+    /// more than [`MOST_AT_ONCE`].
+    fn advance(&mut self, deadline: Deadline) -> Result<Option<Connection>> {
+        let (mut next, mut taken) = (0, 0);
         while next < self.pending.len() {
             if let Some(connection) = self.step(&mut next)? {
                 return Ok(Some(connection));
             }
         }
-        while self.may_begin_another() {
+        while self.may_begin_another() && (taken < MOST_AT_ONCE || !deadline.has_passed()) {
+            taken += 1;
             if let Some(connection) = self.make_room()? {
                 return Ok(Some(connection));
             }
