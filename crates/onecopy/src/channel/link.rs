@@ -8,11 +8,13 @@ use super::landing::Sites;
 use super::liveness::{Lifeline, PeerProcess, WORDS_BYTES};
 use super::polling::{Half, Polling};
 use super::registered::Slots;
+use super::rendezvous::Memory;
 use super::seccomp::Seccomp;
 use super::stats::Counters;
 use crate::memory::Region;
+use crate::memory::anonymous::AnonymousMapping;
 use crate::memory::nonce::Nonce;
-use crate::memory::ring::{BULK_OFFSET, RING_BYTES};
+use crate::memory::ring::{BULK_OFFSET, RING_BYTES, lay_out_ring};
 use crate::memory::wait::{is_asleep, wake};
 use crate::{Error, Result};
 
@@ -103,8 +105,22 @@ fn ring_bytes() -> usize {
 }
 
 /// How much memory a connection shares.
-pub(super) fn memory_bytes() -> usize {
+fn memory_bytes() -> usize {
     2 * ring_bytes() + (DESKS_BYTES + WORDS_BYTES).next_multiple_of(rustix::param::page_size())
+}
+
+/// The memory of a connection, in which the rings are laid out before the other side has it: nobody waits for that.
+pub(super) fn memory() -> Memory {
+    Memory { bytes: memory_bytes(), prepare: lay_out }
+}
+
+fn lay_out(memory: &AnonymousMapping) -> Result<()> {
+    let (to_listener, rest) = memory.map_again()?.split(ring_bytes());
+    let (to_connector, _) = rest.split(ring_bytes());
+    [to_listener, to_connector].into_iter().try_for_each(|ring| {
+        ring.warm(0, BULK_OFFSET)?;
+        lay_out_ring(ring)
+    })
 }
 
 impl Parts {

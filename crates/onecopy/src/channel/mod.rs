@@ -92,8 +92,6 @@ use crate::memory::remote::{READ, WRITE};
 use crate::memory::ring::{RingReceiver, RingSender};
 use crate::{Deadline, Error, Receiver, Result, Sender, WaitStrategy};
 
-/// How long the other side may take to lay out a ring that it has begun, which is microseconds.
-const LAYOUT_TIME: Duration = Duration::from_secs(5);
 /// Why there is no cross-memory attach to a process of another user. The kernel lets a privileged process attach, and goes on doing so when
 /// the other side executes a set-user-ID program: what tells this side where to read and write is still in the hands of the other user then.
 const ANOTHER_USER: &str =
@@ -134,7 +132,7 @@ impl Channel {
     ///
     /// EMFILE and ENFILE when there are too many descriptors.
     pub fn pair() -> Result<(Parent, OwnedFd)> {
-        let (parent, end) = rendezvous::pair(&Policy::default(), link::memory_bytes())?;
+        let (parent, end) = rendezvous::pair_for(&Policy::default(), link::memory())?;
         Ok((Parent(parent), end))
     }
 
@@ -173,7 +171,6 @@ impl Channel {
             }
             false => (Err("the policy of a side keeps their memory apart".into()), false),
         };
-        let deadline = Deadline::after(LAYOUT_TIME);
         let link = Arc::new(Link {
             desks: desk::Desks::new(desks, is_listener),
             peer,
@@ -190,8 +187,15 @@ impl Channel {
             polling: Polling::new(socket),
             counters,
         });
-        let sender = ChannelSender::new(RingSender::attach(outgoing, deadline)?, Arc::clone(&link));
-        let mut receiver = ChannelReceiver::new(RingReceiver::attach(incoming, deadline)?, link);
+        // The listener has laid them out: who waits here waits for a peer that plays by no rules.
+        let corrupt = |error: Error| match error.is_out_of_time() {
+            true => Error::Corrupt { object: link.object.clone(), detail: "a ring that is not laid out".into() },
+            false => error,
+        };
+        let ring = RingSender::attach(outgoing, Deadline::Now).map_err(corrupt)?;
+        let sender = ChannelSender::new(ring, Arc::clone(&link));
+        let ring = RingReceiver::attach(incoming, Deadline::Now).map_err(corrupt)?;
+        let mut receiver = ChannelReceiver::new(ring, link);
         receiver.set_limit_bytes(limit_bytes);
         Ok(Self { sender, receiver })
     }
@@ -444,7 +448,7 @@ impl Listener {
     ///
     /// EADDRINUSE when a process holds the name, or when the file is no socket.
     pub fn bind_with(name: &ChannelName, policy: &Policy) -> Result<Self> {
-        rendezvous::Listener::bind(name, policy, link::memory_bytes()).map(Self)
+        rendezvous::Listener::bind_for(name, policy, link::memory()).map(Self)
     }
 
     /// Waits for the next process.
@@ -462,7 +466,20 @@ impl Listener {
     ///
     /// [`Error::WouldBlock`] and [`Error::TimedOut`] when none came; EMFILE when there are too many descriptors; ENOMEM.
     pub fn accept_by(&self, deadline: Deadline) -> Result<Channel> {
-        Channel::over(self.0.accept_by(deadline)?)
+        let mut turned_away = 0;
+        loop {
+            match Channel::over(self.0.accept_by(deadline)?) {
+                // It has spoiled the memory, or cannot be watched: another one may do better.
+                Err(error @ (Error::Corrupt { .. } | Error::Occupied { .. } | Error::Unsupported { .. })) => {
+                    self.0.turn_away(error.to_string());
+                }
+                channel => return channel,
+            }
+            turned_away += 1;
+            if turned_away >= rendezvous::MOST_AT_ONCE && deadline.has_passed() {
+                return Err(self.0.out_of_time(deadline));
+            }
+        }
     }
 
     /// Those that connected in vain so far.

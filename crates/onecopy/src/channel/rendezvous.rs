@@ -25,7 +25,9 @@ mod wire;
 use std::os::fd::{AsFd, BorrowedFd};
 
 pub use connect::connect_by;
+pub(super) use listener::MOST_AT_ONCE;
 pub use listener::{Listener, TurnedAway};
+pub(super) use pair::pair_for;
 pub use pair::{Parent, adopt_by, adopt_inherited_by, pair};
 
 use self::wire::Greeting;
@@ -33,6 +35,22 @@ use super::{Peer, Policy, name};
 use crate::Result;
 use crate::io::socket::Socket;
 use crate::memory::Region;
+use crate::memory::anonymous::AnonymousMapping;
+
+/// The memory that a listener, or the parent of a pair, makes for a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Memory {
+    pub(super) bytes: usize,
+    /// What is done with it before the other side has it.
+    pub(super) prepare: fn(&AnonymousMapping) -> Result<()>,
+}
+
+impl Memory {
+    /// So many zeros.
+    fn zeros(bytes: usize) -> Self {
+        Self { bytes, prepare: |_| Ok(()) }
+    }
+}
 
 /// Two processes that have met, seen from one of them.
 #[derive(Debug)]

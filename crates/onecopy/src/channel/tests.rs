@@ -26,7 +26,7 @@ fn pair() -> (Channel, Channel) {
 }
 
 fn pair_with(policy: &Policy) -> (Channel, Channel) {
-    let (parent, end) = rendezvous::pair(policy, link::memory_bytes()).unwrap();
+    let (parent, end) = rendezvous::pair_for(policy, link::memory()).unwrap();
     let deadline = Deadline::after(Duration::from_secs(20));
     std::thread::scope(|scope| {
         let child = scope.spawn(|| Channel::over(rendezvous::adopt_by(end, policy, deadline).unwrap()).unwrap());

@@ -196,6 +196,12 @@ impl AnonymousMapping {
         self.region
     }
 
+    /// Another mapping of the same memory.
+    pub(crate) fn map_again(&self) -> Result<Region> {
+        let Self { fd, region } = self;
+        Region::map(fd.as_fd(), region.len(), region.access(), region.object().to_owned())
+    }
+
     /// The descriptor to pass on, or to give to a child.
     ///
     /// # Errors

@@ -72,6 +72,7 @@ mod tests;
 
 #[cfg(not(loom))]
 pub(crate) use contents::contents;
+pub(crate) use create::lay_out_ring;
 pub(crate) use layout::{BULK_OFFSET, INLINE_BYTES, INLINE_MESSAGE_BYTES};
 pub use layout::{MIN_RING_BYTES, PIECE_BYTES, RING_BYTES};
 #[cfg(loom)]

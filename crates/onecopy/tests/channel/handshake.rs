@@ -1,6 +1,6 @@
 //! What comes instead of a handshake: silence, garbage, another version, death in the middle of it.
 
-use std::io::IoSlice;
+use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,10 @@ use onecopy::channel::{ChannelName, Policy};
 use onecopy::{Deadline, Error};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, accept_with, sendmsg};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    SocketFlags, accept_with, recvmsg, sendmsg,
+};
 
 use crate::support::{Peer, argument, pattern, role, skip, watchdog};
 use crate::{MEMORY, hear, listen_at, meet, open_descriptors, own_name, own_uid, place, raw_client, raw_listener, say};
@@ -302,4 +305,48 @@ fn strangers_who_come_as_fast_as_they_are_turned_away_do_not_outlast_a_deadline(
         turn_away(&listener);
     });
     assert!(listener.turned_away().count > 0);
+}
+
+/// The memory of the connection that `client` makes with a listener of channels, and what it writes there before it says that it is ready.
+fn spoil(name: &ChannelName, hello: &[u8], at: u64, word: u64) -> OwnedFd {
+    let client = raw_client(name);
+    say(&client, hello);
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut bytes = [0; 1024];
+    recvmsg(&client, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::empty()).unwrap();
+    let memory = control.drain().find_map(|part| match part {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    rustix::io::pwrite(memory.expect("the memory"), &word.to_ne_bytes(), at).unwrap();
+    // The prefix of a hello is that of any message, up to its kind.
+    say(&client, &[&hello[..12], &3_u32.to_ne_bytes()].concat());
+    client
+}
+
+#[test]
+fn clients_that_spoil_the_memory_are_turned_away_at_once_and_fail_no_accept() {
+    let _watchdog = watchdog(SECONDS);
+    let name = own_name();
+    let hello = hello();
+    let listener = onecopy::Listener::bind_with(&name, &Policy::default()).unwrap();
+    // The identity of a process that lives, as far as its pid goes.
+    let begun = u64::from(std::process::id());
+    let cases = [(0, 7, "is no ring"), (8, begun, "not laid out"), (16, 3, "whose bulk has 3 bytes")];
+    for (count, (at, word, part)) in (1..).zip(cases) {
+        std::thread::scope(|scope| {
+            let client = scope.spawn(|| spoil(&name, &hello, at, word));
+            while listener.turned_away().count < count {
+                let error = listener.accept_by(Deadline::after(MOMENT)).unwrap_err();
+                assert!(error.is_out_of_time(), "{error}");
+            }
+            client.join().unwrap();
+        });
+        let last = listener.turned_away().last;
+        assert!(last.contains(part), "{last:?} lacks {part:?}");
+    }
+    let client = std::thread::spawn(move || onecopy::Channel::connect_by(&name, &Policy::default(), Deadline::Never));
+    listener.accept_by(Deadline::Never).unwrap();
+    client.join().unwrap().unwrap();
 }

@@ -3,9 +3,9 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use super::Connection;
 use super::packet::{Letter, gone, identify_senders, receive, refuse, send, take_descriptors};
 use super::wire::{Greeting, Message};
+use super::{Connection, Memory};
 use crate::channel::{Peer, Policy};
 use crate::io::socket::Socket;
 use crate::memory::Region;
@@ -47,7 +47,7 @@ impl Pending {
     /// # Errors
     ///
     /// Why the other side is turned away; it was told.
-    pub(super) fn advance(&mut self, policy: &Policy, memory_bytes: usize, deadline: Deadline) -> Result<bool> {
+    pub(super) fn advance(&mut self, policy: &Policy, memory: Memory, deadline: Deadline) -> Result<bool> {
         loop {
             let letter = match receive(&self.socket, deadline) {
                 Err(error) if error.is_out_of_time() => return Ok(false),
@@ -56,11 +56,11 @@ impl Pending {
             if self.answered.is_some() {
                 return self.hear_ready(&letter).map(|()| true);
             }
-            self.answered = Some(self.answer(letter, policy, memory_bytes)?);
+            self.answered = Some(self.answer(letter, policy, memory)?);
         }
     }
 
-    fn answer(&self, letter: Letter, policy: &Policy, memory_bytes: usize) -> Result<(Peer, Region, Greeting)> {
+    fn answer(&self, letter: Letter, policy: &Policy, memory: Memory) -> Result<(Peer, Region, Greeting)> {
         let hello = match letter.message {
             Ok(Message::Hello(hello)) if letter.fds.is_empty() => Ok(hello),
             Ok(Message::Refuse(text)) => return Err(refused_by(&self.socket, None, &text)),
@@ -71,8 +71,10 @@ impl Pending {
         let peer = Peer::identify(letter.sender, letter.pidfd, origin, self.socket.object())?;
         admit(&self.socket, policy, &peer)?;
         let hello = hello.map_err(|problem| corrupt(&self.socket, &peer, problem))?;
-        let memory = AnonymousMapping::create_sparse(MEMORY_NAME, memory_bytes, Sealing::Final)?;
-        let accept = Message::Accept(own_greeting(&self.socket, policy, memory_bytes)?);
+        let Memory { bytes, prepare } = memory;
+        let memory = AnonymousMapping::create_sparse(MEMORY_NAME, bytes, Sealing::Final)?;
+        prepare(&memory)?;
+        let accept = Message::Accept(own_greeting(&self.socket, policy, bytes)?);
         // It is no stranger, and passes memory as soon as it has this one.
         take_descriptors(&self.socket, true)?;
         send(&self.socket, &accept, Some(memory.as_fd()))?;

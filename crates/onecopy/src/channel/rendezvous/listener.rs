@@ -12,7 +12,7 @@ use rustix::process::geteuid;
 
 use super::handshake::Pending;
 use super::packet::take_descriptors;
-use super::{Connection, name};
+use super::{Connection, Memory, name};
 use crate::address::ChannelName;
 use crate::channel::Policy;
 use crate::io::socket::{BACKLOG, Socket};
@@ -22,7 +22,7 @@ use crate::{Deadline, Error, Result};
 /// How many handshakes go on at once. Each holds a descriptor.
 const MOST_PENDING: usize = 64;
 /// How many connections are taken by a call that has no time, so that strangers who come as fast as they are turned away keep nobody.
-const MOST_AT_ONCE: usize = 64;
+pub(in crate::channel) const MOST_AT_ONCE: usize = 64;
 /// How long a handshake is safe from others that need its place.
 const GRACE: Duration = Duration::from_millis(100);
 
@@ -54,7 +54,7 @@ pub struct Listener {
     _file: Option<SocketFile>,
     socket: Socket,
     policy: Policy,
-    memory_bytes: usize,
+    memory: Memory,
     state: Mutex<State>,
     turn_free: Condvar,
 }
@@ -87,6 +87,11 @@ impl Listener {
     ///
     /// EADDRINUSE when a process holds the name, or when the file is no socket; [`Error::Invalid`] for a length of 0.
     pub fn bind(name: &ChannelName, policy: &Policy, memory_bytes: usize) -> Result<Self> {
+        Self::bind_for(name, policy, Memory::zeros(memory_bytes))
+    }
+
+    /// As [`Listener::bind`], for connections with such memory.
+    pub(in crate::channel) fn bind_for(name: &ChannelName, policy: &Policy, memory: Memory) -> Result<Self> {
         let object = name::object(name);
         let place = name::place(name, geteuid().as_raw())?;
         let fd = new_socket(SocketType::SEQPACKET, &object)?;
@@ -96,7 +101,7 @@ impl Listener {
             // Nobody can connect before listen(2), and what keeps strangers away is the handshake.
             file.set_mode(Mode::from_raw_mode(0o666), &object)?;
         }
-        let listener = Self::over(fd, file, object, policy, memory_bytes)?;
+        let listener = Self::over(fd, file, object, policy, memory)?;
         listen(&listener.socket, BACKLOG).map_err(|errno| listener.socket.error("listen", errno))?;
         Ok(listener)
     }
@@ -109,17 +114,11 @@ impl Listener {
     ///
     /// EBADF when `fd` is no descriptor; [`Error::Invalid`] for a length of 0.
     pub fn from_fd(fd: OwnedFd, object: impl Into<String>, policy: &Policy, memory_bytes: usize) -> Result<Self> {
-        Self::over(fd, None, object.into(), policy, memory_bytes)
+        Self::over(fd, None, object.into(), policy, Memory::zeros(memory_bytes))
     }
 
-    fn over(
-        fd: OwnedFd,
-        file: Option<SocketFile>,
-        object: String,
-        policy: &Policy,
-        memory_bytes: usize,
-    ) -> Result<Self> {
-        if memory_bytes == 0 {
+    fn over(fd: OwnedFd, file: Option<SocketFile>, object: String, policy: &Policy, memory: Memory) -> Result<Self> {
+        if memory.bytes == 0 {
             let reason = "0 bytes of shared memory are none".to_owned();
             return Err(Error::Invalid { object, reason });
         }
@@ -130,7 +129,7 @@ impl Listener {
             _file: file,
             socket,
             policy: policy.clone(),
-            memory_bytes,
+            memory,
             state: Mutex::default(),
             turn_free: Condvar::new(),
         })
@@ -158,6 +157,13 @@ impl Listener {
         self.lock().turned_away.clone()
     }
 
+    /// Counts one that is turned away.
+    pub(in crate::channel) fn turn_away(&self, why: String) {
+        let mut state = self.lock();
+        state.turned_away.count += 1;
+        state.turned_away.last = why;
+    }
+
     /// Waits until no other thread looks after the handshakes.
     fn take_turn(&self, deadline: Deadline) -> Result<Turn<'_>> {
         let mut state = self.lock();
@@ -177,7 +183,7 @@ impl Listener {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn out_of_time(&self, deadline: Deadline) -> Error {
+    pub(in crate::channel) fn out_of_time(&self, deadline: Deadline) -> Error {
         Error::out_of_time("accept", self.socket.object(), deadline)
     }
 }
@@ -225,9 +231,9 @@ impl Turn<'_> {
 
     /// Goes on with the handshake at `next`, which then is the one after it.
     fn step(&mut self, next: &mut usize) -> Result<Option<Connection>> {
-        let Listener { policy, memory_bytes, socket, .. } = self.listener;
+        let Listener { policy, memory, socket, .. } = self.listener;
         let pending = &mut self.pending[*next];
-        let outcome = match pending.advance(policy, *memory_bytes, Deadline::Now) {
+        let outcome = match pending.advance(policy, *memory, Deadline::Now) {
             Ok(false) if Instant::now() < pending.expires() => {
                 *next += 1;
                 return Ok(None);
@@ -276,9 +282,7 @@ impl Turn<'_> {
     }
 
     fn turn_away(&self, why: String) {
-        let mut state = self.listener.lock();
-        state.turned_away.count += 1;
-        state.turned_away.last = why;
+        self.listener.turn_away(why);
     }
 
     /// Waits until somebody connects or says something, or time has passed for one of them.

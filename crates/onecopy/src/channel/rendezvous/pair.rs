@@ -4,8 +4,8 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use super::Connection;
 use super::handshake::{Pending, join};
+use super::{Connection, Memory};
 use crate::channel::Policy;
 use crate::io::socket::Socket;
 use crate::sys::inherited::duplicate;
@@ -32,7 +32,7 @@ const OBJECT: &str = "channel of a parent and its child";
 pub struct Parent {
     pending: Pending,
     policy: Policy,
-    memory_bytes: usize,
+    memory: Memory,
 }
 
 /// A connection with `memory_bytes` of shared memory, whose other end one descriptor names that a child inherits or a socket
@@ -43,10 +43,15 @@ pub struct Parent {
 ///
 /// EMFILE and ENFILE when there are too many descriptors.
 pub fn pair(policy: &Policy, memory_bytes: usize) -> Result<(Parent, OwnedFd)> {
+    pair_for(policy, Memory::zeros(memory_bytes))
+}
+
+/// As [`pair`], for a connection with such memory.
+pub(in crate::channel) fn pair_for(policy: &Policy, memory: Memory) -> Result<(Parent, OwnedFd)> {
     let (own, end) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(|errno| Error::os("socketpair", OBJECT, errno))?;
     let pending = Pending::new(Socket::new(own, OBJECT))?;
-    Ok((Parent { pending, policy: policy.clone(), memory_bytes }, end))
+    Ok((Parent { pending, policy: policy.clone(), memory }, end))
 }
 
 impl Parent {
@@ -58,7 +63,7 @@ impl Parent {
     /// [`Command`](std::process::Command) keeps what was given to it); [`Error::Refused`] when either side does not admit
     /// the other; [`Error::TimedOut`] and [`Error::WouldBlock`], and then the end can't be adopted any more.
     pub fn accept_by(mut self, deadline: Deadline) -> Result<Connection> {
-        match self.pending.advance(&self.policy, self.memory_bytes, deadline)? {
+        match self.pending.advance(&self.policy, self.memory, deadline)? {
             true => self.pending.finish(&self.policy),
             false => Err(Error::out_of_time("accept", OBJECT, deadline)),
         }

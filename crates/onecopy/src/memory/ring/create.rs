@@ -23,6 +23,12 @@ use crate::{Deadline, Error, Result};
 /// How often a process that waits for another one's layout looks again. It takes microseconds, unless the other was stopped.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
+/// Lays a ring out in `region`, which nobody else has yet.
+pub(crate) fn lay_out_ring(region: Region) -> Result<()> {
+    let own = Identity::current().map_err(|error| Error::os("open", "/proc/self/stat", error))?;
+    open(Arc::new(region), &mut Watch::new(own), Deadline::Now).map(drop)
+}
+
 /// The ring in `region`, laid out if nobody has done so yet.
 pub(super) fn open(region: Arc<Region>, watch: &mut Watch, deadline: Deadline) -> Result<Ring> {
     mark(&region)?;
