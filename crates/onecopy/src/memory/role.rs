@@ -64,9 +64,13 @@ impl Status {
     }
 }
 
+/// How often a role is claimed whose owner changes meanwhile. Others that claim it have it then, and live; only a peer that writes there all
+/// the time can make it so many.
+const MOST_CLAIMS: u32 = 100;
+
 /// Takes a role and returns the generation that begins with that.
 pub(super) fn claim(role: &Role, name: &'static str, object: &str, watch: &mut Watch) -> Result<u64> {
-    loop {
+    for _ in 0..MOST_CLAIMS {
         let current = role.owner.load(Ordering::Acquire);
         if let Some(owner) = Identity::from_bits(current)
             && !watch.is_gone(owner)
@@ -82,6 +86,8 @@ pub(super) fn claim(role: &Role, name: &'static str, object: &str, watch: &mut W
             return Ok(generation);
         }
     }
+    let detail = format!("its {name} changes all the time");
+    Err(Error::Corrupt { object: object.into(), detail })
 }
 
 /// Fails in a child made by fork, which has a copy of what its parent, `own`, has attached: two processes cannot be one side.
