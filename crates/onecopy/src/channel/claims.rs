@@ -133,7 +133,8 @@ pub(super) fn complete<E: From<Errno>>(
     let failed = desk.claims.failed.load(Ordering::Acquire);
     let Some(start) = (failed & FRONT).checked_sub(1) else { return Ok(copied) };
     let units = start as usize..(start + (failed >> BACK_SHIFT)) as usize;
-    if units.end > all.count {
+    // Of none, nothing failed; where they would begin may lie behind the message.
+    if units.is_empty() || units.end > all.count {
         return Err(Errno::EFAULT.into());
     }
     read(units)?;
@@ -255,9 +256,13 @@ mod tests {
             assert!(units.end <= ALL.count);
             Ok(())
         };
-        for (claimed, failed) in
-            [(u64::MAX, 1 << 32 | 25), (24, u64::MAX), (24 << 32, 2 << 32 | 24), (12 << 32 | 12, 1 << 32 | 25)]
-        {
+        for (claimed, failed) in [
+            (u64::MAX, 1 << 32 | 25),
+            (24, u64::MAX),
+            (24 << 32, 2 << 32 | 24),
+            (12 << 32 | 12, 1 << 32 | 25),
+            (24, 25),
+        ] {
             desk.claims.claimed.store(claimed, Ordering::Relaxed);
             desk.claims.finished.store(u64::MAX, Ordering::Relaxed);
             desk.claims.failed.store(failed, Ordering::Relaxed);
