@@ -1,7 +1,8 @@
 //! What comes instead of a handshake: silence, garbage, another version, death in the middle of it.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::{IoSlice, IoSliceMut, Write as _};
 use std::mem::MaybeUninit;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use onecopy::channel::{ChannelName, Policy};
 use onecopy::{Deadline, Error};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     SocketFlags, accept_with, recvmsg, sendmsg,
@@ -349,4 +351,30 @@ fn clients_that_spoil_the_memory_are_turned_away_at_once_and_fail_no_accept() {
     let client = std::thread::spawn(move || onecopy::Channel::connect_by(&name, &Policy::default(), Deadline::Never));
     listener.accept_by(Deadline::Never).unwrap();
     client.join().unwrap().unwrap();
+}
+
+/// Of a socket that is set to linger, whose close waits for what the other one, which comes with it, does not receive.
+fn lingering() -> (OwnedFd, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (other, _) = listener.accept().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    while socket.write(&[0; 1 << 16]).is_ok() {}
+    set_socket_linger(&socket, Some(10 * SECONDS)).unwrap();
+    (socket.into(), other)
+}
+
+#[test]
+fn a_squatter_holds_up_nobody_by_what_it_passes() {
+    let _watchdog = watchdog(SECONDS);
+    let name = own_name();
+    let listener = raw_listener(&place(&name, own_uid()));
+    let (gift, other) = lingering();
+    let (_, error) = answer_one(&name, &listener, |socket| {
+        pass(socket, b"no answer", &[&gift]);
+        pass(socket, b"and more", &[&gift]);
+        drop(gift);
+    });
+    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    drop(other);
 }

@@ -1,6 +1,6 @@
 //! The handshake of both sides, one step for each message that came.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::packet::{Letter, gone, identify_senders, receive, refuse, send, take_descriptors};
@@ -11,6 +11,7 @@ use crate::io::socket::Socket;
 use crate::memory::Region;
 use crate::memory::anonymous::{AnonymousMapping, Sealing};
 use crate::process::Origin;
+use crate::sys::signal_mask::without_signals;
 use crate::{Deadline, Error, Result};
 
 /// How long the other side may take for its part of a handshake, which is a few system calls.
@@ -108,31 +109,58 @@ impl Pending {
 /// [`Error::PeerGone`] when the listener closed before it answered; [`Error::Refused`] when either side does not admit the
 /// other; [`Error::Corrupt`] for what is no answer; [`Error::TimedOut`].
 pub(super) fn join(socket: Socket, policy: &Policy, deadline: Deadline) -> Result<Connection> {
-    identify_senders(&socket, true)?;
-    send(&socket, &Message::Hello(own_greeting(&socket, policy, 0)?), None)?;
-    let mut letter = receive(&socket, deadline)?;
+    let mut fds = Vec::new();
+    match meet(&socket, policy, deadline, &mut fds) {
+        Ok((peer, region, accept)) => Connection::begin(socket, peer, region, policy, accept, false),
+        Err(error) => {
+            if !error.is_peer_gone() && !error.is_out_of_time() {
+                close_aside(socket, fds);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Closes what a stranger has passed, and the socket in which there may be more of it, on a thread of their own: that may take as long as he
+/// likes, see [`take_descriptors`].
+fn close_aside(socket: Socket, fds: Vec<OwnedFd>) {
+    // Without a thread it is done here.
+    let _ = without_signals(|| std::thread::Builder::new().name("onecopy-close".into()).spawn(|| drop((socket, fds))));
+}
+
+/// [`join`] up to the connection. `fds` are what came with the answer.
+fn meet(
+    socket: &Socket,
+    policy: &Policy,
+    deadline: Deadline,
+    fds: &mut Vec<OwnedFd>,
+) -> Result<(Peer, Region, Greeting)> {
+    identify_senders(socket, true)?;
+    send(socket, &Message::Hello(own_greeting(socket, policy, 0)?), None)?;
+    let mut letter = receive(socket, deadline)?;
+    *fds = letter.fds;
     let origin = match &letter.message {
         Ok(Message::Accept(accept)) => accept.origin,
         _ => Origin::UNKNOWN,
     };
     let peer = Peer::identify(letter.sender, letter.pidfd.take(), origin, socket.object())?;
-    admit(&socket, policy, &peer)?;
+    admit(socket, policy, &peer)?;
     let accept = match letter.message {
         Ok(Message::Accept(accept)) => accept,
-        Ok(Message::Refuse(text)) => return Err(refused_by(&socket, Some(&peer), &text)),
-        Ok(_) => return Err(corrupt(&socket, &peer, "its message is not the one whose turn it is".into())),
-        Err(problem) => return Err(corrupt(&socket, &peer, problem)),
+        Ok(Message::Refuse(text)) => return Err(refused_by(socket, Some(&peer), &text)),
+        Ok(_) => return Err(corrupt(socket, &peer, "its message is not the one whose turn it is".into())),
+        Err(problem) => return Err(corrupt(socket, &peer, problem)),
     };
-    let [_] = letter.fds[..] else {
-        let problem = format!("its answer came with {} descriptors instead of that of the memory", letter.fds.len());
-        return Err(corrupt(&socket, &peer, problem));
+    let [memory] = &fds[..] else {
+        let problem = format!("its answer came with {} descriptors instead of that of the memory", fds.len());
+        return Err(corrupt(socket, &peer, problem));
     };
-    let memory = letter.fds.remove(0);
+    let memory = memory.try_clone().map_err(|error| Error::os("fcntl(F_DUPFD_CLOEXEC)", socket.object(), error))?;
     let region = AnonymousMapping::from_fd(memory)
         .and_then(|memory| check_memory(memory, accept.memory_bytes))
-        .map_err(|error| corrupt(&socket, &peer, error.to_string()))?;
-    send(&socket, &Message::Ready, None)?;
-    Connection::begin(socket, peer, region, policy, accept, false)
+        .map_err(|error| corrupt(socket, &peer, error.to_string()))?;
+    send(socket, &Message::Ready, None)?;
+    Ok((peer, region, accept))
 }
 
 /// Memory that a listener passed: as long as it says, writable, and with every seal, so that it stays so.
