@@ -19,6 +19,7 @@ pub mod semaphore;
 pub mod shared;
 pub mod sysv_semaphore;
 
+use crate::process::own_id;
 use crate::{Deadline, Error, Result};
 
 /// Whether others may hold a lock meanwhile.
@@ -167,6 +168,31 @@ impl<W: Wait + ?Sized> Wait for Box<W> {
 }
 
 /// What [`Lock::acquire_by`] reports when its value holds the lock.
+/// Whether a value holds its lock. A child made by fork has a copy of the value, and the lock is its parent's.
+#[derive(Debug, Default)]
+struct Held {
+    /// The process that took it; 0 is none.
+    pid: u32,
+}
+
+impl Held {
+    fn taken() -> Self {
+        Self { pid: own_id() }
+    }
+
+    fn is_held(&self) -> bool {
+        self.pid == own_id()
+    }
+
+    fn take(&mut self) {
+        *self = Self::taken();
+    }
+
+    fn give_up(&mut self) {
+        self.pid = 0;
+    }
+}
+
 fn held_already(object: &str) -> Error {
     Error::Invalid { object: object.into(), reason: "is held by this value already: release it first".into() }
 }

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::{Acquired, Lock, Mode, Notify, Wait, held_already, no_shared_mode, not_held};
+use super::{Acquired, Held, Lock, Mode, Notify, Wait, held_already, no_shared_mode, not_held};
 use crate::io::mode::permissions;
 use crate::sys::posix_sem::{self, Named, VALUE_MAX};
 use crate::sys::random;
@@ -60,7 +60,7 @@ pub struct NamedSemaphore {
     semaphore: Named,
     object: String,
     /// Whether [`Lock`] has taken one.
-    held: bool,
+    held: Held,
 }
 
 impl NamedSemaphore {
@@ -85,7 +85,7 @@ impl NamedSemaphore {
         let semaphore = Named::create(&c_unused, mode, value).map_err(|errno| opening_error(&object, errno))?;
         let finished = finish(&file(&unused), &file(name), mode, &object);
         let _ = posix_sem::unlink(&c_unused);
-        finished.map(|()| Self { semaphore, object, held: false })
+        finished.map(|()| Self { semaphore, object, held: Held::default() })
     }
 
     /// Opens a semaphore that exists, for which one must be allowed to read and write it.
@@ -98,7 +98,7 @@ impl NamedSemaphore {
         let (object, c_name) = checked(name)?;
         check_contents(name, &object)?;
         let semaphore = Named::open(&c_name).map_err(|errno| opening_error(&object, errno))?;
-        Ok(Self { semaphore, object, held: false })
+        Ok(Self { semaphore, object, held: Held::default() })
     }
 
     /// Opens the semaphore if it exists, whatever its value, and creates it with `value` and `mode` otherwise. Any number of
@@ -194,25 +194,26 @@ impl NamedSemaphore {
     }
 }
 
-/// Used as a lock, the semaphore begins with the value 1. Nothing is told of a holder that died: see the module.
+/// Used as a lock, the semaphore begins with the value 1. Nothing is told of a holder that died: see the module. A child made by fork
+/// does not hold what its parent holds.
 impl Lock for NamedSemaphore {
     fn acquire_by(&mut self, mode: Mode, deadline: Deadline) -> Result<Acquired> {
         match mode {
-            _ if self.held => return Err(held_already(&self.object)),
+            _ if self.held.is_held() => return Err(held_already(&self.object)),
             Mode::Shared => return Err(no_shared_mode(&self.object)),
             Mode::Exclusive => {}
         }
         NamedSemaphore::wait_by(self, deadline)?;
-        self.held = true;
+        self.held.take();
         Ok(Acquired::Clean)
     }
 
     fn release(&mut self) -> Result<()> {
-        if !self.held {
+        if !self.held.is_held() {
             return Err(not_held(&self.object));
         }
         self.post()?;
-        self.held = false;
+        self.held.give_up();
         Ok(())
     }
 

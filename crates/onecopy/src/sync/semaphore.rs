@@ -29,7 +29,7 @@ use libc::sem_t;
 use rustix::io::Errno;
 
 use super::shared::{Kind, Place, Slot, Spec, Wish, settled};
-use super::{Acquired, Lock, Mode, Notify, Wait, held_already, no_shared_mode, not_held};
+use super::{Acquired, Held, Lock, Mode, Notify, Wait, held_already, no_shared_mode, not_held};
 use crate::sys::posix_sem::VALUE_MAX;
 use crate::sys::pthread;
 use crate::{Deadline, Error, Result};
@@ -42,7 +42,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 pub struct Semaphore {
     slot: Slot,
     /// Whether [`Lock`] has taken one.
-    held: bool,
+    held: Held,
 }
 
 impl Semaphore {
@@ -84,7 +84,7 @@ impl Semaphore {
             unsafe { pthread::semaphore_init(slot.object().cast().as_ptr(), value) }
                 .map_err(|errno| Error::os("sem_init", slot.name(), errno))
         })?;
-        Ok(Self { slot, held: false })
+        Ok(Self { slot, held: Held::default() })
     }
 
     fn raw(&self) -> *mut sem_t {
@@ -145,25 +145,26 @@ impl Semaphore {
     }
 }
 
-/// Used as a lock, the semaphore begins with the value 1. Nothing is told of a holder that died: see the module.
+/// Used as a lock, the semaphore begins with the value 1. Nothing is told of a holder that died: see the module. A child made by fork
+/// does not hold what its parent holds.
 impl Lock for Semaphore {
     fn acquire_by(&mut self, mode: Mode, deadline: Deadline) -> Result<Acquired> {
         match mode {
-            _ if self.held => return Err(held_already(self.slot.name())),
+            _ if self.held.is_held() => return Err(held_already(self.slot.name())),
             Mode::Shared => return Err(no_shared_mode(self.slot.name())),
             Mode::Exclusive => {}
         }
         Semaphore::wait_by(self, deadline)?;
-        self.held = true;
+        self.held.take();
         Ok(Acquired::Clean)
     }
 
     fn release(&mut self) -> Result<()> {
-        if !self.held {
+        if !self.held.is_held() {
             return Err(not_held(self.slot.name()));
         }
         self.post()?;
-        self.held = false;
+        self.held.give_up();
         Ok(())
     }
 

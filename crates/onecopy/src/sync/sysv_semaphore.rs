@@ -24,7 +24,7 @@ mod status;
 
 use std::io;
 
-use super::{Acquired, Lock, Mode, Notify, Wait, held_already, no_shared_mode, not_held};
+use super::{Acquired, Held, Lock, Mode, Notify, Wait, held_already, no_shared_mode, not_held};
 use crate::io::mode::permissions;
 use crate::sys::sysv::{Ident, is_removed};
 use crate::sys::sysv_sem::{self, ANY_COUNT, Values};
@@ -63,7 +63,7 @@ pub struct SysvSemaphore {
     /// The one that the traits use.
     index: u16,
     /// Whether [`Lock`] has taken one.
-    held: bool,
+    held: Held,
 }
 
 impl SysvSemaphore {
@@ -104,7 +104,7 @@ impl SysvSemaphore {
             _ => sysv_sem::set_mode(id, mode as u16),
         });
         match made {
-            Ok(()) => Ok(Self { id, object, count: Some(count), index: 0, held: false }),
+            Ok(()) => Ok(Self { id, object, count: Some(count), index: 0, held: Held::default() }),
             Err(error) => {
                 // Without its values it is of no use to anybody.
                 let _ = sysv_sem::remove(id);
@@ -125,7 +125,7 @@ impl SysvSemaphore {
             Ident::Id(id) => id,
         };
         let Found { count, .. } = initialise::wait(id, &object)?;
-        Ok(Self { id, object, count, index: 0, held: false })
+        Ok(Self { id, object, count, index: 0, held: Held::default() })
     }
 
     /// Opens the set if it exists, whatever its values, and creates it with `values` and `mode` otherwise. Any number of
@@ -168,7 +168,7 @@ impl SysvSemaphore {
                           others: remove it, or open it as it is and set its values";
             return Err(Error::Corrupt { object, detail: detail.into() });
         }
-        Ok(Self { id, object, count, index: 0, held: false })
+        Ok(Self { id, object, count, index: 0, held: Held::default() })
     }
 
     /// The identifier, by which any process can open the set.
@@ -189,7 +189,7 @@ impl SysvSemaphore {
     ///
     /// [`Error::Invalid`] when the set has none of this number, and while the lock is held.
     pub fn set_index(&mut self, index: u16) -> Result<()> {
-        if self.held {
+        if self.held.is_held() {
             return Err(held_already(&self.object));
         }
         if let Some(count) = self.count.filter(|count| usize::from(index) >= *count) {
@@ -341,25 +341,25 @@ impl SysvSemaphore {
 }
 
 /// Used as a lock, the semaphore begins with the value 1. It is taken with undo, so the kernel releases it when its holder
-/// dies; nothing is told of that.
+/// dies; nothing is told of that. A child made by fork does not hold what its parent holds.
 impl Lock for SysvSemaphore {
     fn acquire_by(&mut self, mode: Mode, deadline: Deadline) -> Result<Acquired> {
         match mode {
-            _ if self.held => return Err(held_already(&self.object)),
+            _ if self.held.is_held() => return Err(held_already(&self.object)),
             Mode::Shared => return Err(no_shared_mode(&self.object)),
             Mode::Exclusive => {}
         }
         self.change(-1, true, deadline)?;
-        self.held = true;
+        self.held.take();
         Ok(Acquired::Clean)
     }
 
     fn release(&mut self) -> Result<()> {
-        if !self.held {
+        if !self.held.is_held() {
             return Err(not_held(&self.object));
         }
         self.change(1, true, Deadline::Now)?;
-        self.held = false;
+        self.held.give_up();
         Ok(())
     }
 

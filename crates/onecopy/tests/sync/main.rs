@@ -11,6 +11,7 @@ mod creation;
 mod death;
 mod eventfd;
 mod file_lock;
+mod fork;
 mod futex;
 mod mutex;
 mod mutex_death;
