@@ -41,7 +41,7 @@ use rustix::io::Errno;
 
 use super::mutex::Plain;
 use super::shared::{Kind, Place, Slot, Spec, Wish, settled};
-use super::{Acquired, Lock, Mode, held_already, not_held};
+use super::{Acquired, Held, Lock, Mode, held_already, not_held};
 use crate::sys::pthread;
 use crate::{Deadline, Error, Result};
 
@@ -51,10 +51,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A read-write lock in shared memory, and the value that it protects.
 pub struct Rwlock<T> {
     value: NonNull<T>,
-    /// The thread for which [`Lock`] has taken it. The C library tells a writer from a reader by the thread that unlocks, so another
     /// The thread for which [`Lock`] has taken it. The C library tells a writer from a reader by the thread that unlocks: another one
-    /// would leave it locked for ever.
-    held: Option<ThreadId>,
+    /// would leave it locked for ever, and so would that thread's copy in a child made by fork.
+    held: Option<(Held, ThreadId)>,
     slot: Slot,
 }
 
@@ -135,7 +134,7 @@ impl<T: Plain> Rwlock<T> {
     /// [`Error::WouldBlock`] and [`Error::TimedOut`] when it stays locked to write; otherwise as [`Rwlock::read`].
     pub fn read_by(&self, deadline: Deadline) -> Result<ReadGuard<'_, T>> {
         self.lock_by(Mode::Shared, deadline)?;
-        Ok(ReadGuard { lock: self, _of_this_thread: PhantomData })
+        Ok(ReadGuard { lock: self, held: Held::taken(), _of_this_thread: PhantomData })
     }
 
     /// Locks it to write, waiting for as long as it takes.
@@ -154,7 +153,7 @@ impl<T: Plain> Rwlock<T> {
     /// [`Error::WouldBlock`] and [`Error::TimedOut`] when others hold it all the time; otherwise as [`Rwlock::read`].
     pub fn write_by(&self, deadline: Deadline) -> Result<WriteGuard<'_, T>> {
         self.lock_by(Mode::Exclusive, deadline)?;
-        Ok(WriteGuard { lock: self, _of_this_thread: PhantomData })
+        Ok(WriteGuard { lock: self, held: Held::taken(), _of_this_thread: PhantomData })
     }
 
     fn lock_by(&self, mode: Mode, deadline: Deadline) -> Result<()> {
@@ -190,6 +189,11 @@ impl<T: Plain> Rwlock<T> {
         }
     }
 
+    /// The thread of this process for which [`Lock`] has taken it.
+    fn owner(&self) -> Option<ThreadId> {
+        self.held.as_ref().filter(|(held, _)| held.is_held()).map(|(_, owner)| *owner)
+    }
+
     fn unlock(&self) -> Result<()> {
         // SAFETY: the slot keeps it, see above, and this handle holds it.
         unsafe { pthread::rwlock_unlock(self.raw()) }
@@ -220,16 +224,16 @@ impl<T> fmt::Debug for Rwlock<T> {
 /// What [`Lock::acquire_by`] takes is released on the same thread.
 impl<T: Plain> Lock for Rwlock<T> {
     fn acquire_by(&mut self, mode: Mode, deadline: Deadline) -> Result<Acquired> {
-        if self.held.is_some() {
+        if self.owner().is_some() {
             return Err(held_already(self.slot.name()));
         }
         self.lock_by(mode, deadline)?;
-        self.held = Some(thread::current().id());
+        self.held = Some((Held::taken(), thread::current().id()));
         Ok(Acquired::Clean)
     }
 
     fn release(&mut self) -> Result<()> {
-        match self.held {
+        match self.owner() {
             None => return Err(not_held(self.slot.name())),
             Some(owner) if owner != thread::current().id() => {
                 let reason = "the thread that locked it is the one that can unlock it".to_owned();
@@ -246,17 +250,19 @@ impl<T: Plain> Lock for Rwlock<T> {
     }
 }
 
-/// Holds a [`Rwlock`] to read, until it is dropped.
+/// Holds a [`Rwlock`] to read, until it is dropped. Its copy in a child made by fork holds nothing, and is not to be read from.
 #[must_use = "dropping the guard unlocks it"]
 pub struct ReadGuard<'a, T: Plain> {
     lock: &'a Rwlock<T>,
+    held: Held,
     _of_this_thread: PhantomData<*const ()>,
 }
 
-/// Holds a [`Rwlock`] to write, until it is dropped.
+/// Holds a [`Rwlock`] to write, until it is dropped. Its copy in a child made by fork holds nothing, and is not to be used.
 #[must_use = "dropping the guard unlocks it"]
 pub struct WriteGuard<'a, T: Plain> {
     lock: &'a Rwlock<T>,
+    held: Held,
     _of_this_thread: PhantomData<*const ()>,
 }
 
@@ -293,15 +299,19 @@ impl<T: Plain> DerefMut for WriteGuard<'_, T> {
 
 impl<T: Plain> Drop for ReadGuard<'_, T> {
     fn drop(&mut self) {
-        // It does not fail for a lock that is held.
-        let _ = self.lock.unlock();
+        if self.held.is_held() {
+            // It does not fail for a lock that is held.
+            let _ = self.lock.unlock();
+        }
     }
 }
 
 impl<T: Plain> Drop for WriteGuard<'_, T> {
     fn drop(&mut self) {
-        // As above.
-        let _ = self.lock.unlock();
+        if self.held.is_held() {
+            // As above.
+            let _ = self.lock.unlock();
+        }
     }
 }
 

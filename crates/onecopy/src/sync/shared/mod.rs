@@ -57,10 +57,9 @@
 //! # Fork and exec
 //!
 //! A child made by fork has the mapping and the object, and holds nothing that its parent holds. The guards of which it has copies
-//! are its parent's: it forgets them ([`std::mem::forget`]), since a read-write lock, other than a mutex, lets anybody unlock it. A
-//! child in another pid namespace uses none of these objects, since its threads have numbers that others have here. A program that takes the
-//! place of another by exec gives up what that held: the next owner of a mutex is told that the owner died. What a process
-//! holds is bound to the thread that took it.
+//! are its parent's: it does not use them, and to drop them releases nothing. A child in another pid namespace uses none of these
+//! objects, since its threads have numbers that others have here. A program that takes the place of another by exec gives up what that
+//! held: the next owner of a mutex is told that the owner died. What a process holds is bound to the thread that took it.
 
 #[cfg(not(loom))]
 mod contents;
