@@ -15,7 +15,7 @@ use crate::io::socket::send_flags;
 use crate::io::unix_name::{SocketFile, bind_to, connect_socket, connect_to, new_socket, socket_address};
 use crate::io::wait::Backoff;
 pub use crate::stream::unix::{Credentials, MAX_DESCRIPTORS};
-use crate::{Deadline, Error, Receiver, Result, Sender, UnixName};
+use crate::{Deadline, Error, Receiver, Result, Sender, UnixName, tally};
 
 /// A UNIX datagram socket: it receives under the name that it is bound to, and sends to the one that it is connected to or to
 /// any.
@@ -124,7 +124,10 @@ impl UnixDatagram {
         let mut backoff = Backoff::new();
         loop {
             match sendto(&self.packet, message, send_flags(deadline), &address) {
-                Ok(_) => return Ok(()),
+                Ok(bytes) => {
+                    tally::count_kernel(bytes);
+                    return Ok(());
+                }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => backoff.pause(deadline, "send", &object)?,
                 Err(errno) => {

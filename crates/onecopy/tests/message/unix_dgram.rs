@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use onecopy::message::unix_dgram::{MAX_DESCRIPTORS, UnixDatagram};
 use onecopy::stream::unix::UnixListener;
-use onecopy::{Deadline, Error, Receiver, Sender, UnixName};
+use onecopy::{Deadline, Error, Receiver, Sender, Tally, UnixName};
 
 use crate::support::fork::child_leaves_the_file;
 use crate::support::{self, Peer, Scratch, pattern, role, starting_nobody, wait_until_asleep, watchdog};
@@ -300,7 +300,9 @@ fn answers_go_to_the_name_of_the_sender() {
         let mut buffer = [0; 16];
         let (_, from) = server.recv_from_by(&mut buffer, Deadline::Never).unwrap();
         assert_eq!(from.as_ref(), Some(&own));
+        let before = Tally::now().kernel_bytes;
         server.send_to_by(b"answer", &own, Deadline::Never).unwrap();
+        assert_eq!(Tally::now().kernel_bytes - before, 6, "counted like any other");
         assert_eq!(client.recv().unwrap().unwrap(), b"answer");
         UnixDatagram::connect(&name, Deadline::Now).unwrap().send(b"anonymous").unwrap();
         assert_eq!(server.recv_from_by(&mut buffer, Deadline::Never).unwrap().1, None);
