@@ -229,8 +229,9 @@ fn check_threads(signals: &[SignalNumber], object: &str) -> Result<()> {
     Ok(())
 }
 
-/// The name of a thread and the signals that it blocks. The C library blocks all while it starts a thread, the two of its own
-/// too, which nobody else may block; what the thread blocks is known when it has run for a moment.
+/// The name of a thread and the signals that it blocks; `None` for one that has ended, as the first of a process may while others go
+/// on. The C library blocks all while it starts a thread, the two of its own too, which nobody else may block; what the thread blocks is
+/// known when it has run for a moment.
 fn settled_mask(thread: &str) -> Option<(String, u64)> {
     /// Signals 32 and 33, by which glibc and musl cancel threads and change their users.
     const INTERNAL: u64 = 0b11 << 31;
@@ -242,8 +243,12 @@ fn settled_mask(thread: &str) -> Option<(String, u64)> {
     loop {
         let text = process::status(format_args!("self/task/{thread}")).ok()?;
         let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let state = field("State:").unwrap_or_default();
+        if state.starts_with(['Z', 'X']) {
+            return None;
+        }
         let blocked = field("SigBlk:").and_then(|mask| u64::from_str_radix(mask, 16).ok())?;
-        let patience = if field("State:").is_some_and(|state| state.starts_with('S')) { ASLEEP } else { AWAKE };
+        let patience = if state.starts_with('S') { ASLEEP } else { AWAKE };
         if blocked & INTERNAL != INTERNAL || begin.elapsed() >= patience {
             return Some((field("Name:").unwrap_or("without a name").into(), blocked));
         }

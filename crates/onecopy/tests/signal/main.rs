@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use onecopy::address::{Pid, SignalNumber};
 use onecopy::signal::{self, RealtimeSignal, SignalReceiver, StandardSignal};
 use onecopy::{Deadline, Error};
+use support::fork::in_child;
 use support::{Peer, role, watchdog};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -237,6 +238,24 @@ fn a_thread_that_is_being_started_is_waited_for() {
     let error = peer.line("error ");
     assert!(error.contains("(late) does not block it"), "{error}");
     peer.succeed();
+}
+
+#[test]
+fn a_first_thread_that_has_ended_takes_no_signal() {
+    const TEST: &str = "a_first_thread_that_has_ended_takes_no_signal";
+    if role().is_some() {
+        in_child(|| {
+            mask::go_on_without_this_thread(|| {
+                let mut receiver = SignalReceiver::open(&[number("USR1")]).unwrap();
+                let own = Pid::new(std::process::id()).unwrap();
+                StandardSignal::to(own, number("USR1")).unwrap().send().unwrap();
+                receiver.recv().unwrap().number == number("USR1")
+            })
+        });
+        return;
+    }
+    let _watchdog = watchdog(LIMIT);
+    Peer::start(TEST, "parent", &[]).succeed();
 }
 
 #[test]
