@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::event::PollFlags;
 use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, fstat, open};
 use rustix::io::{Errno, ReadWriteFlags, pwritev2, readv, writev};
+use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, tee};
 use rustix::pty::ptsname;
 use rustix::termios::isatty;
 
@@ -31,6 +32,8 @@ pub(crate) struct Descriptor {
     nosignal: AtomicBool,
     /// Whether a write without a reader raises SIGPIPE at all.
     raises_sigpipe: bool,
+    /// Whether it was opened anew. Of a FIFO that had no writer then, poll(2) does not tell the end of file until there was one.
+    reopened: bool,
 }
 
 impl Descriptor {
@@ -39,7 +42,7 @@ impl Descriptor {
         let object = object.into();
         let flags = fcntl_getfl(&fd).map_err(|errno| Error::os("fcntl(F_GETFL)", &object, errno))?;
         let nonblocking = AtomicBool::new(flags.contains(OFlags::NONBLOCK));
-        Ok(Self { fd, object, nonblocking, nosignal: AtomicBool::new(true), raises_sigpipe: true })
+        Ok(Self { fd, object, nonblocking, nosignal: AtomicBool::new(true), raises_sigpipe: true, reopened: false })
     }
 
     /// Takes over a terminal, which knows no SIGPIPE.
@@ -58,7 +61,7 @@ impl Descriptor {
         }
         let flags = fcntl_getfl(&fd).map_err(|errno| Error::os("fcntl(F_GETFL)", &object, errno))?;
         match reopen(fd.as_fd(), flags & OFlags::RWMODE) {
-            Ok(own) => Self::new(own, object),
+            Ok(own) => Ok(Self { reopened: true, ..Self::new(own, object)? }),
             Err(_) => Self::new(fd, object),
         }
     }
@@ -83,7 +86,23 @@ impl Descriptor {
 
     /// Waits until a read would not wait.
     pub(crate) fn wait_readable(&self, deadline: Deadline) -> Result<()> {
-        wait_for(self.as_fd(), PollFlags::IN, deadline, "receive", &self.object)
+        let wait = |deadline| wait_for(self.as_fd(), PollFlags::IN, deadline, "receive", &self.object);
+        match wait(if self.reopened { Deadline::Now } else { deadline }) {
+            Err(error) if error.is_out_of_time() && self.reopened => {
+                if self.has_ended()? {
+                    return Ok(());
+                }
+                wait(deadline)
+            }
+            result => result,
+        }
+    }
+
+    /// Whether it is a pipe from which a read would bring the end of file. tee(2) tells, and takes no byte away.
+    fn has_ended(&self) -> Result<bool> {
+        let (_probe_reader, probe) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
+            .map_err(|errno| Error::os("pipe2", &self.object, errno))?;
+        Ok(tee(&self.fd, &probe, 1, SpliceFlags::NONBLOCK) == Ok(0))
     }
 
     fn write_once(&self, buffers: &[IoSlice<'_>]) -> Result<usize, Errno> {

@@ -215,6 +215,28 @@ fn a_fifo_has_exactly_the_mode_that_was_asked_for() {
 }
 
 #[test]
+fn another_handle_of_a_reader_sees_the_end_that_its_writer_left() {
+    let _watchdog = watchdog(SECONDS);
+    let scratch = Scratch::new();
+    let path = fifo_in(&scratch);
+    let opening = std::thread::spawn({
+        let path = path.clone();
+        move || fifo::open_writer(&path, Deadline::Never).unwrap()
+    });
+    let reader = fifo::open_reader(&path, Deadline::Never).unwrap();
+    drop(opening.join().unwrap());
+    // A process that another test starts has a copy of the writer for a moment.
+    reader.wait_readable(Deadline::Never).unwrap();
+    let mut other = reader.try_clone().unwrap();
+    other.wait_readable(Deadline::Never).unwrap();
+    assert_eq!(other.read_by(&mut [0; 1], Deadline::Now).unwrap(), 0);
+    let writer = fifo::open_writer(&path, Deadline::Now).unwrap();
+    assert!(matches!(other.wait_readable(Deadline::Now), Err(Error::WouldBlock { .. })), "the stream goes on");
+    drop(writer);
+    other.wait_readable(Deadline::Never).unwrap();
+}
+
+#[test]
 fn creating_is_exclusive_and_removing_takes_fifos_only() {
     let scratch = Scratch::new();
     let path = fifo_in(&scratch);
