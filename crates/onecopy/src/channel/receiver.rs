@@ -109,7 +109,7 @@ impl ChannelReceiver {
     }
 
     /// Sets the longest message that is taken, 1 GiB at first. A longer one is [`Error::TooLong`] with both numbers, takes no
-    /// memory, and the one after it is received.
+    /// memory, and the one after it is received. One of which a call without time has taken a part already goes on as it began.
     pub fn set_limit_bytes(&mut self, limit_bytes: usize) {
         self.limit_bytes = limit_bytes;
         self.ring.set_limit_bytes(limit_bytes);
@@ -301,13 +301,14 @@ impl ChannelReceiver {
     /// Receives a message that stands in the ring.
     fn take_message(&mut self, bytes: usize, deadline: Deadline) -> Result<Message> {
         let ring = &mut self.ring;
+        let is_too_long = ring.is_too_long(bytes);
         // Before memory is taken for it, which takes its time.
         ring.collect(deadline)?;
         let mut fill = |target: &mut [u8]| match ring.recv_into_by(target, deadline)? {
             Some(len) if len == target.len() => Ok(()),
             _ => Err(Error::Corrupt { object: ring.object().into(), detail: "a message changed its length".into() }),
         };
-        if bytes > self.limit_bytes {
+        if is_too_long {
             // The ring throws it away, and says so.
             fill(&mut [])?;
         }

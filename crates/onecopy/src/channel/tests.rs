@@ -285,6 +285,32 @@ fn a_message_above_the_limit_that_is_there_is_thrown_away_by_one_call() {
 }
 
 #[test]
+fn a_limit_that_changes_in_the_middle_of_a_message_is_for_those_behind_it() {
+    let (mut one, mut other) = pair_with(&Policy::same_user().separate());
+    let long = pattern(5 << 20, 1);
+    for (before, then) in [(long.len(), 1000), (1000, long.len())] {
+        other.receiver().set_limit_bytes(before);
+        one.sender().send_by(&long, Deadline::Now).unwrap();
+        assert!(other.receiver().recv_by(Deadline::Now).unwrap_err().is_out_of_time());
+        other.receiver().set_limit_bytes(then);
+        let received = loop {
+            let _ = one.sender().flush_by(Deadline::Now);
+            match other.receiver().recv_by(Deadline::Now) {
+                Err(error) if error.is_out_of_time() => {}
+                received => break received,
+            }
+        };
+        match received {
+            Ok(message) => assert!(before > 1000 && message.unwrap()[..] == long),
+            Err(Error::TooLong { limit_bytes: 1000, .. }) => assert_eq!(before, 1000),
+            Err(error) => panic!("{error}"),
+        }
+        one.sender().send_by(b"behind it", Deadline::Now).unwrap();
+        assert_eq!(other.receiver().recv_by(Deadline::Now).unwrap().as_deref(), Some(&b"behind it"[..]));
+    }
+}
+
+#[test]
 fn memory_for_loans_that_comes_while_its_receiver_looks_is_not_lost() {
     for _ in 0..100 {
         let (mut one, mut other) = pair();

@@ -91,8 +91,10 @@ struct Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Deliver,
-    /// Longer than the limit.
-    TooLong,
+    /// Longer than the limit was when it began.
+    TooLong {
+        limit_bytes: usize,
+    },
     /// Its begin went to another receiver.
     Headless,
     /// It is no message.
@@ -180,7 +182,8 @@ impl RingReceiver {
         self.is_eager = is_eager(strategy);
     }
 
-    /// Sets the longest message that is taken. A longer one is [`Error::TooLong`], and the one after it is received.
+    /// Sets the longest message that is taken. A longer one is [`Error::TooLong`], and the one after it is received. One of which a part
+    /// was taken already, or thrown away, goes on as it began.
     pub fn set_limit_bytes(&mut self, limit_bytes: usize) {
         self.limit_bytes = limit_bytes;
     }
@@ -292,7 +295,7 @@ impl RingReceiver {
         let fate = match total {
             _ if !record.has(FIRST) => Fate::Headless,
             _ if record.has(OFFER) => Fate::Offer,
-            total if total > self.limit_bytes => Fate::TooLong,
+            total if total > self.limit_bytes => Fate::TooLong { limit_bytes: self.limit_bytes },
             _ => Fate::Deliver,
         };
         Ok(Some(Message { total, received: 0, generation: record.generation(), fate }))
@@ -498,6 +501,14 @@ impl RingReceiver {
         }
     }
 
+    /// Whether the message of so many bytes that comes next is too long. One of which a part was taken already is what it was then.
+    pub(crate) fn is_too_long(&self, bytes: usize) -> bool {
+        match self.message {
+            Some(message) => matches!(message.fate, Fate::TooLong { .. }),
+            None => bytes > self.limit_bytes,
+        }
+    }
+
     /// Whether a message of so many bytes, of which the ring never holds all, is to be collected before memory is taken for it: by a call
     /// that has no time.
     pub(crate) fn is_to_collect(&self, bytes: usize, deadline: Deadline) -> bool {
@@ -574,15 +585,19 @@ impl RingReceiver {
             }
         }
         self.message = None;
-        Err(match message.fate {
-            Fate::Headless => self.torn(&message),
-            Fate::Offer => self.corrupt(format!("record {} is an offer, which nobody takes here", self.slots)),
-            Fate::Deliver | Fate::TooLong => Error::TooLong {
-                object: self.ring.object().into(),
-                message_bytes: message.total,
-                limit_bytes: self.limit_bytes,
-                remedy: Some("it was thrown away; set_limit_bytes raises the limit".into()),
-            },
+        let limit_bytes = match message.fate {
+            Fate::Headless => return Err(self.torn(&message)),
+            Fate::Offer => {
+                return Err(self.corrupt(format!("record {} is an offer, which nobody takes here", self.slots)));
+            }
+            Fate::TooLong { limit_bytes } => limit_bytes,
+            Fate::Deliver => self.limit_bytes,
+        };
+        Err(Error::TooLong {
+            object: self.ring.object().into(),
+            message_bytes: message.total,
+            limit_bytes,
+            remedy: Some("it was thrown away; set_limit_bytes raises the limit".into()),
         })
     }
 
