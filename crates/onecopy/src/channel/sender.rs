@@ -39,7 +39,7 @@ const SLICE: Duration = Duration::from_millis(50);
 /// How often a sender that does not sleep at once looks for an answer before it looks for what may be wrong: those words are the other
 /// side's, which will have to fetch them back when it sends next. Less than the looks before a sleep.
 const EAGER_POLLS: u32 = 200;
-/// How long dropping a sender waits for the receiver to take a message that was kept for it.
+/// How long dropping a sender waits for the receiver to take what is kept for it: a message, or the rest of one that goes through the ring.
 pub const LINGER: Duration = Duration::from_secs(1);
 
 /// Sends messages over a channel.
@@ -659,6 +659,15 @@ impl ChannelSender {
         }
     }
 
+    /// Waits for the receiver to take what was accepted before. One that waits in a send as well is told that, and may receive then.
+    fn linger(&mut self, deadline: Deadline) {
+        if let Err(Error::WouldDeadlock { .. }) = self.finish_accepted(deadline) {
+            // From here on it makes no difference that nobody receives here. Who drops it has no use for an error.
+            self.is_split = true;
+            let _ = self.finish_accepted(deadline);
+        }
+    }
+
     /// Sends a message that may lie in registered memory, at `spot`.
     pub(super) fn send_at(&mut self, message: &[u8], spot: Spot, deadline: Deadline) -> Result<()> {
         self.begin(deadline)?;
@@ -898,8 +907,7 @@ impl Drop for ChannelSender {
             return;
         }
         self.disarm();
-        // Who drops it has no use for the error.
-        let _ = self.finish_owned(Deadline::after(LINGER));
+        self.linger(Deadline::after(LINGER));
         if let Some(Owned { asked, message }) = self.owned.take() {
             // Before its memory goes.
             asked.with(Phase::Idle).replace(self.link.desks.outgoing());

@@ -466,6 +466,50 @@ fn an_owned_message_is_kept_until_it_is_taken_or_the_time_to_linger_is_over() {
 }
 
 #[test]
+fn the_rest_of_what_goes_through_the_ring_is_waited_for_when_its_sender_goes() {
+    let long = pattern(5 << 20, 1);
+    for is_owned in [true, false] {
+        let (mut one, mut other) = pair_with(&Policy::same_user().separate());
+        match is_owned {
+            true => one.sender().send_owned_by(long.clone(), Deadline::Now).unwrap(),
+            false => one.sender().send_by(&long, Deadline::Now).unwrap(),
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(50));
+                assert!(other.recv().unwrap().unwrap()[..] == long);
+                assert!(other.recv().unwrap().is_none());
+            });
+            drop(one);
+        });
+    }
+}
+
+#[test]
+fn a_sender_that_goes_while_the_other_side_sends_too_has_it_receive() {
+    let long = pattern(5 << 20, 1);
+    for policy in [Policy::same_user(), Policy::same_user().separate()] {
+        let (mut one, mut other) = pair_with(&policy);
+        one.sender().send_owned_by(long.clone(), Deadline::Now).unwrap();
+        let incoming = Arc::clone(&one.sender.link);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                match other.send(&long) {
+                    // Of what went into the ring the rest is kept.
+                    Ok(()) | Err(Error::WouldDeadlock { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+                assert!(other.recv().unwrap().unwrap()[..] == long);
+            });
+            while incoming.desks.incoming().waiting.load(Ordering::SeqCst) == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            drop(one);
+        });
+    }
+}
+
+#[test]
 fn loans_given_back_early_twice_or_without_having_been_sent_do_not_touch_what_is_being_filled() {
     let (mut one, mut other) = pair();
     let forged = |other: &Channel| (0..64).for_each(|ticket| other.sender.link.desks.incoming().loans.give(ticket));
