@@ -87,22 +87,24 @@ impl Descriptor {
     /// Waits until a read would not wait.
     pub(crate) fn wait_readable(&self, deadline: Deadline) -> Result<()> {
         let wait = |deadline| wait_for(self.as_fd(), PollFlags::IN, deadline, "receive", &self.object);
-        match wait(if self.reopened { Deadline::Now } else { deadline }) {
-            Err(error) if error.is_out_of_time() && self.reopened => {
-                if self.has_ended()? {
-                    return Ok(());
+        if self.reopened {
+            match wait(Deadline::Now) {
+                Err(error) if error.is_out_of_time() => {
+                    if self.has_ended() {
+                        return Ok(());
+                    }
                 }
-                wait(deadline)
+                result => return result,
             }
-            result => result,
         }
+        wait(deadline)
     }
 
-    /// Whether it is a pipe from which a read would bring the end of file. tee(2) tells, and takes no byte away.
-    fn has_ended(&self) -> Result<bool> {
-        let (_probe_reader, probe) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
-            .map_err(|errno| Error::os("pipe2", &self.object, errno))?;
-        Ok(tee(&self.fd, &probe, 1, SpliceFlags::NONBLOCK) == Ok(0))
+    /// Whether it is a pipe from which a read would bring the end of file. tee(2) tells, and takes no byte away. Without descriptors for
+    /// that poll(2) has the last word.
+    fn has_ended(&self) -> bool {
+        pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
+            .is_ok_and(|(_reader, probe)| tee(&self.fd, &probe, 1, SpliceFlags::NONBLOCK) == Ok(0))
     }
 
     fn write_once(&self, buffers: &[IoSlice<'_>]) -> Result<usize, Errno> {

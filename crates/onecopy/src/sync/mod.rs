@@ -167,7 +167,6 @@ impl<W: Wait + ?Sized> Wait for Box<W> {
     }
 }
 
-/// What [`Lock::acquire_by`] reports when its value holds the lock.
 /// Whether a value holds its lock. A child made by fork has a copy of the value, and the lock is its parent's.
 #[derive(Debug, Default)]
 struct Held {
@@ -193,6 +192,7 @@ impl Held {
     }
 }
 
+/// What [`Lock::acquire_by`] reports when its value holds the lock.
 fn held_already(object: &str) -> Error {
     Error::Invalid { object: object.into(), reason: "is held by this value already: release it first".into() }
 }
