@@ -320,6 +320,29 @@ impl Channel {
         error
     }
 
+    /// Has `receive` wait for a message for as long as it takes, while what was sent before and is kept here goes on: the other side may
+    /// wait for that.
+    #[cold]
+    fn receive_and_go_on<T>(
+        &mut self,
+        mut receive: impl FnMut(&mut ChannelReceiver, Deadline) -> Result<T>,
+    ) -> Result<T> {
+        /// The first and the longest time until the next look, while nothing goes on.
+        const SLICES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
+        let [first, longest] = SLICES;
+        let (mut slice, mut kept) = (first, None);
+        while self.sender.keeps()
+            && let Some(bytes) = self.sender.go_on()?
+        {
+            slice = if kept.replace(bytes) == Some(bytes) { longest.min(2 * slice) } else { first };
+            match receive(&mut self.receiver, Deadline::after(slice)) {
+                Err(error) if error.is_out_of_time() => {}
+                received => return received,
+            }
+        }
+        receive(&mut self.receiver, Deadline::Never)
+    }
+
     /// Sets how to wait for the other side.
     pub fn set_wait_strategy(&mut self, strategy: WaitStrategy) {
         self.sender.set_wait_strategy(strategy);
@@ -331,7 +354,8 @@ impl Channel {
         &mut self.sender
     }
 
-    /// The receiving half.
+    /// The receiving half. While it waits, what [`Channel::send`] and its like have accepted and could not send yet stays here, and the
+    /// other side may wait for that: where there may be such, [`flush_by`](Sender::flush_by) before, or receive by the channel's own calls.
     pub fn receiver(&mut self) -> &mut ChannelReceiver {
         &mut self.receiver
     }
@@ -362,6 +386,9 @@ impl Channel {
     /// As [`ChannelReceiver::recv_by`].
     #[inline]
     pub fn recv(&mut self) -> Result<Option<Message>> {
+        if self.sender.keeps() {
+            return self.receive_and_go_on(|receiver, deadline| receiver.recv_by(deadline));
+        }
         self.receiver.recv_by(Deadline::Never)
     }
 
@@ -371,6 +398,9 @@ impl Channel {
     ///
     /// As [`Receiver::recv_into_by`].
     pub fn recv_into(&mut self, buffer: &mut [u8]) -> Result<Option<usize>> {
+        if self.sender.keeps() {
+            return self.receive_and_go_on(|receiver, deadline| receiver.recv_into_by(buffer, deadline));
+        }
         self.receiver.recv_into_by(buffer, Deadline::Never)
     }
 
@@ -389,6 +419,9 @@ impl Channel {
     ///
     /// As [`ChannelReceiver::recv_view_by`].
     pub fn recv_view(&mut self) -> Result<Option<View>> {
+        if self.sender.keeps() {
+            return self.receive_and_go_on(|receiver, deadline| receiver.recv_view_by(deadline));
+        }
         self.receiver.recv_view_by(Deadline::Never)
     }
 

@@ -455,6 +455,9 @@ impl Channel {
     ///
     /// As [`ChannelReceiver::recv_registered_by`].
     pub fn recv_registered(&mut self, buffer: &mut RegisteredBuffer) -> Result<Option<usize>> {
+        if self.sender.keeps() {
+            return self.receive_and_go_on(|receiver, deadline| receiver.recv_registered_by(buffer, deadline));
+        }
         self.receiver.recv_registered_by(buffer, Deadline::Never)
     }
 }

@@ -634,6 +634,38 @@ impl ChannelSender {
         }
     }
 
+    /// Whether something that was accepted may not be all the receiver's, or in the ring.
+    #[inline]
+    pub(super) fn keeps(&self) -> bool {
+        self.owned.is_some() | (self.ring.kept_bytes() > 0)
+    }
+
+    /// Has what was accepted go on without waiting, for a side that waits for a message, and returns how much of it is to go into the
+    /// ring. `None`: there is nothing to be done now that would help the receiver. What went wrong is told by the next call that sends.
+    pub(super) fn go_on(&mut self) -> Result<Option<usize>> {
+        self.link.check_owner()?;
+        if self.check_receiver().is_err() {
+            return Ok(None);
+        }
+        if let Some(Owned { asked, .. }) = &self.owned {
+            let desk = self.link.desks.outgoing();
+            let turn = Turn::load(desk);
+            // One that wants help does without.
+            if turn == *asked || turn == asked.with(Phase::Shared) {
+                return Ok(Some(0));
+            }
+            // Relaxed: the load of the turn ordered it.
+            let answer = Answer::from_bits(desk.answer.load(Ordering::Relaxed));
+            if turn == asked.with(Phase::Refused) && matches!(answer, Answer::TooLong(_)) {
+                return Ok(None);
+            }
+        }
+        match self.finish_accepted(Deadline::Now) {
+            Err(error) if !error.is_out_of_time() => Err(error),
+            _ => Ok(self.keeps().then(|| self.ring.kept_bytes())),
+        }
+    }
+
     /// Waits until the receiver has the message that was kept.
     #[inline]
     fn finish_owned(&mut self, deadline: Deadline) -> Result<()> {

@@ -485,6 +485,61 @@ fn the_rest_of_what_goes_through_the_ring_is_waited_for_when_its_sender_goes() {
     }
 }
 
+/// What `side` receives by one call, which has no deadline, and the side, with nothing of its own left.
+fn received_in_time(mut side: Channel) -> impl FnOnce() -> (Channel, Vec<u8>) {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let received = side.recv().unwrap().unwrap().into_vec();
+        side.sender().flush_by(Deadline::Never).unwrap();
+        let _ = tell.send((side, received));
+    });
+    move || told.recv_timeout(Duration::from_secs(60)).expect("a side that waits for ever")
+}
+
+#[test]
+fn of_two_sides_that_receive_both_have_what_they_sent_go_on() {
+    let (mut one, mut other) = pair_with(&Policy::same_user().separate());
+    let long = pattern(9 << 20, 1);
+    for side in [&mut one, &mut other] {
+        // More than the ring takes.
+        side.sender().send_by(&long, Deadline::Now).unwrap();
+    }
+    let both = [one, other].map(received_in_time);
+    assert!(both.map(|received| received().1 == long) == [true; 2]);
+}
+
+#[test]
+fn what_a_receiver_refuses_goes_through_the_ring_while_its_sender_waits_for_the_answer() {
+    let (mut one, other) = pair();
+    let long = pattern(9 << 20, 1);
+    one.sender().send_owned_by(long.clone(), Deadline::Now).unwrap();
+    // There is nothing.
+    one.sender.link.desks.outgoing().address.store(8, Ordering::Relaxed);
+    let answer = received_in_time(one);
+    let (mut other, received) = received_in_time(other)();
+    assert!(received == long);
+    other.send(b"answer").unwrap();
+    assert_eq!(answer().1, b"answer");
+}
+
+#[test]
+fn what_became_of_a_message_that_was_kept_is_told_by_a_call_that_sends() {
+    let (mut one, mut other) = pair();
+    other.receiver().set_limit_bytes(1000);
+    one.sender().send_owned_by(vec![1; 2 << 20], Deadline::Now).unwrap();
+    let error = other.recv().unwrap_err();
+    assert!(matches!(error, Error::TooLong { .. }), "{error}");
+    other.send(b"all the same").unwrap();
+    assert_eq!(one.recv().unwrap().as_deref(), Some(&b"all the same"[..]));
+    let error = one.sender().flush_by(Deadline::Now).unwrap_err();
+    assert!(matches!(error, Error::TooLong { message_bytes, .. } if message_bytes == 2 << 20), "{error}");
+    one.sender().send_owned_by(vec![1; 2 << 20], Deadline::Now).unwrap();
+    other.send(b"the last one").unwrap();
+    drop(other);
+    assert_eq!(one.recv().unwrap().as_deref(), Some(&b"the last one"[..]));
+    assert!(one.sender().flush_by(Deadline::Now).unwrap_err().is_peer_gone());
+}
+
 #[test]
 fn a_sender_that_goes_while_the_other_side_sends_too_has_it_receive() {
     let long = pattern(5 << 20, 1);
