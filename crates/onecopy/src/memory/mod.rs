@@ -28,6 +28,7 @@ pub(crate) mod hints;
 pub mod maps;
 mod named_file;
 pub(crate) mod nonce;
+pub(crate) mod occupied;
 pub mod permission;
 pub mod posix_shm;
 mod region;

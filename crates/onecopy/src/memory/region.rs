@@ -9,10 +9,11 @@
 #![expect(unsafe_code, reason = "maps, unmaps and reaches shared memory")]
 
 use std::ffi::c_void;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
-use rustix::fs::{fstat, fstatfs};
+use rustix::fs::{Stat, fstat, fstatfs};
 use rustix::io::Errno;
 use rustix::mm::{
     Advice, MapFlags, MprotectFlags, MremapFlags, MsyncFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect,
@@ -23,6 +24,7 @@ use rustix::process::{Resource, getrlimit};
 use super::allocate::{Use, allocate};
 use super::copy::{copy_in, copy_in_beside, copy_out, copy_out_beside, copy_out_past_caches};
 use super::guarded;
+use super::occupied::{Conflict, Occupied, Origin, Use as Usage};
 use super::writers::Writers;
 use crate::sys::sysv_shm::Attachment;
 use crate::{Error, Result};
@@ -83,6 +85,7 @@ pub struct Region {
     object: String,
     backing: Backing,
     writers: Writers,
+    origin: Origin,
 }
 
 // SAFETY: the mapping belongs to the process, not to a thread; every access is an atomic or a copy that tolerates
@@ -94,27 +97,31 @@ unsafe impl Sync for Region {}
 impl Region {
     /// Maps the first `len` bytes of `fd`, which must be sealed against shrinking.
     pub(super) fn map(fd: BorrowedFd<'_>, len: usize, access: Access, object: String) -> Result<Self> {
-        let writers = Writers::of_memfd(fd, &object)?;
+        let stat = stat(fd, &object)?;
         let base = map_shared(fd, len, access, &object)?;
-        Ok(Self { base, len, access, object, backing: Backing::Fixed, writers })
+        let (writers, origin) = (Writers::of_memfd(&stat), Origin::of_file(&stat));
+        Ok(Self { base, len, access, object, backing: Backing::Fixed, writers, origin })
     }
 
     /// Maps the first `len` bytes of a file that others may shorten, and keeps its descriptor.
     pub(super) fn map_file(fd: OwnedFd, len: usize, access: Access, object: String) -> Result<Self> {
-        let writers = Writers::of_file(fd.as_fd(), &object)?;
+        let stat = stat(fd.as_fd(), &object)?;
         let base = map_shared(fd.as_fd(), len, access, &object)?;
-        Ok(Self { base, len, access, object, backing: Backing::File { fd, trusted: false }, writers })
+        let (writers, origin) = (Writers::of_file(&stat), Origin::of_file(&stat));
+        Ok(Self { base, len, access, object, backing: Backing::File { fd, trusted: false }, writers, origin })
     }
 
     /// Maps the first `len` bytes of `fd`, which must be sealed against shrinking and against writing.
     ///
     /// Kernels before 6.7 refuse a shared mapping of it, even one that can only be read. A private one is the same pages.
     pub(super) fn map_frozen(fd: BorrowedFd<'_>, len: usize, object: String) -> Result<Self> {
-        let writers = Writers::of_memfd(fd, &object)?;
+        let stat = stat(fd, &object)?;
         // SAFETY: a null hint lets the kernel choose an address range that nothing else uses.
         let base = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ, MapFlags::PRIVATE, fd, 0) }
             .map_err(|errno| Error::os("mmap", &object, errno))?;
-        Ok(Self { base: non_null(base), len, access: Access::ReadOnly, object, backing: Backing::Fixed, writers })
+        let (base, access, backing) = (non_null(base), Access::ReadOnly, Backing::Fixed);
+        let (writers, origin) = (Writers::of_memfd(&stat), Origin::of_file(&stat));
+        Ok(Self { base, len, access, object, backing, writers, origin })
     }
 
     /// Maps `len` zero bytes that have no descriptor, for this process and the children that it forks.
@@ -123,19 +130,21 @@ impl Region {
         // SAFETY: a null hint lets the kernel choose an address range that nothing else uses.
         let base = unsafe { mmap_anonymous(ptr::null_mut(), len, protection, MapFlags::SHARED) }
             .map_err(|errno| Error::os("mmap", &object, errno))?;
-        let (base, writers) = (non_null(base), Writers::Children);
-        Ok(Self { base, len, access: Access::ReadWrite, object, backing: Backing::Fixed, writers })
+        let (base, access, backing) = (non_null(base), Access::ReadWrite, Backing::Fixed);
+        Ok(Self { base, len, access, object, backing, writers: Writers::Children, origin: Origin::nameless() })
     }
 
-    /// Takes over a System V segment that was attached for this region alone.
+    /// Takes over the System V segment `id`, which was attached for this region alone.
     pub(super) fn attached(
         attachment: Attachment,
+        id: i32,
         len: usize,
         access: Access,
         object: String,
         writers: Writers,
     ) -> Self {
-        Self { base: attachment.into_base(), len, access, object, backing: Backing::Attached, writers }
+        let (base, backing, origin) = (attachment.into_base(), Backing::Attached, Origin::of_segment(id));
+        Self { base, len, access, object, backing, writers, origin }
     }
 
     /// The first `at` bytes and the rest, as regions of their own. Only for memory that nobody can shorten.
@@ -147,10 +156,18 @@ impl Region {
         assert!(at > 0 && at < self.len && at.is_multiple_of(rustix::param::page_size()), "{at} of {}", self.len);
         assert!(matches!(self.backing, Backing::Fixed), "the halves of {} end apart", self.object);
         let (object, access, writers) = (std::mem::take(&mut self.object), self.access, self.writers);
-        let half = |base, len| Self { base, len, access, object: object.clone(), backing: Backing::Fixed, writers };
+        let half = |base, len, origin| Self {
+            base,
+            len,
+            access,
+            object: object.clone(),
+            backing: Backing::Fixed,
+            writers,
+            origin,
+        };
         // SAFETY: `at` lies within the mapping.
         let middle = unsafe { self.base.add(at) };
-        let halves = (half(self.base, at), half(middle, self.len - at));
+        let halves = (half(self.base, at, self.origin), half(middle, self.len - at, self.origin.at(at)));
         // Each half unmaps its own pages.
         std::mem::forget(self);
         halves
@@ -374,15 +391,35 @@ impl Region {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] with the numbers when the range does not lie within the region, or when it is mapped read-only;
-    /// nothing was copied then. [`Error::Shortened`] when the object has meanwhile become too short for the range; what it
+    /// [`Error::Invalid`] with the numbers when the range does not lie within the region, when it is mapped read-only, and
+    /// when it reaches into a [lock](crate::sync::shared) or its value while this process has a handle of that, by way of
+    /// whatever mapping; nothing was copied then. [`Error::Shortened`] when the object has meanwhile become too short for the range; what it
     /// still has room for was written then.
     pub fn write_at(&self, offset: usize, bytes: &[u8]) -> Result<()> {
         let shared = self.target(offset, bytes.len())?;
+        if self.origin.has_locks() {
+            self.check_free(offset, bytes.len())?;
+        }
+        // SAFETY: `target` has said so.
+        unsafe { self.store(shared, offset, bytes) }
+    }
+
+    /// As [`Region::write_at`], for what uses the bytes there.
+    pub(crate) fn write_occupied_at(&self, offset: usize, bytes: &[u8]) -> Result<()> {
+        let shared = self.target(offset, bytes.len())?;
+        // SAFETY: `target` has said so.
+        unsafe { self.store(shared, offset, bytes) }
+    }
+
+    /// # Safety
+    ///
+    /// `shared` is the [`target`](Region::target) of so many bytes at `offset`.
+    #[inline]
+    unsafe fn store(&self, shared: NonNull<u8>, offset: usize, bytes: &[u8]) -> Result<()> {
         if let Backing::File { fd, trusted: false } = &self.backing {
             return self.write_guarded(fd, offset, bytes);
         }
-        // SAFETY: writable for `bytes.len()` bytes, checked by `target`; `self` owns the mapping during the call; `bytes` is
+        // SAFETY: writable for `bytes.len()` bytes, by the caller's promise; `self` owns the mapping during the call; `bytes` is
         // private and so does not overlap it.
         unsafe { copy_out(shared.as_ptr(), bytes) };
         Ok(())
@@ -408,6 +445,28 @@ impl Region {
         // SAFETY: as in `write_at`.
         unsafe { copy_out_past_caches(shared.as_ptr(), bytes) };
         Ok(())
+    }
+
+    /// Fails where this process uses a lock within so many bytes from `offset` on.
+    #[cold]
+    fn check_free(&self, offset: usize, len: usize) -> Result<()> {
+        self.origin.check_free(&(offset..offset + len)).map_err(|conflict| {
+            let reason = conflict.reason(&format!("write of {len} bytes at offset {offset} reaches"));
+            Error::Invalid { object: self.object.clone(), reason }
+        })
+    }
+
+    /// Says that this process uses `range`, which lies within the region, until the result is dropped.
+    pub(crate) fn occupy(&self, range: &Range<usize>, usage: Usage) -> Result<Occupied, Conflict> {
+        self.origin.occupy(range, usage)
+    }
+
+    /// As [`Region::occupy`], for the first `len` bytes, as something that is no lock.
+    pub(crate) fn occupy_words(&self, len: usize, name: &'static str) -> Result<Occupied> {
+        self.occupy(&(0..len), Usage::Words(name)).map_err(|conflict| {
+            let reason = conflict.reason(&format!("{name} of {len} bytes reaches"));
+            Error::Invalid { object: self.object.clone(), reason }
+        })
     }
 
     /// Where `len` bytes from `offset` on are, to be written.
@@ -537,6 +596,10 @@ impl Region {
             }
         }
     }
+}
+
+fn stat(fd: BorrowedFd<'_>, object: &str) -> Result<Stat> {
+    fstat(fd).map_err(|errno| Error::os("fstat", object, errno))
 }
 
 /// A shared mapping of the first `len` bytes of `fd`, which the caller owns from here on.

@@ -133,7 +133,7 @@ impl SysvShm {
         let attachment = Attachment::new(id, flags).map_err(|error| explain_access("shmat", &object, error, id))?;
         // While it is attached the segment lives, so this is the one that was attached.
         let found = stat(id).map_err(|error| Error::os("shmctl(IPC_STAT)", &object, error))?;
-        let region = Region::attached(attachment, found.shm_segsz, access, object, writers(&found));
+        let region = Region::attached(attachment, id, found.shm_segsz, access, object, writers(&found));
         Ok(Self { id, region })
     }
 

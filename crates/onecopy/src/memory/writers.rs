@@ -1,12 +1,9 @@
 //! Who may write shared memory. What trusts the others with more than bytes (a lock, whose words lead to addresses) asks first.
 
-use std::os::fd::BorrowedFd;
-
-use rustix::fs::fstat;
+use rustix::fs::Stat;
 use rustix::process::geteuid;
 
 use crate::sys::sysctl::is_overflow;
-use crate::{Error, Result};
 
 /// Who may write the object behind a mapping, as the kernel knew when it was mapped.
 #[derive(Clone, Copy, Debug)]
@@ -21,15 +18,13 @@ pub(crate) enum Writers {
 
 impl Writers {
     /// Those of a memfd.
-    pub(super) fn of_memfd(fd: BorrowedFd<'_>, object: &str) -> Result<Self> {
-        let stat = fstat(fd).map_err(|errno| Error::os("fstat", object, errno))?;
-        Ok(Self::Holders { maker: stat.st_uid })
+    pub(super) fn of_memfd(stat: &Stat) -> Self {
+        Self::Holders { maker: stat.st_uid }
     }
 
     /// Those of a file with a name.
-    pub(super) fn of_file(fd: BorrowedFd<'_>, object: &str) -> Result<Self> {
-        let stat = fstat(fd).map_err(|errno| Error::os("fstat", object, errno))?;
-        Ok(Self::Mode { owner: stat.st_uid, creator: stat.st_uid, mode: stat.st_mode & 0o777 })
+    pub(super) fn of_file(stat: &Stat) -> Self {
+        Self::Mode { owner: stat.st_uid, creator: stat.st_uid, mode: stat.st_mode & 0o777 }
     }
 
     /// Why others than this user and root may write it; `None` when they may not.

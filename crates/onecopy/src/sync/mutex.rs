@@ -126,8 +126,9 @@ impl<T: Plain> Mutex<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] when one is there already, or the place is too short; [`Error::Corrupt`] with what was found when
-    /// something else lies there; ENOSPC when its file has a hole there that cannot be filled.
+    /// [`Error::Invalid`] when one is there already, the place is too short, or something else that this process uses reaches
+    /// into it; [`Error::Corrupt`] with what was found when something else lies there; ENOSPC when its file has a hole there that
+    /// cannot be filled.
     pub fn create(place: &Place, value: T) -> Result<Self> {
         Self::open(place, Wish::Create, settled(), Some(Protocol::Plain), Some(value))
     }

@@ -16,6 +16,7 @@ mod futex;
 mod mutex;
 mod mutex_death;
 mod named_semaphore;
+mod overlap;
 mod record_lock;
 mod refusal;
 mod rwlock;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::control::{Control, Kind, Link};
 use crate::atomic::{AtomicU32, Ordering};
 use crate::memory::Region;
+use crate::memory::occupied::Occupied;
 use crate::memory::remote::RemoteProcess;
 use crate::memory::role::{self, Role, Status};
 use crate::memory::wait::{Wait, wait, wake};
@@ -25,6 +26,8 @@ pub(super) enum Part {
 #[derive(Debug)]
 pub(super) struct Side {
     pub(super) link: Link,
+    /// That this process uses its bytes.
+    _occupied: Occupied,
     pub(super) strategy: WaitStrategy,
     part: Part,
     watch: Watch,
@@ -56,6 +59,7 @@ impl Side {
     pub(super) fn attach(region: Arc<Region>, kind: Kind, part: Part) -> Result<Self> {
         let own = Identity::current().map_err(|error| Error::os("open", "/proc/self/stat", error))?;
         let mut watch = Watch::new(own);
+        let occupied = region.occupy_words(size_of::<Control>().min(region.len()), "the words of a transport")?;
         let link = Link::open(region, kind)?;
         let roles = &link.control().roles;
         let (name, own_role) = match part {
@@ -65,6 +69,7 @@ impl Side {
         let generation = role::claim(own_role, name, link.object(), &mut watch)?;
         let mut side = Self {
             link,
+            _occupied: occupied,
             strategy: WaitStrategy::default(),
             part,
             watch,

@@ -14,9 +14,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::layout::{Header, MAGIC, READY, Ring, SLOTS, Sizes, header_of};
+use super::layout::{BULK_OFFSET, Header, MAGIC, READY, Ring, SLOTS, Sizes, header_of};
 use crate::atomic::{Ordering, fence};
 use crate::memory::Region;
+use crate::memory::occupied::Occupied;
 use crate::process::{Identity, Watch};
 use crate::{Deadline, Error, Result};
 
@@ -54,6 +55,17 @@ pub(super) fn open(region: Arc<Region>, watch: &mut Watch, deadline: Deadline) -
             std::thread::sleep(LOOK_AGAIN);
         }
     }
+}
+
+/// As [`open`], and says that this process uses the bytes as a ring.
+pub(super) fn open_occupied(region: Arc<Region>, watch: &mut Watch, deadline: Deadline) -> Result<(Ring, Occupied)> {
+    const NAME: &str = "a ring";
+    // How long the bulk of one is that exists, it says itself.
+    let layout = region.occupy_words(BULK_OFFSET.min(region.len()), NAME)?;
+    let ring = open(Arc::clone(&region), watch, deadline)?;
+    let occupied = region.occupy_words(BULK_OFFSET + ring.sizes.bulk_bytes as usize, NAME)?;
+    drop(layout);
+    Ok((ring, occupied))
 }
 
 /// Makes the region a ring by its first word, or refuses what it holds.

@@ -117,8 +117,8 @@ impl Ring {
 pub(crate) fn pair() -> (RingSender, RingReceiver) {
     let ring = Ring::of(SIZES);
     let watch = || Watch::new(Identity::current().unwrap());
-    let mut sender = RingSender::of(ring.clone(), watch()).unwrap();
-    let mut receiver = RingReceiver::of(ring, watch()).unwrap();
+    let mut sender = RingSender::of(ring.clone(), None, watch()).unwrap();
+    let mut receiver = RingReceiver::of(ring, None, watch()).unwrap();
     sender.set_wait_strategy(WaitStrategy::Block);
     receiver.set_wait_strategy(WaitStrategy::Block);
     (sender, receiver)

@@ -17,6 +17,7 @@ use super::layout::{
 use crate::atomic::{AtomicU32, Ordering, fence};
 use crate::memory::Region;
 use crate::memory::bell::Bell;
+use crate::memory::occupied::Occupied;
 use crate::memory::role::{self, Status};
 use crate::memory::wait::{Alarm, Wait, arm, is_asleep, wait, wake, wake_sleeper};
 use crate::process::{Identity, Watch};
@@ -37,6 +38,8 @@ const KEPT_STASH_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct RingReceiver {
     ring: Ring,
+    /// That this process uses the bytes, where others of it may do so too.
+    _occupied: Option<Occupied>,
     watch: Watch,
     strategy: WaitStrategy,
     /// Whether to look for a short message before anything else: not where `strategy` is to sleep at once.
@@ -123,18 +126,19 @@ impl RingReceiver {
         let region = region.into();
         let own = Identity::current().map_err(|error| Error::os("open", "/proc/self/stat", error))?;
         let mut watch = Watch::new(own);
-        let ring = create::open(region, &mut watch, deadline)?;
-        Self::of(ring, watch)
+        let (ring, occupied) = create::open_occupied(region, &mut watch, deadline)?;
+        Self::of(ring, Some(occupied), watch)
     }
 
     /// Becomes the receiver of a ring that is laid out.
-    pub(super) fn of(ring: Ring, mut watch: Watch) -> Result<Self> {
+    pub(super) fn of(ring: Ring, occupied: Option<Occupied>, mut watch: Watch) -> Result<Self> {
         let header = ring.header();
         let generation = role::claim(&header.roles.receiver, "receiver", ring.object(), &mut watch)?;
         let (slots, bulk) =
             (header.received.slots.load(Ordering::Acquire), header.received.bulk.load(Ordering::Acquire));
         let mut receiver = Self {
             ring,
+            _occupied: occupied,
             watch,
             strategy: WaitStrategy::default(),
             is_eager: is_eager(WaitStrategy::default()),

@@ -20,6 +20,7 @@ use super::{create, layout};
 use crate::atomic::{AtomicU32, Ordering, fence};
 use crate::memory::Region;
 use crate::memory::bell::Bell;
+use crate::memory::occupied::Occupied;
 use crate::memory::role::{self, Status};
 use crate::memory::wait::{Alarm, Wait, arm, is_asleep, wait, wake};
 use crate::process::{Identity, Watch};
@@ -37,6 +38,8 @@ const WARMED_BYTES: u64 = 64 << 10;
 #[derive(Debug)]
 pub struct RingSender {
     ring: Ring,
+    /// That this process uses the bytes, where others of it may do so too.
+    _occupied: Option<Occupied>,
     watch: Watch,
     strategy: WaitStrategy,
     generation: u64,
@@ -98,12 +101,12 @@ impl RingSender {
         let region = region.into();
         let own = Identity::current().map_err(|error| Error::os("open", "/proc/self/stat", error))?;
         let mut watch = Watch::new(own);
-        let ring = create::open(region, &mut watch, deadline)?;
-        Self::of(ring, watch)
+        let (ring, occupied) = create::open_occupied(region, &mut watch, deadline)?;
+        Self::of(ring, Some(occupied), watch)
     }
 
     /// Becomes the sender of a ring that is laid out.
-    pub(super) fn of(ring: Ring, mut watch: Watch) -> Result<Self> {
+    pub(super) fn of(ring: Ring, occupied: Option<Occupied>, mut watch: Watch) -> Result<Self> {
         let roles = &ring.header().roles;
         let generation = role::claim(&roles.sender, "sender", ring.object(), &mut watch)?;
         let receiver = Status::load(&roles.receiver);
@@ -113,6 +116,7 @@ impl RingSender {
         let (stores, reach) = (Stores::new(ring.sizes.bulk_bytes), Reach::new(ring.sizes.bulk_bytes));
         let mut sender = Self {
             ring,
+            _occupied: occupied,
             watch,
             strategy: WaitStrategy::default(),
             generation,

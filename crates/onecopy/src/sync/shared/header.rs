@@ -45,18 +45,22 @@ impl Kind {
             Self::Rwlock => "rwlock",
         }
     }
-}
 
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    pub(super) fn name(self) -> &'static str {
+        match self {
             Self::Semaphore => "a semaphore",
             Self::Futex => "a futex word",
             Self::Mutex => "a mutex",
             Self::Condvar => "a condition variable",
             Self::Barrier => "a barrier",
             Self::Rwlock => "a read-write lock",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

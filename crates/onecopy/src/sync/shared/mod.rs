@@ -18,6 +18,18 @@
 //! The same processes are trusted not to shorten an object that can be shortened (a file, a POSIX shared memory object), nor to
 //! punch holes into it: the next access would be a SIGBUS. Its length and its room are checked when an object in it is opened.
 //!
+//! # What else this process does with the bytes
+//!
+//! While it has a handle of an object, nothing else: [`Region::write_at`] into the header, the object, or what it protects is an
+//! error, and so is each other object, [ring](crate::memory::ring) or [transport](crate::memory::attach) that would reach into them,
+//! also by way of another mapping of the same memory. Handles of one object are no others.
+//!
+//! The library does not see all that a program can do. It trusts it, as it trusts other processes, not to
+//!
+//! - write the memory by a descriptor or a path of it: a memfd that was cloned or passed, the file, `/proc/self/mem`;
+//! - write it by way of another process that has it mapped, by cross-memory attach;
+//! - open an object where another thread is in the middle of a [`Region::write_at`] that began before.
+//!
 //! # For programs in other languages
 //!
 //! In front of each object stands a header of 128 bytes; the object itself, as the C library has it, begins at byte 128, what a

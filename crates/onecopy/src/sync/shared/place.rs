@@ -3,7 +3,8 @@
 //! # Safety
 //!
 //! A place stands for a promise: that all who can write its region are trusted. [`Place::new`] checks it, [`Place::trusting`]
-//! takes the caller's word.
+//! takes the caller's word. This process is one of them, and its safe code is kept off an object that it uses by
+//! [`occupied`](crate::memory::occupied).
 #![expect(unsafe_code, reason = "one constructor takes the caller's word that all writers are trusted")]
 
 use std::sync::Arc;
@@ -36,7 +37,8 @@ impl Place {
     /// The start of `region`, which nobody but this user and root may write.
     ///
     /// Of a memfd the kernel knows only who made it, not who was passed it: one that this user made counts as theirs.
-    /// Of a file or a segment its owner and its mode count, as they were when it was mapped.
+    /// Of a file or a segment its owner and its mode count, as they were when it was mapped. This program is one of those who may
+    /// write it: the [module](super) says what of that the library does not see.
     ///
     /// # Errors
     ///

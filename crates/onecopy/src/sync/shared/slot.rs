@@ -12,7 +12,8 @@
 //! # Safety
 //!
 //! A [`Slot`] keeps its region mapped, whose first `offset + total` bytes it has checked. Those who can write them are trusted
-//! (see [`Place`]). Its pointers are valid for as long as it lives.
+//! (see [`Place`]), and nothing else of this process does, for as long as `occupied` lives. Its pointers are valid for as long as it
+//! does.
 #![expect(unsafe_code, reason = "points to words and objects in shared memory")]
 
 use std::mem::offset_of;
@@ -26,6 +27,7 @@ use zerocopy::{FromZeros as _, IntoBytes as _};
 use super::header::{Header, MAGIC, PAYLOAD_OFFSET, STATE_OFFSET, Spec};
 use super::{HEADER_BYTES, Place};
 use crate::memory::Region;
+use crate::memory::occupied::{Conflict, Occupied, Use};
 use crate::process::{Identity, Watch};
 use crate::sync::overdue::{self, Reset};
 use crate::{Deadline, Error, Result};
@@ -61,6 +63,8 @@ pub(crate) struct Slot {
     offset: usize,
     name: String,
     detail: u32,
+    /// That this process uses it.
+    occupied: Option<Occupied>,
 }
 
 impl Slot {
@@ -74,13 +78,19 @@ impl Slot {
         deadline: Deadline,
         init: impl FnOnce(&Self) -> Result<()>,
     ) -> Result<Self> {
-        let slot = Self::at(place, spec)?;
+        let mut slot = Self::at(place, spec)?;
         let own = Identity::current().map_err(|error| Error::os("stat", "/proc/self", error))?;
         let mut watch = Watch::new(own);
         loop {
+            // Before the look at what is there: nothing else of this process changes it from then on.
+            let occupied = slot.occupy(spec)?;
             let state = slot.state().load(Ordering::Acquire);
             let missing = match slot.look(state, &mut watch)? {
-                Found::Object => return slot.verified(spec, wish),
+                Found::Object => {
+                    let mut slot = slot.verified(spec, wish)?;
+                    slot.occupied = Some(occupied.map_err(|conflict| slot.overlap(spec, &conflict))?);
+                    return Ok(slot);
+                }
                 Found::Nothing if wish == Wish::Attach => slot.invalid("nothing is there: create it first"),
                 Found::Unfinished { dead: true, creator } if wish == Wish::Attach => {
                     return Err(
@@ -88,13 +98,17 @@ impl Slot {
                     );
                 }
                 Found::Nothing | Found::Unfinished { dead: true, .. } => {
+                    let occupied = occupied.map_err(|conflict| slot.overlap(spec, &conflict))?;
                     if (state != EMPTY || slot.is_blank(spec)?) && slot.claim(state, own) {
+                        slot.occupied = Some(occupied);
                         return slot.made(spec, init);
                     }
                     continue;
                 }
                 Found::Unfinished { creator, .. } => slot.invalid(&format!("process {creator} still creates it")),
             };
+            // Another thread may create it.
+            drop(occupied);
             if !pause(deadline) {
                 let waited = matches!(deadline, Deadline::At(_));
                 return Err(if waited { Error::out_of_time("attach", &slot.name, deadline) } else { missing });
@@ -127,7 +141,21 @@ impl Slot {
             return Err(Error::Invalid { object: name, reason });
         }
         region.secure(offset + wanted)?;
-        Ok(Self { region: Arc::clone(region), offset, name, detail: 0 })
+        Ok(Self { region: Arc::clone(region), offset, name, detail: 0, occupied: None })
+    }
+
+    /// Says that this process uses the object. Another one that begins where it does is left to the look at its header; one that
+    /// begins elsewhere is an error.
+    fn occupy(&self, spec: &Spec) -> Result<Result<Occupied, Conflict>> {
+        let range = self.offset..self.offset + spec.total_bytes();
+        match self.region.occupy(&range, Use::Lock(spec.kind.name())) {
+            Err(conflict) if conflict.range.start != self.offset => Err(self.overlap(spec, &conflict)),
+            occupied => Ok(occupied),
+        }
+    }
+
+    fn overlap(&self, spec: &Spec, conflict: &Conflict) -> Error {
+        self.invalid(&conflict.reason(&format!("its {} bytes reach", spec.total_bytes())))
     }
 
     fn claim(&self, found: u64, own: Identity) -> bool {
@@ -163,17 +191,17 @@ impl Slot {
     fn write_header(&self, header: &Header) -> Result<()> {
         let bytes = header.as_bytes();
         let (magic, rest) = (0..MAGIC.len(), MAGIC.len()..STATE_OFFSET);
-        self.region.write_at(self.offset, &bytes[magic])?;
-        self.region.write_at(self.offset + rest.start, &bytes[rest])?;
+        self.region.write_occupied_at(self.offset, &bytes[magic])?;
+        self.region.write_occupied_at(self.offset + rest.start, &bytes[rest])?;
         let behind = offset_of!(Header, total_bytes);
-        self.region.write_at(self.offset + behind, &bytes[behind..])
+        self.region.write_occupied_at(self.offset + behind, &bytes[behind..])
     }
 
     fn clear(&self, from: usize, to: usize) -> Result<()> {
         const ZEROS: [u8; 4096] = [0; 4096];
         (from..to)
             .step_by(ZEROS.len())
-            .try_for_each(|at| self.region.write_at(self.offset + at, &ZEROS[..ZEROS.len().min(to - at)]))
+            .try_for_each(|at| self.region.write_occupied_at(self.offset + at, &ZEROS[..ZEROS.len().min(to - at)]))
     }
 
     fn header(&self) -> Result<Header> {
@@ -270,7 +298,7 @@ impl Slot {
 
     /// Copies `bytes` to the payload.
     pub(crate) fn write_payload(&self, bytes: &[u8]) -> Result<()> {
-        self.region.write_at(self.offset + PAYLOAD_OFFSET, bytes)
+        self.region.write_occupied_at(self.offset + PAYLOAD_OFFSET, bytes)
     }
 
     fn pointer(&self, offset: usize) -> NonNull<u8> {
@@ -288,9 +316,9 @@ impl Slot {
         self.detail
     }
 
-    /// Keeps the memory mapped for as long as the process lives.
-    pub(crate) fn keep_mapped(&self) {
-        std::mem::forget(Arc::clone(&self.region));
+    /// Keeps the memory mapped, and what lies there as it is, for as long as the process lives.
+    pub(crate) fn keep_mapped(&mut self) {
+        std::mem::forget((Arc::clone(&self.region), self.occupied.take()));
     }
 
     fn invalid(&self, reason: &str) -> Error {

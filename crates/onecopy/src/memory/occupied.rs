@@ -1,0 +1,236 @@
+//! Which bytes of shared memory this process uses for more than bytes.
+//!
+//! The words of a lock lead to addresses, and its guards lend out references to what it protects. So while this process has a handle of
+//! a lock, nothing else in it may write there: no copy into a [`Region`](super::Region), no other lock, no ring. All of them ask here, by
+//! what is mapped and not by where: two mappings of one object are one memory.
+//!
+//! | Who | Says | Is refused where |
+//! |---|---|---|
+//! | a lock | [`Use::Lock`], for as long as a handle of it lives | anything else is used |
+//! | a ring, the words of a transport | [`Use::Words`] | a lock is used |
+//! | a copy | nothing | a lock is used |
+//!
+//! A copy into memory without locks pays for one load, of a counter that its object shares with one in [`COUNTERS`] others. It asks before
+//! it begins: a lock that is opened in the middle of it is not safe from it.
+//!
+//! What other processes write there is not seen here, nor what this one writes by way of a descriptor, with write(2).
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use rustix::fs::Stat;
+
+use crate::process::ProcessLock;
+
+const COUNTERS: usize = 256;
+
+/// How many locks are used in the objects that share a counter.
+static LOCKS: [AtomicU32; COUNTERS] = [const { AtomicU32::new(0) }; COUNTERS];
+static TABLE: ProcessLock<HashMap<Object, Vec<Entry>>> = ProcessLock::new();
+
+/// What is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Object {
+    File {
+        device: u64,
+        inode: u64,
+    },
+    Segment(i32),
+    /// The number of a mapping that nobody can make again.
+    Nameless(u64),
+}
+
+/// Where the first byte of a mapping lies in what is mapped.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin {
+    object: Object,
+    start: usize,
+    locks: &'static AtomicU32,
+}
+
+/// What bytes are used as, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    Lock(&'static str),
+    Words(&'static str),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    range: Range<usize>,
+    what: Use,
+}
+
+/// While this lives, the bytes are used.
+#[derive(Debug)]
+pub(crate) struct Occupied {
+    origin: Origin,
+    entry: Entry,
+}
+
+/// What is used already.
+#[derive(Debug)]
+pub(crate) struct Conflict {
+    /// Where it lies, from the begin of the mapping on.
+    pub(crate) range: Range<usize>,
+    what: &'static str,
+}
+
+impl Conflict {
+    /// What is wrong with `who`, which `reaches` there.
+    pub(crate) fn reason(&self, who: &str) -> String {
+        format!("{who} into bytes {}..{}, where this process uses {}", self.range.start, self.range.end, self.what)
+    }
+}
+
+impl Origin {
+    /// That of the first byte of a file.
+    pub(super) fn of_file(stat: &Stat) -> Self {
+        Self::of(Object::File { device: stat.st_dev, inode: stat.st_ino })
+    }
+
+    /// That of the first byte of a System V segment.
+    pub(super) fn of_segment(id: i32) -> Self {
+        Self::of(Object::Segment(id))
+    }
+
+    /// That of memory which has neither name nor descriptor.
+    pub(super) fn nameless() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self::of(Object::Nameless(NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    fn of(object: Object) -> Self {
+        let mut hasher = DefaultHasher::new();
+        object.hash(&mut hasher);
+        Self { object, start: 0, locks: &LOCKS[hasher.finish() as usize % COUNTERS] }
+    }
+
+    /// That of the byte at `offset`.
+    pub(super) fn at(self, offset: usize) -> Self {
+        Self { start: self.start + offset, ..self }
+    }
+
+    /// Whether there may be locks: otherwise there is none of which this thread knows.
+    #[inline]
+    pub(super) fn has_locks(&self) -> bool {
+        // Relaxed: whoever has learned of a lock has learned of what was counted before.
+        self.locks.load(Ordering::Relaxed) != 0
+    }
+
+    /// Says that `range` of the mapping is used as `what`. What begins there and is of the same name is the same.
+    pub(super) fn occupy(&self, range: &Range<usize>, what: Use) -> Result<Occupied, Conflict> {
+        let entry = Entry { range: self.start + range.start..self.start + range.end, what };
+        let mut table = TABLE.lock();
+        let entries = table.entry(self.object).or_default();
+        let is_same = |other: &Entry| other.range.start == entry.range.start && other.what == what;
+        let is_in_the_way = |other: &&Entry| match (what, other.what) {
+            (Use::Words(_), Use::Words(_)) => false,
+            _ => other.overlaps(&entry.range) && !is_same(other),
+        };
+        if let Some(other) = entries.iter().find(is_in_the_way) {
+            return Err(self.conflict(other));
+        }
+        entries.push(entry.clone());
+        if let Use::Lock(_) = what {
+            self.locks.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(Occupied { origin: *self, entry })
+    }
+
+    /// Fails where a lock is used within `range` of the mapping.
+    #[cold]
+    pub(super) fn check_free(&self, range: &Range<usize>) -> Result<(), Conflict> {
+        let range = self.start + range.start..self.start + range.end;
+        let table = TABLE.lock();
+        let mut entries = table.get(&self.object).into_iter().flatten();
+        match entries.find(|other| matches!(other.what, Use::Lock(_)) && other.overlaps(&range)) {
+            Some(other) => Err(self.conflict(other)),
+            None => Ok(()),
+        }
+    }
+
+    fn conflict(&self, other: &Entry) -> Conflict {
+        let Range { start, end } = other.range;
+        let (Use::Lock(what) | Use::Words(what)) = other.what;
+        Conflict { range: start.saturating_sub(self.start)..end.saturating_sub(self.start), what }
+    }
+}
+
+impl Entry {
+    fn overlaps(&self, range: &Range<usize>) -> bool {
+        !range.is_empty() && self.range.start < range.end && range.start < self.range.end
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        let Self { origin, entry } = self;
+        let mut table = TABLE.lock();
+        // Not there where a child made by fork has begun a table anew.
+        if let Some(entries) = table.get_mut(&origin.object) {
+            if let Some(index) = entries.iter().position(|other| other == entry) {
+                entries.swap_remove(index);
+            }
+            if entries.is_empty() {
+                table.remove(&origin.object);
+            }
+        }
+        if let Use::Lock(_) = entry.what {
+            origin.locks.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCK: Use = Use::Lock("a lock");
+    const OTHER: Use = Use::Lock("another lock");
+    const WORDS: Use = Use::Words("words");
+
+    #[test]
+    fn what_is_used_is_in_the_way_of_what_is_something_else() {
+        let origin = Origin::nameless();
+        let first = origin.occupy(&(64..128), LOCK).unwrap();
+        for (range, what) in [(64..128, OTHER), (0..65, LOCK), (127..128, LOCK), (0..200, WORDS), (100..110, WORDS)] {
+            let conflict = origin.occupy(&range, what).unwrap_err();
+            assert_eq!(
+                conflict.reason("this reaches"),
+                "this reaches into bytes 64..128, where this process uses a lock"
+            );
+        }
+        let others = [(0..64, OTHER), (128..129, OTHER), (64..100, LOCK)];
+        let others = others.map(|(range, what)| origin.occupy(&range, what).unwrap());
+        drop(first);
+        // Another handle of the same.
+        assert!(origin.has_locks() && origin.check_free(&(99..100)).is_err() && origin.check_free(&(100..128)).is_ok());
+        assert!(origin.check_free(&(99..99)).is_ok());
+        drop(others);
+        assert!(origin.check_free(&(0..200)).is_ok());
+        assert!(!TABLE.lock().contains_key(&origin.object));
+    }
+
+    #[test]
+    fn words_are_in_the_way_of_locks_alone() {
+        let origin = Origin::nameless();
+        let words = [0..100, 50..60].map(|range| origin.occupy(&range, WORDS).unwrap());
+        assert!(origin.check_free(&(0..100)).is_ok());
+        assert!(origin.occupy(&(60..70), LOCK).is_err());
+        drop(words);
+        origin.occupy(&(60..70), LOCK).unwrap();
+    }
+
+    #[test]
+    fn a_part_of_a_mapping_counts_from_its_own_begin() {
+        let whole = Origin::nameless();
+        let part = whole.at(4096);
+        let _lock = part.occupy(&(0..64), LOCK).unwrap();
+        assert!(whole.check_free(&(0..4096)).is_ok() && part.check_free(&(63..64)).is_err());
+        assert_eq!(whole.check_free(&(4096..4097)).unwrap_err().range, 4096..4160);
+        assert!(Origin::nameless().check_free(&(0..8192)).is_ok(), "of other memory");
+    }
+}
