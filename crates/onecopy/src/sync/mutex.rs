@@ -62,7 +62,7 @@
 //! # Safety
 //!
 //! The slot keeps the mutex and its value mapped, and all who can write them are trusted, by the promise of the
-//! [`Place`]: the mutex was made by `sys::pthread::mutex_init` or the like, and whoever reaches the value
+//! [`Place`]: the mutex was made by `sys::pthread::mutex_init` or the like, which its kind shows, and whoever reaches the value
 //! holds it. `held` says whether this handle's mutex is locked by a thread of this process; it is written by the owner alone.
 //! While it is set the mapping stays: the C library keeps the mutex in a list of its owner's thread.
 #![expect(unsafe_code, reason = "locks pthread mutexes, and reaches what they protect")]
@@ -147,8 +147,8 @@ impl<T: Plain> Mutex<T> {
     /// # Errors
     ///
     /// [`Error::Invalid`] when nothing is there, and when its creator died before it was complete; [`Error::TimedOut`];
-    /// [`Error::Corrupt`] with what was found and what was expected: another kind of object, another size or alignment of
-    /// the value, another version, C library, pid namespace or start of the machine.
+    /// [`Error::Corrupt`] with what was found and what was expected: another kind of object or of mutex, another size or
+    /// alignment of the value, another version, C library, pid namespace or start of the machine.
     pub fn attach(place: &Place, deadline: Deadline) -> Result<Self> {
         Self::open(place, Wish::Attach, deadline, None, None)
     }
@@ -183,7 +183,24 @@ impl<T: Plain> Mutex<T> {
                 .map_err(|errno| Error::os("pthread_mutex_init", slot.name(), errno))?;
             value.as_ref().map_or(Ok(()), |value| slot.write_payload(value.as_bytes()))
         })?;
-        Ok(Self { raw: slot.object().cast(), value: slot.payload().cast(), held: AtomicBool::new(false), slot })
+        let raw = slot.object().cast();
+        Self::check_kind(&slot, raw)?;
+        Ok(Self { raw, value: slot.payload().cast(), held: AtomicBool::new(false), slot })
+    }
+
+    /// Fails for a mutex that was made otherwise than `init` makes it: one that its owner can lock twice would lend out its value twice.
+    fn check_kind(slot: &Slot, raw: NonNull<pthread_mutex_t>) -> Result<()> {
+        let wanted = pthread::mutex_kind_of(slot.detail() == Protocol::InheritPriority as u32)
+            .map_err(|errno| Error::os("pthread_mutex_init", slot.name(), errno))?;
+        // SAFETY: the slot keeps the bytes.
+        let found = unsafe { pthread::mutex_kind(raw.as_ptr()) };
+        if found == wanted {
+            return Ok(());
+        }
+        let detail = format!(
+            "its mutex is of the kind {found:#x}, and {wanted:#x} is expected: process-shared, robust, and checking for errors"
+        );
+        Err(Error::Corrupt { object: slot.name().to_owned(), detail })
     }
 
     /// Locks it, waiting for as long as it takes.

@@ -8,6 +8,7 @@
 #![expect(unsafe_code, reason = "neither rustix nor nix has process-shared pthread objects")]
 
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use libc::{
     CLOCK_MONOTONIC, CLOCK_REALTIME, PTHREAD_PROCESS_SHARED, c_int, clockid_t, pthread_barrier_t, pthread_cond_t,
@@ -152,6 +153,31 @@ pub(crate) unsafe fn mutex_init(mutex: *mut pthread_mutex_t, inherit: bool) -> D
     // SAFETY: as above.
     unsafe { libc::pthread_mutexattr_destroy(attr) };
     made
+}
+
+/// Where the C library keeps the kind of a mutex: whether it checks for errors, is robust, and so on. That never changes.
+const KIND_OFFSET: usize = if cfg!(target_env = "gnu") { 16 } else { 0 };
+
+const _: () = assert!(KIND_OFFSET + 4 <= size_of::<pthread_mutex_t>() && align_of::<pthread_mutex_t>() >= 4);
+
+/// What the C library keeps as the kind of a mutex, which need not be valid: any bytes will do.
+pub(crate) unsafe fn mutex_kind(mutex: *const pthread_mutex_t) -> u32 {
+    // SAFETY: within the object, see above.
+    let kind = unsafe { mutex.byte_add(KIND_OFFSET) };
+    // SAFETY: as above, and aligned; who writes there does so when it makes the mutex.
+    unsafe { &*kind.cast::<AtomicU32>() }.load(Ordering::Relaxed)
+}
+
+/// The kind of what [`mutex_init`] makes.
+pub(crate) fn mutex_kind_of(inherit: bool) -> Result<u32, Errno> {
+    let mut mutex = MaybeUninit::<pthread_mutex_t>::zeroed();
+    // SAFETY: room for one that nobody else uses.
+    unsafe { mutex_init(mutex.as_mut_ptr(), inherit) }?;
+    // SAFETY: initialised above.
+    let kind = unsafe { mutex_kind(mutex.as_ptr()) };
+    // SAFETY: as above, and not used any more.
+    unsafe { libc::pthread_mutex_destroy(mutex.as_mut_ptr()) };
+    Ok(kind)
 }
 
 #[inline]

@@ -119,6 +119,24 @@ fn a_mutex_that_a_thread_holds_is_kept_though_its_handle_is_dropped_by_another()
 }
 
 #[test]
+fn a_mutex_of_a_kind_that_lets_its_owner_lock_it_twice_is_refused() {
+    // Where the C library keeps the kind of a mutex.
+    let kind_offset = HEADER_BYTES + if cfg!(target_env = "gnu") { 16 } else { 0 };
+    for change in [1_u32, 3] {
+        let place = place(4096);
+        drop(Mutex::create(&place, 0_u64).unwrap());
+        let mut kind = [0; 4];
+        place.region().read_at(kind_offset, &mut kind).unwrap();
+        // From PTHREAD_MUTEX_ERRORCHECK to PTHREAD_MUTEX_RECURSIVE, or to a normal one.
+        place.region().write_at(kind_offset, &(u32::from_ne_bytes(kind) ^ change).to_ne_bytes()).unwrap();
+        for opened in [Mutex::<u64>::attach(&place, Deadline::Now), Mutex::open_or_create(&place, 0, Deadline::Now)] {
+            let error = opened.unwrap_err();
+            assert!(matches!(error, Error::Corrupt { .. }) && error.to_string().contains("kind"), "{error}");
+        }
+    }
+}
+
+#[test]
 fn a_ring_and_a_lock_do_not_lie_in_the_same_bytes() {
     let region: Arc<Region> = Arc::new(AnonymousMapping::create("overlap", 2 * MIN_RING_BYTES).unwrap().into_region());
     let place = Place::new(Arc::clone(&region)).unwrap();

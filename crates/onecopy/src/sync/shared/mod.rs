@@ -22,7 +22,8 @@
 //!
 //! While it has a handle of an object, nothing else: [`Region::write_at`] into the header, the object, or what it protects is an
 //! error, and so is each other object, [ring](crate::memory::ring) or [transport](crate::memory::attach) that would reach into them,
-//! also by way of another mapping of the same memory. Handles of one object are no others.
+//! also by way of another mapping of the same memory. Handles of one object are no others. A mutex that this library, or a program
+//! which does the same, has not made as it makes them is refused.
 //!
 //! The library does not see all that a program can do. It trusts it, as it trusts other processes, not to
 //!
