@@ -55,7 +55,8 @@ or whose maker died over it. Other memory that nobody uses may be somebody's dat
 a file with a lock.
 
 Files are looked for in /tmp, /run, each directory of /run/user, $TMPDIR and $XDG_RUNTIME_DIR, and at most two directories below each, on the same file system; or with \
---in, there. Stale socket files are told on local file systems alone.";
+--in, there. Stale socket files are told on local file systems alone, and not below a directory into which an overlay writes, as that of a \
+container does; whether other machines use a directory (NFS, virtiofs) cannot be seen where it is local.";
 
 /// The options of `ls`.
 #[derive(Debug, clap::Args)]

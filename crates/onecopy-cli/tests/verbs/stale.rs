@@ -238,6 +238,40 @@ fn sockets_that_come_and_go_are_never_taken_from_the_living() {
     });
 }
 
+/// Through an overlay, as the file system of a container is one, a socket is bound to another inode than the file has in the directory
+/// into which the overlay writes.
+#[test]
+fn a_socket_that_is_bound_through_an_overlay_keeps_its_file() {
+    let test = "stale::a_socket_that_is_bound_through_an_overlay_keeps_its_file";
+    let scratch = Scratch::new();
+    let user = "
+        mount -t overlay none -o \"lowerdir=lower,upperdir=$PWD/upper dir,workdir=work\" merged || { echo failed >ready; exit; }
+        exec python3 -c \"import socket; s = socket.socket(socket.AF_UNIX); s.bind('merged/s')
+open('ready', 'w').write('bound'); open('done').read()\"";
+    let script = "
+        mount -t tmpfs none \"$1\" && cd \"$1\" && mkdir lower 'upper dir' work merged && mkfifo ready done || exit
+        $3 sh -c \"$2\" &
+        [ \"$(cat ready)\" = bound ] || exit
+        python3 -c \"import socket; socket.socket(socket.AF_UNIX).bind('dead')\"
+        \"$0\" rm --stale --in \"$1\"
+        echo \"code $?\"
+        ls 'upper dir'
+        echo >done; wait";
+    // The overlay is mounted where the command is, or in a name space of its own.
+    for space in ["", "unshare -m"] {
+        let root = scratch.root().to_str().unwrap();
+        let ended =
+            program("unshare", ["-m", "sh", "-c", script, env!("CARGO_BIN_EXE_onecopy"), root, user, space]).end();
+        let said = String::from_utf8(ended.stdout).unwrap();
+        if said.is_empty() {
+            skip(test, &format!("needs root and overlays: {}", ended.stderr));
+            return;
+        }
+        let dead = scratch.path("dead");
+        assert_eq!(said, format!("unix:{}\ncode 0\ns\n", dead.display()), "{space}: {}", ended.stderr);
+    }
+}
+
 /// Somebody else's directory may become a link while root looks.
 #[test]
 fn a_directory_that_is_swapped_for_a_link_leads_nowhere() {

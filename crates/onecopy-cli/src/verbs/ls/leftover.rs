@@ -14,13 +14,14 @@ use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, StatxFlags, flock, fstatfs, linkat, open, openat, readlinkat,
-    statx, unlinkat,
+    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Statx, StatxFlags, flock, fstatfs, linkat, open, openat,
+    readlinkat, statx, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::dev_shm::Memory;
+use super::mounts::upper_directories;
 use super::processes::Inode;
 use super::ptys::Link;
 use super::sysv_shm::Segment;
@@ -150,7 +151,7 @@ impl FileId {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
         let found = statx(directory, name, flags, StatxFlags::BASIC_STATS).ok()?;
         Some(Self {
-            inode: (found.stx_dev_major, found.stx_dev_minor, found.stx_ino),
+            inode: inode_of(&found),
             changed: (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec),
             kind: FileType::from_raw_mode(found.stx_mode.into()),
             mode: u32::from(found.stx_mode) & 0o7777,
@@ -182,7 +183,9 @@ pub(super) fn is_bound(spot: &Spot, id: &FileId) -> Bound {
     let is_the_same = || spot.id() == Some(*id);
     let wait_for_bind = || linkat(&spot.directory, &spot.name, &spot.directory, &spot.name, AtFlags::empty());
     match ask(&spot.path()) {
-        Bound::No if is_local(spot) && is_the_same() && wait_for_bind() == Err(Errno::EXIST) => {
+        Bound::No
+            if is_local(spot) && !is_below_overlay(spot) && is_the_same() && wait_for_bind() == Err(Errno::EXIST) =>
+        {
             let again = ask(&spot.path());
             if is_the_same() { again } else { Bound::Unknown }
         }
@@ -211,6 +214,43 @@ const LOCAL: [i64; 9] =
 
 fn is_local(spot: &Spot) -> bool {
     fstatfs(&spot.directory).is_ok_and(|found| LOCAL.contains(&found.f_type))
+}
+
+/// Whether an overlay, as the file system of a container is one, writes into the directory or into one above it. A socket that is bound
+/// through the overlay belongs to an inode of that, so that nobody is bound to the same file as it is seen here.
+fn is_below_overlay(spot: &Spot) -> bool {
+    let uppers: Vec<Inode> = upper_directories()
+        .iter()
+        .filter_map(|upper| statx(CWD, upper, AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS).ok())
+        .map(|found| inode_of(&found))
+        .collect();
+    if uppers.is_empty() {
+        return false;
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut below = None;
+    let mut name = ".";
+    let mut directory = spot.directory.try_clone().ok();
+    while let Some(open) = directory.take().and_then(|directory| openat(&directory, name, flags, Mode::empty()).ok()) {
+        let Ok(found) = statx(&open, "", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS)
+        else {
+            return true;
+        };
+        let inode = inode_of(&found);
+        if uppers.contains(&inode) {
+            return true;
+        }
+        // Above the root is the root.
+        if below.replace(inode) == Some(inode) {
+            return false;
+        }
+        (directory, name) = (Some(open), "..");
+    }
+    true
+}
+
+fn inode_of(found: &Statx) -> Inode {
+    (found.stx_dev_major, found.stx_dev_minor, found.stx_ino)
 }
 
 fn remove_socket(path: &Path, id: &FileId) -> Outcome {
