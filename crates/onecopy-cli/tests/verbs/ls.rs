@@ -281,6 +281,32 @@ fn a_process_that_proc_hides_is_not_called_missing() {
 }
 
 #[test]
+fn what_a_process_has_open_is_found_when_its_first_thread_has_exited() {
+    let scratch = Scratch::new();
+    let fifo = scratch.path("fifo");
+    assert!(program("mkfifo", [&fifo]).end().status.success());
+    let name = unique("ls");
+    let memory = format!("shm:/{name}");
+    let _cleanup = Cleanup::new(&memory);
+    onecopy(["create", &memory, "--size", "4K"]).end().succeeds();
+    let script = "import ctypes, mmap, os, sys, threading
+fifo, file = [os.open(path, os.O_RDWR) for path in sys.argv[1:]]
+memory = mmap.mmap(file, 4096)
+threading.Thread(target=lambda: os.read(0, 1)).start()
+ctypes.CDLL(None).syscall({'x86_64': 60}.get(os.uname().machine, 93), 0)";
+    let running = program("python3", ["-c", script, fifo.to_str().unwrap(), &format!("/dev/shm/{name}")]);
+    let running = running.silent_input().start();
+    let pid = running.pid();
+    let status = format!("/proc/{pid}/status");
+    eventually("its first thread has exited", || std::fs::read_to_string(&status).unwrap().contains("State:\tZ"));
+    let found = listed(&["--pid", &pid.to_string()]);
+    for address in [format!("fifo:{}", fifo.display()), memory.clone()] {
+        assert!(pids(&at(&found, &address), "holders").contains(&pid.into()), "{address}: {found:?}");
+    }
+    drop(running);
+}
+
+#[test]
 fn another_user_is_told_what_it_cannot_see() {
     if !is_root() {
         skip("ls::another_user_is_told_what_it_cannot_see", "only root can be another user");

@@ -244,9 +244,40 @@ fn process(pid: u32, with_mappings: bool) -> Option<Process> {
     }
     // The second is the effective one.
     let uid = field("Uid:", 1)?;
-    let open = if goes_on { None } else { descriptors(pid)? };
-    let mapped = if open.is_some() && with_mappings { shared_mappings(pid) } else { Vec::new() };
+    let (open, mapped) = if goes_on { of_others(pid, with_mappings) } else { of_thread(pid, with_mappings)? };
     Some(Process { pid, name, uid, open, mapped })
+}
+
+/// What is open, if this process may know, and what is mapped.
+type Used = (Option<Vec<Open>>, Vec<Mapped>);
+
+/// What the thread `tid` has open, and mapped. `None` when it has exited.
+fn of_thread(tid: u32, with_mappings: bool) -> Option<Used> {
+    let open = descriptors(tid)?;
+    let mapped = if open.is_some() && with_mappings { shared_mappings(tid) } else { Vec::new() };
+    Some((open, mapped))
+}
+
+/// The same of the threads of a process whose first one has exited. What an exited one had looks like nothing, so that it counts as
+/// not known if none of them is there before and after.
+fn of_others(pid: u32, with_mappings: bool) -> Used {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut threads = threads.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let used = threads.find_map(|tid| {
+        let used = Some(tid).filter(|tid| is_there(pid, *tid)).and_then(|tid| of_thread(tid, with_mappings));
+        used.filter(|_| is_there(pid, tid))
+    });
+    used.unwrap_or_default()
+}
+
+/// Whether a thread of the process has not exited.
+fn is_there(pid: u32, tid: u32) -> bool {
+    let status = fs::read(format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("State:"))
+        .is_some_and(|state| !state.trim().starts_with(['Z', 'X']))
 }
 
 /// `PF_KTHREAD` in the flags of proc_pid_stat(5).
