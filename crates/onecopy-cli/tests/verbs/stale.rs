@@ -207,6 +207,26 @@ fn what_may_not_be_removed_is_said_and_the_code_is_1() {
     assert!(path.exists());
 }
 
+#[test]
+fn all_that_is_stale_goes_though_what_is_printed_cannot_be_written() {
+    let scratch = Scratch::new();
+    for name in ["a", "b", "c"] {
+        drop(UnixListener::bind(scratch.path(name)).unwrap());
+    }
+    let directory = scratch.root().to_str().unwrap();
+    let stale = || listed(&["--in", directory]).into_iter().filter(|object| object["state"] == "stale").count();
+    // A child of another test may have a socket until it executes its program.
+    eventually("they are dead", || stale() == 3);
+    let command = |redirection: &str| {
+        let script = format!("\"$0\" rm --stale --in \"$1\" {redirection}");
+        program("sh", ["-c", &script, env!("CARGO_BIN_EXE_onecopy"), directory]).end()
+    };
+    command(">&-").fails(1, "cannot write stdout: it is closed");
+    assert_eq!(names(scratch.root()).len(), 3);
+    command(">/dev/full").fails(1, "cannot write stdout: No space left on device");
+    assert_eq!(names(scratch.root()), [""; 0]);
+}
+
 /// Whoever binds and replaces a socket file all the time must never lose a living one.
 #[test]
 fn sockets_that_come_and_go_are_never_taken_from_the_living() {

@@ -6,16 +6,20 @@ use super::leftover::Outcome;
 use super::object::{Object, State};
 use super::{Filter, Survey, survey};
 use crate::failure::{self, Failure};
+use crate::output;
 
 /// Removes what is stale of all that `filter` takes, and prints the address of each that is removed. What is not stale any more when
 /// it is looked at again, immediately before, stays.
 pub(crate) fn remove(filter: &Filter) -> Result<(), Failure> {
     let Survey { objects, .. } = survey(filter)?;
     let stale: Vec<&Object> = objects.iter().filter(|object| matches!(object.state, State::Stale(_))).collect();
+    output::stdout()?;
     let mut failed = 0_usize;
+    // Nobody may read what is printed to its end; the others are removed all the same.
+    let mut printed = Ok(());
     for object in &stale {
         match object.leftover.as_ref().map_or(Outcome::Alive, super::leftover::Leftover::remove) {
-            Outcome::Removed => failure::print(&format!("{}\n", object.label))?,
+            Outcome::Removed => printed = printed.and_then(|()| failure::print(&format!("{}\n", object.label))),
             Outcome::Alive => {}
             Outcome::Failed(reason) => {
                 failed += 1;
@@ -24,7 +28,7 @@ pub(crate) fn remove(filter: &Filter) -> Result<(), Failure> {
         }
     }
     match failed {
-        0 => Ok(()),
+        0 => printed,
         _ => Err(Failure::failed(format!("{failed} of {} stale objects could not be removed", stale.len()))),
     }
 }
