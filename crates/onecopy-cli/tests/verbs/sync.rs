@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use crate::support::{Cleanup, Running, Scratch, key, onecopy, signal_waiter, unique, watchdog};
+use crate::support::{Cleanup, Running, Scratch, key, onecopy, program, signal_waiter, skip, unique, watchdog};
 
 /// What counts its posts.
 fn counters() -> Vec<String> {
@@ -80,6 +80,22 @@ fn what_was_created_has_the_value_that_was_asked_for() {
             .end()
             .fails_with(124, &[&address, "after 2 times"]);
     }
+}
+
+#[test]
+fn a_semaphore_that_finds_no_place_says_so() {
+    let with_mount = |script: &str| {
+        let script = format!("mount -t tmpfs -o size=8k none {script}");
+        program("unshare", ["-U", "-r", "-m", "sh", "-c", &script, env!("CARGO_BIN_EXE_onecopy")]).end()
+    };
+    let tried = with_mount("/dev/shm");
+    if !tried.status.success() {
+        return skip("sync::a_semaphore_that_finds_no_place_says_so", &tried.stderr);
+    }
+    with_mount("/dev/shm && head -c 8192 /dev/zero >/dev/shm/all && \"$0\" create sem:/full")
+        .fails_with(1, &["sem_open on sem:/full: No space left on device", "/dev/shm, where semaphores lie, is full"]);
+    with_mount("/dev && \"$0\" create sem:/none")
+        .fails_with(1, &["sem:/none: there is no /dev/shm, where semaphores lie"]);
 }
 
 #[test]

@@ -33,6 +33,8 @@ use crate::{Deadline, Error, PosixName, Result};
 
 /// The longest name, in bytes after the slash: NAME_MAX less the `sem.` of its file.
 const NAME_BYTES: usize = 251;
+/// Where the C library makes the files of semaphores.
+const DIRECTORY: &str = "/dev/shm";
 /// Whether a semaphore is laid out as on most machines: glibc's `struct new_sem` of 64 bits, the low half of its first word first.
 const IS_LAYOUT_KNOWN: bool = cfg!(all(target_env = "gnu", target_pointer_width = "64", target_endian = "little"));
 /// glibc's word for futexes that processes share.
@@ -275,7 +277,7 @@ fn file(name: &PosixName) -> PathBuf {
     let name = name.as_bytes();
     let name = name.strip_prefix(b"/").unwrap_or(name);
     let prefix: &[u8] = if cfg!(target_env = "musl") { b"" } else { b"sem." };
-    Path::new("/dev/shm").join(OsStr::from_bytes(&[prefix, name].concat()))
+    Path::new(DIRECTORY).join(OsStr::from_bytes(&[prefix, name].concat()))
 }
 
 /// A file of this name that no sem_open made would be mapped all the same, and SIGBUS would kill who uses one that is too short. Of
@@ -316,12 +318,18 @@ fn opening_error(object: &str, errno: Errno) -> Error {
     let error = Error::os("sem_open", object, errno);
     match errno {
         Errno::EXIST => error.with_remedy("a semaphore of this name exists: open it, or remove it first"),
+        Errno::NOENT if !Path::new(DIRECTORY).exists() => unsupported(object, &error),
         Errno::NOENT => error.with_remedy("there is no such semaphore: create it first"),
+        Errno::NOSPC => error.with_remedy(format!("{DIRECTORY}, where semaphores lie, is full")),
         Errno::ACCESS => error.with_remedy("its mode does not let this user both read and write it, which it takes"),
-        Errno::NOSYS => {
-            let reason = format!("there is no /dev/shm, where semaphores lie: {error}");
-            Error::Unsupported { object: object.into(), reason }
-        }
+        Errno::NOSYS => unsupported(object, &error),
         _ => error,
+    }
+}
+
+fn unsupported(object: &str, error: &Error) -> Error {
+    Error::Unsupported {
+        object: object.into(),
+        reason: format!("there is no {DIRECTORY}, where semaphores lie: {error}"),
     }
 }
