@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,14 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    ///
+    /// # Errors
+    ///
+    /// /proc is missing, which would look like another missing file when the process is started.
     pub(crate) fn start() -> io::Result<Self> {
+        if Path::new(SELF).symlink_metadata().is_err() {
+            return Err(io::Error::other("onecopy needs /proc, which is not mounted here (mount -t proc proc /proc)"));
+        }
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         let child = Command::new(SELF)
             .arg0("onecopy-bench-worker")

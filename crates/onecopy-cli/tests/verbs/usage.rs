@@ -190,6 +190,8 @@ fn without_proc_it_is_asked_for() {
     let lock = format!("\"$0\" lock record:{} -- sh -c true", scratch.path("lock").display());
     let needs = "onecopy needs /proc, which is not mounted here (mount -t proc proc /proc)";
     without_proc(&lock).fails(1, &format!("cannot run sh: {needs}"));
+    without_proc("\"$0\" bench --only pipe --workload rtt")
+        .fails(1, &format!("the baselines: a worker cannot be started: {needs}"));
     without_proc("\"$0\" pipe-safety").fails(1, &format!("cannot start a writer: {needs}"));
     let doctor = String::from_utf8(without_proc("\"$0\" doctor").stdout).unwrap();
     let words: Vec<&str> = doctor.split_whitespace().collect();
