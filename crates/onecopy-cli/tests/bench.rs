@@ -575,6 +575,20 @@ fn figures_are_exported_and_compared() {
 }
 
 #[test]
+fn figures_that_cannot_be_exported_are_shown_and_exported_elsewhere() {
+    let _watchdog = watchdog(Duration::from_secs(300));
+    let scratch = Scratch::new();
+    let csv = scratch.path("figures.csv");
+    let some = ["--quick", "--only", "pipe", "--workload", "stream", "--size", "512"];
+    let exports = ["--json", "--export-json", "/dev/full", "--export-csv", csv.to_str().unwrap()];
+    let ended = bench(&[&some[..], &exports[..]].concat()).end();
+    assert_eq!(rows(&json(&ended)).len(), 1, "{ended:?}");
+    assert_eq!(std::fs::read_to_string(&csv).unwrap().lines().count(), 2);
+    let expected = (Some(1), "onecopy: cannot write /dev/full: No space left on device\n");
+    assert_eq!((ended.status.code(), &*ended.stderr), expected);
+}
+
+#[test]
 fn no_line_is_longer_than_a_terminal_of_80_columns() {
     let _watchdog = watchdog(Duration::from_secs(300));
     let ended = bench(&["--quick", "--only", "unix-seqpacket,posix-mq", "--size", "64,1000000"]).end();

@@ -8,7 +8,7 @@ use onecopy_bench::report::Report;
 use onecopy_bench::{Error, Options, Subject, Workload};
 
 use crate::failure::{self, Failure, plain};
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::units;
 
 const EXAMPLES: &str = "\
@@ -68,12 +68,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     // Whatever could fail for reasons that are known now fails now, and not after minutes of measuring.
     let old = arguments.compare.as_deref().map(read_report).transpose()?;
     let exports = exports(arguments)?;
+    output::stdout()?;
     let report = onecopy_bench::run(&options).map_err(failure_of)?;
-    for (mut output, form) in exports {
-        output.write(form(&report).as_bytes())?;
-        output.commit()?;
-    }
-    print(&report, arguments.json, old.as_ref())?;
+    // Minutes of measuring are not lost with one place that the figures go to.
+    let exported: Vec<_> = exports.into_iter().map(|(output, form)| export(output, &form(&report))).collect();
+    let printed = print(&report, arguments.json, old.as_ref());
+    exported.into_iter().collect::<Result<(), Failure>>().and(printed)?;
     if report.is_good() {
         return Ok(());
     }
@@ -105,6 +105,11 @@ fn exports(arguments: &Arguments) -> Result<Vec<(Output, Form)>, Failure> {
         Some(Output::open(Some(path.as_deref()?), Deadline::Never).map(|to| (to, form)))
     };
     wanted.into_iter().filter_map(open).collect()
+}
+
+fn export(mut output: Output, text: &str) -> Result<(), Failure> {
+    output.write(text.as_bytes())?;
+    output.commit()
 }
 
 type Form = fn(&Report) -> String;
