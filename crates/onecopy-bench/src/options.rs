@@ -111,11 +111,15 @@ impl Options {
     fn check_input(&self) -> Result<(), Usage> {
         let Some(path) = &self.input else { return Ok(()) };
         let failed = |reason: String| Err(Usage::new(format!("the input {}: {reason}", path.display())));
-        match std::fs::File::open(path).and_then(|file| file.metadata()) {
+        match std::fs::metadata(path) {
             Err(error) => return failed(error.to_string()),
+            // To open a FIFO would wait for its writer.
             Ok(metadata) if !metadata.is_file() => return failed("this is no regular file".into()),
             Ok(metadata) if metadata.len() == 0 => return failed("the file is empty".into()),
             Ok(_) => {}
+        }
+        if let Err(error) = std::fs::File::open(path) {
+            return failed(error.to_string());
         }
         match self.workloads.iter().all(|workload| !workload.streams()) && !self.workloads.is_empty() {
             true => failed("none of these workloads streams it; choose stream, cpu, layer or copies".into()),

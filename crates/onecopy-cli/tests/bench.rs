@@ -494,7 +494,11 @@ fn nothing_outlives_the_process_that_measures() {
 
 #[test]
 fn wrong_usage_is_one_line_and_measures_nothing() {
+    let _watchdog = watchdog(Duration::from_secs(300));
     let scratch = Scratch::new();
+    let fifo = scratch.path("fifo");
+    assert!(program("mkfifo", [&fifo]).end().status.success());
+    let fifo = fifo.to_str().unwrap();
     let empty = scratch.path("empty");
     std::fs::write(&empty, "").unwrap();
     let empty = empty.to_str().unwrap();
@@ -515,6 +519,7 @@ fn wrong_usage_is_one_line_and_measures_nothing() {
         (&["--size", "12q"], &["12q"]),
         (&["--input", missing], &["missing", "No such file"]),
         (&["--input", "/"], &["no regular file"]),
+        (&["--input", fifo], &["no regular file"]),
         (&["--input", empty], &["is empty"]),
         (&["--input", "/proc/self/exe", "--size", "31"], &["31 bytes", "32 to"]),
         (&["--input", "/proc/self/exe", "--workload", "rtt"], &["none of these workloads streams it"]),
