@@ -1,8 +1,9 @@
 //! Two workers with something between them.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -268,11 +269,10 @@ impl Side {
 }
 
 impl Link {
-    /// Names that no other session of any process uses.
+    /// Names that no other session of any process uses, and that nobody can guess: a process of another pid namespace, which may share
+    /// the directories, may have had this one's number and been killed with its janitor.
     fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let stem = format!("onecopy-bench-{}-{number}", std::process::id());
+        let stem = format!("onecopy-bench-{}-{:016x}", std::process::id(), RandomState::new().build_hasher().finish());
         Self { directory: std::env::temp_dir().join(&stem), stem, ids: Vec::new(), pids: [0; 2] }
     }
 }

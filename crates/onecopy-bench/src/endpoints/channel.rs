@@ -1,7 +1,6 @@
 //! The channel. Its receiver takes messages into memory of the library's, warm and given back, as a program would.
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher as _, RandomState};
 
 use onecopy::channel::{ChannelName, ChannelReceiver, Message, Path, Policy};
 use onecopy::{Channel, Deadline, Listener, Result};
@@ -16,9 +15,9 @@ use crate::transport::Transport;
 /// How many messages a cold run keeps at most: each may be a mapping of its own, of which a process has some 65,000.
 const MOST_KEPT: usize = 16_384;
 
-/// Listens at a name that nobody can guess: another process of this user could take the guest's place.
+/// Listens at the name of the link, which nobody can guess: another process of this user could take the guest's place.
 pub(super) fn host(transport: Transport, join: &Join) -> Result<(String, Accept)> {
-    let name = format!("{}-{:016x}", join.link.stem, RandomState::new().hash_one(&join.link.stem));
+    let name = join.link.stem.clone();
     let listener = Listener::bind_with(&ChannelName::name(&name)?, &policy(transport))?;
     let join = join.clone();
     let accept = move || all(transport, &join, || listener.accept_by(Deadline::Never));
