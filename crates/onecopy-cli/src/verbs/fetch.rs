@@ -1,13 +1,17 @@
 //! `onecopy fetch`: copies out what `onecopy expose` serves, by cross-memory attach.
 
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use onecopy::memory::buffer::Buffer;
+use onecopy::memory::maps::{MemoryMap, maps};
 use onecopy::memory::window::{RemoteWindow, Token};
 use onecopy::open::Shape;
 use onecopy::stream::ByteReader as _;
 use onecopy::{Address, Deadline, Error, UnixName};
+use rustix::fs::{major, minor};
 use rustix::io::Errno;
 
 use crate::endpoint::{self, Opening};
@@ -141,7 +145,7 @@ impl Fetch {
     /// The window of `token`, which came without a connection to its owner.
     fn attach(&mut self, token: &Token) -> Result<(), Failure> {
         let window = open(token).map_err(|error| unreachable(&error))?;
-        self.copy(&window)
+        self.copy(token, &window)
     }
 
     /// The window of the process that is connected, which gives its bytes even where the kernel refuses.
@@ -150,14 +154,14 @@ impl Fetch {
         match open(&token) {
             Ok(window) => {
                 drop(connection);
-                self.copy(&window)
+                self.copy(&token, &window)
             }
             // The process lives, since it is connected: a filter may have the kernel say anything else.
             Err(error) => self.share(connection, &token, &error),
         }
     }
 
-    fn copy(&mut self, window: &RemoteWindow) -> Result<(), Failure> {
+    fn copy(&mut self, token: &Token, window: &RemoteWindow) -> Result<(), Failure> {
         let len = window.len();
         let mut progress = Progress::new(Some(len as u64), self.output.is_terminal());
         let mut buffer = Buffer::warm(len.min(PIECE_BYTES))?;
@@ -169,6 +173,9 @@ impl Fetch {
             self.output.write(piece)?;
             done += piece.len();
             progress.advance(piece.len());
+        }
+        if let Some(left) = file_left(token) {
+            return Err(Failure::failed(format!("{left} of {len} bytes are left of the window{SHORTENED}")));
         }
         self.tell(len, "by cross-memory attach");
         Ok(())
@@ -228,6 +235,19 @@ fn unreachable(error: &Error) -> Failure {
     Failure::failed(format!(
         "{error}; with `onecopy expose --via unix:/path` and `onecopy fetch --via unix:/path` the bytes come by shared memory"
     ))
+}
+
+/// How much of the window its file still has, where that is less: the rest of the page in which a file ends are zeros, which come without
+/// an error. The process that exposes a file has it open.
+fn file_left(token: &Token) -> Option<u64> {
+    let has_window = |map: &MemoryMap| map.shared && map.inode != 0 && map.range().contains(&token.address());
+    let map = maps(token.pid()).ok()?.flatten().find(has_window)?;
+    let is_mapped =
+        |file: &Metadata| (major(file.dev()), minor(file.dev()), file.ino()) == (map.device.0, map.device.1, map.inode);
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", token.pid())).ok()?.flatten();
+    let file = descriptors.filter_map(|entry| fs::metadata(entry.path()).ok()).find(is_mapped)?;
+    let begin = map.offset.saturating_add(token.address() - map.start);
+    Some(file.len().saturating_sub(begin)).filter(|left| *left < token.len() as u64)
 }
 
 /// The process is there, its window is open, and there is no memory: so it is with a mapped file's lost pages.

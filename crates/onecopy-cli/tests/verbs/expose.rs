@@ -304,7 +304,14 @@ fn a_file_that_is_shortened_is_an_error() {
     let scratch = Scratch::new();
     let source = file(&scratch, &pattern(100_000, 6));
     let (_exposer, token) = exposer(&source);
-    std::fs::File::options().write(true).open(&source).unwrap().set_len(10).unwrap();
+    let shorten = |len| std::fs::File::options().write(true).open(&source).unwrap().set_len(len).unwrap();
+    // Within its last page, the rest of which can be read.
+    shorten(99_999);
+    let output = scratch.path("output");
+    let words = ["99999 of 100000 bytes are left", "if its file was shortened meanwhile, expose it again"];
+    onecopy(["fetch", &token, "-o", output.to_str().unwrap()]).end().fails_with(1, &words);
+    assert!(!output.exists());
+    shorten(10);
     let words = ["4096 of 100000 bytes were transferred", "if its file was shortened meanwhile, expose it again"];
     onecopy(["fetch", &token]).end().fails_with(1, &words);
 }

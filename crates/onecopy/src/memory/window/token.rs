@@ -87,6 +87,12 @@ impl Token {
         self.origin.pid
     }
 
+    /// Where the window begins in the memory of that process.
+    #[must_use]
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
     /// The length of the window in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
