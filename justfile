@@ -1,6 +1,6 @@
 # The steps of .ci/run, one recipe each; `just` alone runs them all.
 
-default: fmt clippy other-targets doc dependencies test examples hostile loom test-as-user leftovers
+default: fmt clippy other-targets oldest-rust doc dependencies test examples hostile loom test-as-user leftovers
 
 # Formatting
 fmt:
@@ -13,6 +13,10 @@ clippy:
 # The same for musl and for aarch64
 other-targets:
     ci/other-targets
+
+# The oldest Rust that is promised
+oldest-rust:
+    ci/oldest-rust
 
 # Documentation, warnings as errors
 doc:

@@ -168,7 +168,13 @@ impl Transfer {
                     return Err(Failure::failed(text).after(received, "bytes"));
                 }
                 Some(end) if end.is_empty() => return self.output.commit(),
-                Some(message) if let Some(offer) = Offer::from_message(invitation, &message) => {
+                Some(message) => {
+                    let Some(offer) = Offer::from_message(invitation, &message) else {
+                        self.output.write_view(&message).map_err(|failure| self.with_loss(failure))?;
+                        received += message.len() as u64;
+                        self.progress.advance(message.len());
+                        continue;
+                    };
                     drop(message);
                     let Self { output, progress, deadline, .. } = &mut self;
                     let most = whole_file::piece_bytes(progress.is_watched(), *deadline);
@@ -178,11 +184,6 @@ impl Transfer {
                     };
                     let copied = whole_file::copy(offer, channel, output, *deadline, most, advance);
                     copied.map_err(|failure| failure.after(received, "bytes"))?;
-                }
-                Some(message) => {
-                    self.output.write_view(&message).map_err(|failure| self.with_loss(failure))?;
-                    received += message.len() as u64;
-                    self.progress.advance(message.len());
                 }
             }
         }
@@ -303,8 +304,8 @@ impl Transfer {
                     passed_over.replace(error).iter().for_each(|before| self.tell_trouble(before));
                     continue;
                 }
-                Err(error) if let Some(before) = passed_over.take_if(|_| error.is_out_of_time()) => {
-                    return Err(Failure::from(before).after(received, "messages"));
+                Err(error) if passed_over.is_some() && error.is_out_of_time() => {
+                    return Err(Failure::from(passed_over.unwrap_or(error)).after(received, "messages"));
                 }
                 Err(error) if receiver.goes_on(&error, bytes > 0) => {
                     self.tell_trouble(&error);

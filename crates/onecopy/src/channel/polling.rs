@@ -207,11 +207,13 @@ impl Polling {
                 self.look(state)?;
             }
             match self.receive(RecvFlags::empty()) {
-                Ok(Some(tone)) if let Some(kind) = Kind::of(tone).filter(|_| state.seen > 0) => {
-                    state.seen -= 1;
-                    self.count_taken(state, kind)?;
-                }
-                Ok(Some(_)) => state.expected = state.expected.checked_sub(1).ok_or_else(|| self.unasked())?,
+                Ok(Some(tone)) => match Kind::of(tone).filter(|_| state.seen > 0) {
+                    Some(kind) => {
+                        state.seen -= 1;
+                        self.count_taken(state, kind)?;
+                    }
+                    None => state.expected = state.expected.checked_sub(1).ok_or_else(|| self.unasked())?,
+                },
                 Ok(None) if self.has_hung_up() => return Ok(Heard::HangUp),
                 Ok(None) => return Err(self.unasked()),
                 Err(Errno::AGAIN) => return Ok(Heard::Nothing),

@@ -197,12 +197,14 @@ impl ChannelReceiver {
         if self.keeps() {
             return Ok(self.recv_by(deadline)?.map(|message| View(Content::Own(message))));
         }
-        match self.ring.arrival(deadline)? {
-            None => Ok(None),
-            Some(Arrival::Offer(words, len)) if let Some(slip) = Slip::from_bytes(&words[..len]) => {
-                self.take_loan(slip).map(Some)
-            }
-            Some(_) => Ok(self.recv_by(deadline)?.map(|message| View(Content::Own(message)))),
+        let slip = match self.ring.arrival(deadline)? {
+            None => return Ok(None),
+            Some(Arrival::Offer(words, len)) => Slip::from_bytes(&words[..len]),
+            Some(Arrival::Message(_)) => None,
+        };
+        match slip {
+            Some(slip) => self.take_loan(slip).map(Some),
+            None => Ok(self.recv_by(deadline)?.map(|message| View(Content::Own(message)))),
         }
     }
 
