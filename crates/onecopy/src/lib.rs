@@ -55,5 +55,5 @@ pub use wait_strategy::WaitStrategy;
 
 /// The examples of the README run with the documentation's.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;
