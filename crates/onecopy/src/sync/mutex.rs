@@ -90,7 +90,21 @@ use crate::{Deadline, Error, Result};
 const CONTEND_AGAIN: Duration = Duration::from_millis(20);
 
 /// What can lie in shared memory beside its lock: every bit pattern is a value, none of its bytes is padding, and nothing in
-/// it is a pointer. Types of one's own derive zerocopy's traits.
+/// it is a pointer. Types of one's own derive the traits of zerocopy, of its version 0.8 with the feature `derive`:
+///
+/// ```
+/// use onecopy::sync::mutex::Plain;
+/// use zerocopy::{FromBytes, Immutable, IntoBytes};
+///
+/// #[derive(FromBytes, Immutable, IntoBytes)]
+/// #[repr(C)]
+/// struct Account {
+///     cents: i64,
+///     transfers: u64,
+/// }
+/// fn can_lie_in_shared_memory<T: Plain>() {}
+/// can_lie_in_shared_memory::<Account>();
+/// ```
 pub trait Plain: FromBytes + IntoBytes + Immutable + Send + 'static {}
 
 impl<T: FromBytes + IntoBytes + Immutable + Send + 'static> Plain for T {}
