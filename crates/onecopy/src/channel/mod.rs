@@ -484,6 +484,16 @@ impl Listener {
         rendezvous::Listener::bind_for(name, policy, link::memory()).map(Self)
     }
 
+    /// Listens with the socket of a listener ([`AsFd`]) that this process inherited or was passed: several processes can accept at one
+    /// name. `object` names it in errors. The file of a path goes with the listener that was bound to it.
+    ///
+    /// # Errors
+    ///
+    /// As [`rendezvous::Listener::from_fd`].
+    pub fn from_fd(fd: OwnedFd, object: impl Into<String>, policy: &Policy) -> Result<Self> {
+        rendezvous::Listener::from_fd(fd, object, policy, link::memory_bytes()).map(Self)
+    }
+
     /// Waits for the next process.
     ///
     /// # Errors
@@ -519,6 +529,14 @@ impl Listener {
     #[must_use]
     pub fn turned_away(&self) -> TurnedAway {
         self.0.turned_away()
+    }
+}
+
+impl AsFd for Listener {
+    /// The listening socket: to hand it on to a process that will accept by [`Listener::from_fd`]. It is readable when a process
+    /// connects. What that says afterwards comes over another socket, so accept with time for it, not with [`Deadline::Now`].
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

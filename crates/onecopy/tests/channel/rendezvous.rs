@@ -229,6 +229,39 @@ fn a_child_that_accepts_on_an_inherited_socket_is_the_peer() {
 }
 
 #[test]
+fn several_processes_accept_channels_at_one_name() {
+    if role().is_some() {
+        let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
+        let listener = onecopy::Listener::from_fd(socket, "channel:inherited", &Policy::default()).unwrap();
+        let mut channel = listener.accept().unwrap();
+        let own = std::process::id().to_le_bytes();
+        assert_eq!(channel.recv().unwrap().as_deref(), Some(&b"who?"[..]));
+        return channel.send(&own).unwrap();
+    }
+    let _watchdog = watchdog(SECONDS);
+    let name = own_name();
+    let listener = onecopy::Listener::bind_with(&name, &Policy::default()).unwrap();
+    let servers = ["first", "second"].map(|server| {
+        let socket = listener.as_fd().try_clone_to_owned().unwrap();
+        let test = "rendezvous::several_processes_accept_channels_at_one_name";
+        Peer::configure(test, server, &[], |command| {
+            command.stdin(socket);
+        })
+    });
+    let mut answered = [1, 2].map(|_| {
+        let mut channel = onecopy::Channel::connect_by(&name, &Policy::default(), Deadline::Never).unwrap();
+        channel.send(b"who?").unwrap();
+        let answer = channel.recv().unwrap().unwrap();
+        u32::from_le_bytes(answer[..].try_into().unwrap())
+    });
+    let mut expected = [servers[0].pid(), servers[1].pid()];
+    answered.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(answered, expected);
+    servers.into_iter().for_each(Peer::succeed);
+}
+
+#[test]
 fn a_process_that_was_handed_a_connected_socket_is_the_peer() {
     if role().is_some() {
         let adopt = onecopy::channel::rendezvous::adopt_inherited_by;
