@@ -27,6 +27,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    /// Starts one.
     ///
     /// # Errors
     ///
