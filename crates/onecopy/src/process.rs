@@ -16,6 +16,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use crate::sys::own_thread::may_be_own;
+
 pub(crate) use forks::{forks, has_forked_since};
 pub(crate) use lock::ProcessLock;
 pub(crate) use origin::Origin;
@@ -30,6 +32,8 @@ pub(crate) struct ProcessHandle {
     pid: u32,
     start_ticks: u64,
     fd: OwnedFd,
+    /// Whether it stands for a thread that is not the first of its process.
+    is_thread: bool,
 }
 
 impl AsFd for ProcessHandle {
@@ -46,13 +50,13 @@ impl ProcessHandle {
     /// ESRCH when there is none or it has exited; EINVAL for a thread that is not its process's first before Linux 6.9;
     /// what opening `/proc/PID/stat` says.
     pub(crate) fn open(pid: u32) -> io::Result<Self> {
-        let fd = pidfd(pid)?;
+        let (fd, is_thread) = pidfd(pid)?;
         let stat = start_ticks(pid);
         // The file belonged to this very process if that still lives: only then could nobody else have had its number.
         if has_exited(fd.as_fd())? {
             return Err(Errno::SRCH.into());
         }
-        Ok(Self { pid, start_ticks: stat?, fd })
+        Ok(Self { pid, start_ticks: stat?, fd, is_thread })
     }
 
     /// The same where /proc may not show the process: its start time is 0 then.
@@ -61,7 +65,8 @@ impl ProcessHandle {
     ///
     /// As [`open`](Self::open), but for /proc.
     pub(crate) fn open_hidden(pid: u32) -> io::Result<Self> {
-        Self::from_pidfd(pid, pidfd(pid)?)
+        let (fd, is_thread) = pidfd(pid)?;
+        Ok(Self { is_thread, ..Self::from_pidfd(pid, fd)? })
     }
 
     /// Takes over a pidfd that the kernel passed, of the process that has the number `pid` here; 0 is one that has none here.
@@ -76,11 +81,16 @@ impl ProcessHandle {
         if has_exited(fd.as_fd())? {
             return Err(Errno::SRCH.into());
         }
-        Ok(Self { pid, start_ticks, fd })
+        Ok(Self { pid, start_ticks, fd, is_thread: false })
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Whether it is this process, or a thread of it.
+    pub(crate) fn is_own(&self) -> bool {
+        self.pid == std::process::id() || (self.is_thread && may_be_own(self.pid))
     }
 
     /// When it started, in clock ticks since the machine did.
@@ -94,14 +104,14 @@ impl ProcessHandle {
     }
 }
 
-fn pidfd(pid: u32) -> io::Result<OwnedFd> {
+/// The descriptor, and whether it stands for a thread that is not the first of its process.
+fn pidfd(pid: u32) -> io::Result<(OwnedFd, bool)> {
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
-    let fd = match pidfd_open(number, PidfdFlags::empty()) {
+    match pidfd_open(number, PidfdFlags::empty()) {
         // A thread, but not the first of its process: EINVAL, or ENOENT from Linux 6.16 on.
-        Err(Errno::INVAL | Errno::NOENT) => pidfd_open(number, PIDFD_THREAD),
-        other => other,
-    };
-    Ok(fd?)
+        Err(Errno::INVAL | Errno::NOENT) => Ok((pidfd_open(number, PIDFD_THREAD)?, true)),
+        other => Ok((other?, false)),
+    }
 }
 
 fn has_exited(pidfd: BorrowedFd<'_>) -> io::Result<bool> {

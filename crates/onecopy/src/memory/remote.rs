@@ -128,9 +128,7 @@ impl RemoteProcess {
 
     /// The process of a pidfd that is there already.
     pub(crate) fn of(handle: Arc<ProcessHandle>) -> Self {
-        let pid = handle.pid();
-        // The first for where /proc counts as another pid namespace does.
-        let own = pid == std::process::id() || std::path::Path::new(&format!("/proc/self/task/{pid}")).exists();
+        let own = handle.is_own();
         Self { handle, own, headless: AtomicBool::new(false), alarm: None }
     }
 

@@ -5,6 +5,7 @@ pub(crate) mod futex;
 pub(crate) mod inherited;
 pub(crate) mod mq;
 pub(crate) mod msg;
+pub(crate) mod own_thread;
 pub(crate) mod pidfd_info;
 pub(crate) mod posix_sem;
 pub(crate) mod pthread;

@@ -460,3 +460,36 @@ fn a_process_killed_during_transfers_is_gone_and_no_garbage() {
         target.peer.kill();
     }
 }
+
+/// A number that nobody may change by safe code, and a thread that is there meanwhile.
+#[test]
+fn a_thread_of_this_process_is_not_written_where_proc_counts_otherwise() {
+    let test = "remote::a_thread_of_this_process_is_not_written_where_proc_counts_otherwise";
+    if role().is_none() {
+        let _watchdog = watchdog(Duration::from_secs(60));
+        match Peer::beside_proc(test, "beside", &[]) {
+            Some(peer) => return peer.succeed(),
+            None => return skip(test, "this user may make no namespaces"),
+        }
+    }
+    let target = [7_u8; 8];
+    // Of the numbers that threads get here, one that somebody has there: otherwise nothing of it can be opened.
+    for _ in 0..4000 {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            tell.send(rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned()).unwrap();
+            ended.recv().unwrap_err();
+        });
+        let opened = RemoteProcess::open(told.recv().unwrap());
+        let refused = opened.map(|process| process.write(std::hint::black_box(&target).as_ptr() as u64, &[9]));
+        drop(end);
+        thread.join().unwrap();
+        if let Ok(refused) = refused {
+            assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
+            assert_eq!(std::hint::black_box(&target), &[7; 8]);
+            return;
+        }
+    }
+    skip(test, "the kernel opens no thread, or /proc shows none with such a number");
+}

@@ -61,14 +61,23 @@ impl Peer {
     /// As [`Peer::start`], in user, pid and mount namespaces of its own, where it may choose the next pid. Killing it kills
     /// all of them. `None` where the machine does not allow that.
     pub fn in_own_namespaces(test: &str, role: &str, arguments: &[(&str, &str)]) -> Option<Self> {
+        Self::unshared(&["--mount-proc"], test, role, arguments)
+    }
+
+    /// As [`Peer::in_own_namespaces`], with the /proc that this process sees, in which it and its threads have other numbers.
+    pub fn beside_proc(test: &str, role: &str, arguments: &[(&str, &str)]) -> Option<Self> {
+        Self::unshared(&[], test, role, arguments)
+    }
+
+    fn unshared(more: &[&str], test: &str, role: &str, arguments: &[(&str, &str)]) -> Option<Self> {
         const PROGRAM: &str = "unshare";
-        const OPTIONS: [&str; 6] = ["--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"];
-        let allowed = Command::new(PROGRAM).args(OPTIONS).arg("true").stderr(Stdio::null()).status();
+        const OPTIONS: [&str; 5] = ["--user", "--map-root-user", "--pid", "--fork", "--kill-child"];
+        let allowed = Command::new(PROGRAM).args(OPTIONS).args(more).arg("true").stderr(Stdio::null()).status();
         if !allowed.is_ok_and(|status| status.success()) {
             return None;
         }
         let mut command = Command::new(PROGRAM);
-        command.args(OPTIONS).arg(this_program());
+        command.args(OPTIONS).args(more).arg(this_program());
         Some(Self::launch(command, test, role, arguments, |command| {
             command.stdin(Stdio::piped());
         }))
