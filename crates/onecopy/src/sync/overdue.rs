@@ -10,9 +10,10 @@
 //! moment, nobody wakes another. The kernel does so, on behalf of the dead, only where it finds the mutex without an owner
 //! (handle_futex_death in its kernel/futex/core.c, by the list_op_pending of get_robust_list(2)).
 //!
-//! So a thread of this process looks at the calls that are a second overdue. One that sleeps on a word of the object itself, as
-//! `/proc/self/task/TID/syscall` tells, waits for the dead, and so does one that has used the processor for a while since. Then the
-//! object is declared broken in its header, made anew, and all its words are woken until the call has returned. It is of no use from
+//! So a thread of this process looks at the calls that are a second overdue, counted from when the timer of their thread is due with its
+//! slack (PR_SET_TIMERSLACK). One that sleeps on a word of the object itself, as `/proc/self/task/TID/syscall` tells, is woken, since a timer
+//! can be later than that where the processor of a virtual machine stood still. One that sleeps there again waits for the dead, and so does
+//! one that has used the processor for a while since. Then the object is declared broken in its header, made anew, and all its words are woken until the call has returned. It is of no use from
 //! then on, and everybody is told so. A process that is stopped in the middle of an operation, by ^Z or a debugger, looks the same, and
 //! goes on some time: while one that maps the object is stopped, nothing is done for a minute. Where a call sleeps on another word, which is that of the mutex, whoever comes first there is woken:
 //! it locks the mutex, or marks it as waited for. The thread starts with the first such call, and sleeps while there are none.
@@ -63,6 +64,8 @@ struct Entry {
     patient_until: Instant,
     /// How long its thread had used the processor when it was first found overdue.
     had_run: Option<Duration>,
+    /// Whether those who sleep in the object were woken since then.
+    was_woken: bool,
     thread: i32,
     object: NonNull<u8>,
     state: NonNull<AtomicU64>,
@@ -175,14 +178,24 @@ impl Drop for Watching {
 
 /// Watches the call that this thread makes next on `object`, which ends at `due`. The addresses stay valid until the result is dropped.
 pub(super) fn watch(due: Instant, object: NonNull<u8>, state: &AtomicU64, broken: u64, reset: Reset) -> Watching {
-    let look_at = due + GRACE;
+    let look_at = due + GRACE + timer_slack();
     let thread = gettid().as_raw_nonzero().get();
     let table = Table::of_this_process();
     let mut calls = table.lock();
     let number = calls.next;
     calls.next += 1;
-    let (patient_until, had_run, state) = (look_at + STOPPED, None, state.into());
-    calls.entries.push(Entry { number, look_at, patient_until, had_run, thread, object, state, broken, reset });
+    calls.entries.push(Entry {
+        number,
+        look_at,
+        patient_until: look_at + STOPPED,
+        had_run: None,
+        was_woken: false,
+        thread,
+        object,
+        state: state.into(),
+        broken,
+        reset,
+    });
     if calls.look_at.is_none_or(|planned| look_at < planned) {
         table.changed.notify_one();
     }
@@ -201,7 +214,12 @@ impl Entry {
                 self.had_run = None;
                 false
             }
-            Some(_) => true,
+            Some(_) if self.was_woken => true,
+            Some(_) => {
+                self.was_woken = true;
+                self.wake_all();
+                false
+            }
             None => self.keeps_running(),
         }
     }
@@ -226,6 +244,11 @@ impl Entry {
         fence(Ordering::SeqCst);
         // SAFETY: valid, see above. An error leaves it as it was, and is tried again.
         let _ = unsafe { (self.reset)(self.object) };
+        self.wake_all();
+    }
+
+    /// Wakes all who sleep on a word of the object: for a C library's call that is a wake-up without a cause, after which it looks again.
+    fn wake_all(&self) {
         for word in 0..OBJECT_ROOM_BYTES / size_of::<AtomicU32>() {
             // SAFETY: within the room of the object, aligned to 64.
             let word = unsafe { self.object.cast::<AtomicU32>().add(word) };
@@ -233,6 +256,16 @@ impl Entry {
             let _ = futex::wake(unsafe { word.as_ref() }, futex::Flags::empty(), i32::MAX.cast_unsigned());
         }
     }
+}
+
+/// How much later than asked for the timers of this thread may end its waits.
+fn timer_slack() -> Duration {
+    /// Enough for anybody, and not so much that adding it to a point in time fails.
+    const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+    // Not prctl(2) by way of a library: that makes an int of the answer.
+    // SAFETY: the call takes no further argument, and tells a number.
+    let nanos = unsafe { libc::syscall(libc::SYS_prctl, libc::PR_GET_TIMERSLACK) };
+    u64::try_from(nanos).map_or(Duration::ZERO, |nanos| Duration::from_nanos(nanos).min(LONGEST))
 }
 
 /// Whether a process that has mapped what lies at `object` here is stopped or traced, its first thread at least, as far as /proc shows it.

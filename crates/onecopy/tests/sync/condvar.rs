@@ -1,11 +1,13 @@
 //! The condition variable between two processes, in all kinds of memory.
 
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use onecopy::Deadline;
 use onecopy::memory::anonymous::AnonymousMapping;
 use onecopy::sync::condvar::{Condvar, Counted, Woken};
 use onecopy::sync::mutex::Mutex;
+use onecopy::sync::rwlock::Rwlock;
 use onecopy::sync::shared::{Place, room_bytes};
 use onecopy::sync::{Notify as _, Wait as _};
 
@@ -97,4 +99,32 @@ fn a_count_that_is_held_for_a_moment_is_waited_for() {
         counted.notify_by(1, Deadline::Now).unwrap();
     });
     counted.wait_by(Deadline::Now).unwrap();
+}
+
+/// Its timers may come as much later than asked for, and nobody has died of that.
+#[test]
+fn a_thread_whose_timers_have_slack_breaks_nothing() {
+    let _watchdog = watchdog(Duration::from_secs(60));
+    let memory = || Place::new(AnonymousMapping::create("slack", 4096).unwrap().into_region()).unwrap();
+    let place = memory();
+    let condvar = Condvar::create(&place).unwrap();
+    let mutex = Mutex::create(&place.at(room_bytes(0)).unwrap(), 0_u64).unwrap();
+    // The thread that looks at what is overdue begins without slack.
+    drop(condvar.wait_by(mutex.lock().unwrap(), Deadline::after(WAIT)).unwrap());
+    let lock = Rwlock::create(&memory(), 0_u64).unwrap();
+    let written = lock.write().unwrap();
+    let with_slack = || {
+        rustix::thread::set_current_timer_slack(NonZeroU64::new(2_000_000_000)).unwrap();
+        Deadline::after(WAIT)
+    };
+    std::thread::scope(|scope| {
+        let waits =
+            scope.spawn(|| condvar.wait_by(mutex.lock().unwrap(), with_slack()).map(|(_, woken)| woken).unwrap());
+        let reads = scope.spawn(|| lock.read_by(with_slack()).map(drop).unwrap_err());
+        assert_eq!(waits.join().unwrap(), Woken::OutOfTime);
+        assert!(reads.join().unwrap().is_out_of_time());
+    });
+    condvar.notify_all().unwrap();
+    drop(written);
+    let _ = lock.read().unwrap();
 }

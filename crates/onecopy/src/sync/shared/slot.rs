@@ -341,7 +341,10 @@ fn pause(deadline: Deadline) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+
     use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
+    use rustix::thread::futex;
 
     use super::super::Kind;
     use super::*;
@@ -428,6 +431,18 @@ mod tests {
         let slot = Slot::open(&place, &SPEC, Wish::Attach, Deadline::Never, fill).unwrap();
         assert_eq!(value(&slot), WHOLE);
         waitpid(Some(child), WaitOptions::empty()).unwrap();
+    }
+
+    /// A timer that never comes, as that of a processor that stands still.
+    #[test]
+    fn an_overdue_call_that_a_wake_up_ends_breaks_nothing() {
+        let place = Place::new(for_children(4096).unwrap()).unwrap();
+        let slot = Slot::open(&place, &SPEC, Wish::Create, Deadline::Now, fill).unwrap();
+        // SAFETY: mapped while the slot lives, aligned to 64; everybody reaches it atomically.
+        let word = unsafe { slot.object().cast::<AtomicU32>().as_ref() };
+        let sleep = || futex::wait(word, futex::Flags::empty(), 0, None);
+        slot.watched(Instant::now(), |_| Ok(()), sleep).unwrap();
+        slot.check_whole().unwrap();
     }
 
     #[test]
