@@ -136,6 +136,9 @@ fn take_from(pid: i32, number: i32, object: &str) -> Result<OwnedFd> {
             Errno::PERM => error.with_remedy("the kernel asks for the right to trace that process (ptrace(2))"),
             Errno::BADF => error
                 .with_remedy(format!("that process has no such descriptor: `ls -l /proc/{pid}/fd` shows those it has")),
+            Errno::NOSYS => {
+                error.with_remedy("another process's descriptor needs Linux 5.6: have it pass that over a UNIX socket")
+            }
             _ => error,
         }
     })

@@ -251,6 +251,10 @@ mod tests {
 
     #[test]
     fn more_processes_are_watched_than_one_thread_can_sleep_on() {
+        let no_words = futex::waitv(&[], futex::WaitvFlags::empty(), None, rustix::time::ClockId::Monotonic);
+        if no_words == Err(rustix::io::Errno::NOSYS) {
+            return eprintln!("no futex_waitv: the pidfds tell");
+        }
         let sides: Vec<Side> = (0..300).map(|_| Side::of(&process())).collect();
         assert!(KEEPER.lock().as_ref().unwrap().lookouts.len() >= 3);
         for index in [299, 0, 126, 127, 200] {
