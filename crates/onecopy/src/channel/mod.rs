@@ -491,7 +491,7 @@ impl Listener {
     ///
     /// As [`rendezvous::Listener::from_fd`].
     pub fn from_fd(fd: OwnedFd, object: impl Into<String>, policy: &Policy) -> Result<Self> {
-        rendezvous::Listener::from_fd(fd, object, policy, link::memory_bytes()).map(Self)
+        rendezvous::Listener::from_fd_for(fd, object, policy, link::memory()).map(Self)
     }
 
     /// Waits for the next process.

@@ -114,6 +114,54 @@ pub(crate) fn is_filtered() -> bool {
     status.lines().any(|line| line.starts_with("Seccomp:") && !line.ends_with('0'))
 }
 
+/// What the faults of all children of this process were that have ended.
+fn faults_of_children() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, behind_name) = stat.rsplit_once(')').unwrap();
+    behind_name.split_whitespace().nth(8).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_filter_is_tried_by_a_child_once_and_not_for_each_channel() {
+    if role().is_some() {
+        filter::install(&[], libc::SECCOMP_RET_ALLOW);
+        let name = ChannelName::name(unique("tried-once")).unwrap();
+        let listener = Listener::bind_with(&name, &Policy::same_user()).unwrap();
+        std::thread::scope(|scope| {
+            let (order, orders) = std::sync::mpsc::channel();
+            let name = &name;
+            let client = scope.spawn(move || {
+                orders
+                    .iter()
+                    .map(|()| Channel::connect_by(name, &Policy::same_user(), soon()).unwrap())
+                    .collect::<Vec<_>>()
+            });
+            let accept = || {
+                order.send(()).unwrap();
+                listener.accept_by(soon()).unwrap()
+            };
+            // What the client has learnt shows in its first channel, which is complete when it has the second.
+            let mut channels = vec![accept(), accept()];
+            let tried = faults_of_children();
+            assert!(tried > 0);
+            channels.extend([accept(), accept()]);
+            assert_eq!(faults_of_children(), tried);
+            filter::install(&[READ, WRITE], libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned());
+            let channel = accept();
+            assert!(faults_of_children() > tried);
+            let fallbacks = channel.stats();
+            let fallbacks = fallbacks.fallbacks();
+            assert!(fallbacks.iter().any(|one| one.reason.contains("process_vm_readv")), "{fallbacks:?}");
+            drop(order);
+            assert_eq!(client.join().unwrap().len(), channels.len() + 1);
+        });
+        return;
+    }
+    let _watchdog = watchdog(SECONDS);
+    let test = "refusal::a_filter_is_tried_by_a_child_once_and_not_for_each_channel";
+    Peer::start(test, "filtered", &[]).succeed();
+}
+
 fn lost_before(test: &str, how: &str) -> (Stats, Peer) {
     let (mut channel, peer) = start(test, how, &[]);
     (three_as_parent(&mut channel), peer)

@@ -114,7 +114,17 @@ impl Listener {
     ///
     /// EBADF when `fd` is no descriptor; [`Error::Invalid`] for a length of 0.
     pub fn from_fd(fd: OwnedFd, object: impl Into<String>, policy: &Policy, memory_bytes: usize) -> Result<Self> {
-        Self::over(fd, None, object.into(), policy, Memory::zeros(memory_bytes))
+        Self::from_fd_for(fd, object, policy, Memory::zeros(memory_bytes))
+    }
+
+    /// As [`Listener::from_fd`], for connections with such memory.
+    pub(in crate::channel) fn from_fd_for(
+        fd: OwnedFd,
+        object: impl Into<String>,
+        policy: &Policy,
+        memory: Memory,
+    ) -> Result<Self> {
+        Self::over(fd, None, object.into(), policy, memory)
     }
 
     fn over(fd: OwnedFd, file: Option<SocketFile>, object: String, policy: &Policy, memory: Memory) -> Result<Self> {

@@ -37,6 +37,8 @@ pub(super) struct Facts {
     pub(super) effective: u64,
     /// 0 none, 1 strict, 2 a filter.
     pub(super) seccomp: u32,
+    /// How many filters watch it, which never become fewer, where the kernel says so (Linux 5.9).
+    pub(super) filters: Option<u32>,
     pub(super) kernel_thread: bool,
     /// Owner and group of `/proc/PID/stat`: the effective ids, but root's where the process is not dumpable.
     pub(super) stat_owner: Option<(u32, u32)>,
@@ -97,6 +99,7 @@ impl Facts {
             permitted: set("CapPrm")?,
             effective: set("CapEff")?,
             seccomp: number("Seccomp").unwrap_or(0),
+            filters: number("Seccomp_filters"),
             // Linux 6.8 says so; before it, memory is what a kernel thread never has, and a process that lives always.
             kernel_thread: number("Kthread").map_or(field("VmSize").is_none() && !is_dead(state), |kernel| kernel == 1),
             ..Self::default()
@@ -187,6 +190,7 @@ mod tests {
         assert_eq!((facts.name.as_str(), facts.state, facts.tgid, facts.parent, facts.threads), ("a) b", 'S', 7, 5, 2));
         assert_eq!((facts.uids, facts.gids), ([1, 2, 3, 4], [5, 6, 7, 8]));
         assert_eq!((facts.permitted, facts.effective, facts.seccomp), (0xa804_25fb, 0, 2));
+        assert_eq!(facts.filters, Some(1));
         assert_eq!(facts.numbers, [7, 1]);
         assert!(!facts.kernel_thread && !facts.is_dead());
         assert!(Facts::parse(&STATUS.replace("VmSize", "Kthread:\t1\nX")).unwrap().kernel_thread);

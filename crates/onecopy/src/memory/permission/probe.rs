@@ -8,6 +8,7 @@
 //! in a signal handler, which system calls are, and allocates nothing.
 #![expect(unsafe_code, reason = "an address of another process is no pointer of this one, and a child by clone(2)")]
 
+use std::cell::RefCell;
 use std::ffi::c_void;
 use std::ptr;
 
@@ -46,12 +47,30 @@ pub(super) fn attach(direction: Direction, pid: u32, filtered: bool) -> Outcome 
     outcome(attempt(direction, pid))
 }
 
-/// Whether this process may attach to itself, which no rule of the kernel forbids: only a filter does.
-pub(super) fn attach_to_oneself(direction: Direction, filtered: bool) -> Outcome {
-    if filtered {
-        return in_child(direction, None);
+thread_local! {
+    /// Under how many filters of this thread a child tried what, and what came of it.
+    static TRIED: RefCell<Vec<(Direction, u32, Outcome)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Whether this process may attach to itself, which no rule of the kernel forbids: only a filter does. With `filtered` a child tries it,
+/// which takes the longer the more memory this process has mapped; so it does that once for each number of `filters` of this thread.
+pub(super) fn attach_to_oneself(direction: Direction, filtered: bool, filters: Option<u32>) -> Outcome {
+    if !filtered {
+        return outcome(attempt(direction, std::process::id().cast_signed()));
     }
-    outcome(attempt(direction, std::process::id().cast_signed()))
+    let Some(filters) = filters else { return in_child(direction, None) };
+    TRIED.with_borrow_mut(|tried| {
+        let known = tried.iter().find(|(of, under, _)| *of == direction && *under == filters);
+        if let Some((_, _, outcome)) = known {
+            return *outcome;
+        }
+        let outcome = in_child(direction, None);
+        if !matches!(outcome, Outcome::Untried(_)) {
+            tried.retain(|(of, _, _)| *of != direction);
+            tried.push((direction, filters, outcome));
+        }
+        outcome
+    })
 }
 
 fn outcome(errno: i32) -> Outcome {
@@ -118,7 +137,7 @@ mod tests {
     fn this_process_permits_itself_from_a_child_too() {
         for direction in [Direction::Read, Direction::Write] {
             for filtered in [false, true] {
-                assert_eq!(attach_to_oneself(direction, filtered), Outcome::Permitted);
+                assert_eq!(attach_to_oneself(direction, filtered, None), Outcome::Permitted);
                 assert_eq!(attach(direction, std::process::id(), filtered), Outcome::Permitted);
                 assert_eq!(attach(direction, 0, filtered), Outcome::Refused(libc::ESRCH));
                 assert_eq!(attach(direction, u32::MAX, filtered), Outcome::Refused(libc::ESRCH));

@@ -54,9 +54,13 @@ impl Scene {
 
     fn attach(&self, direction: Direction) -> Verdict {
         let filtered = self.is_filtered();
-        let oneself = probe::attach_to_oneself(direction, filtered);
+        let filters = self.own.as_ref().and_then(|own| own.filters);
+        let oneself = probe::attach_to_oneself(direction, filtered, filters);
         if oneself != Outcome::Permitted {
             return self.self_denied(oneself);
+        }
+        if self.pid == std::process::id() {
+            return Verdict::allowed("it is this process itself");
         }
         match probe::attach(direction, self.pid, filtered) {
             Outcome::Permitted if self.is_own() => Verdict::allowed("it is this process itself"),
