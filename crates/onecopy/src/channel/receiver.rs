@@ -301,14 +301,14 @@ impl ChannelReceiver {
     /// Receives a message that stands in the ring.
     fn take_message(&mut self, bytes: usize, deadline: Deadline) -> Result<Message> {
         let ring = &mut self.ring;
-        let is_too_long = ring.is_too_long(bytes);
+        let is_to_discard = ring.is_to_discard(bytes);
         // Before memory is taken for it, which takes its time.
         ring.collect(deadline)?;
         let mut fill = |target: &mut [u8]| match ring.recv_into_by(target, deadline)? {
             Some(len) if len == target.len() => Ok(()),
             _ => Err(Error::Corrupt { object: ring.object().into(), detail: "a message changed its length".into() }),
         };
-        if is_too_long {
+        if is_to_discard {
             // The ring throws it away, and says so.
             fill(&mut [])?;
         }

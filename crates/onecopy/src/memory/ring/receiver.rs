@@ -505,10 +505,11 @@ impl RingReceiver {
         }
     }
 
-    /// Whether the message of so many bytes that comes next is too long. One of which a part was taken already is what it was then.
-    pub(crate) fn is_too_long(&self, bytes: usize) -> bool {
+    /// Whether the message of so many bytes that comes next is to be thrown away. One of which a part was taken already is what it was
+    /// then: too long, or none at all, whatever its length.
+    pub(crate) fn is_to_discard(&self, bytes: usize) -> bool {
         match self.message {
-            Some(message) => matches!(message.fate, Fate::TooLong { .. }),
+            Some(message) => message.fate != Fate::Deliver,
             None => bytes > self.limit_bytes,
         }
     }
