@@ -20,7 +20,8 @@
 //! A [`Buffer`](crate::memory::buffer::Buffer) is such memory, and so is what was advised by madvise(2) with MADV_HUGEPAGE before it
 //! was touched; a [`Message`] always is.
 //!
-//! Where the kernel refuses cross-memory attach, all messages go through the ring, and [`ChannelSender::stats`] says why.
+//! Where the kernel refuses cross-memory attach, and between processes of two users, all messages go through the ring, and
+//! [`ChannelSender::stats`] says why.
 //!
 //! Three programs show how it is used, each with its own second process: `examples/frames.rs`, a camera and a viewer of its frames;
 //! `examples/request_reply.rs`, a server that listens at a name and a client of it; and `examples/worker_pool.rs`, processes that
@@ -503,7 +504,8 @@ impl Listener {
         self.accept_by(Deadline::Never)
     }
 
-    /// Waits until `deadline` for a process that connects and is admitted.
+    /// Waits until `deadline` for a process that connects and is admitted. One that cannot be watched, of another pid namespace before
+    /// Linux 6.5, is turned away ([`Listener::turned_away`]), and the next one waited for.
     ///
     /// # Errors
     ///

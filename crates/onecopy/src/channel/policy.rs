@@ -87,7 +87,7 @@ impl Policy {
     /// Lets the other side attach where Yama (`/proc/sys/kernel/yama/ptrace_scope` of 1) would not.
     ///
     /// This gives it all that ptrace(2) can do, it and its descendants, and takes the place of what a crash handler may
-    /// have set. It has no effect with [`Policy::separate`].
+    /// have set. It has no effect with [`Policy::separate`], nor on a peer of another user.
     #[must_use]
     pub fn allow_ptracer(mut self, tracer: Tracer) -> Self {
         self.tracer = Some(tracer);

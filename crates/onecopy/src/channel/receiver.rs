@@ -109,7 +109,8 @@ impl ChannelReceiver {
     }
 
     /// Sets the longest message that is taken, 1 GiB at first. A longer one is [`Error::TooLong`] with both numbers, takes no
-    /// memory, and the one after it is received. One of which a call without time has taken a part already goes on as it began.
+    /// memory, and the one after it is received. One of which a call without time has taken a part already goes on as it began. Memory
+    /// for loans of more than 1 GiB is mapped if it keeps to the limit when it comes, so a higher one is set before the first loan.
     pub fn set_limit_bytes(&mut self, limit_bytes: usize) {
         self.limit_bytes = limit_bytes;
         self.ring.set_limit_bytes(limit_bytes);

@@ -76,7 +76,9 @@ impl Connection {
     ) -> Result<Self> {
         packet::identify_senders(&socket, false)?;
         let attach = policy.is_attachable() && greeting.attachable;
-        if let (true, Some(tracer)) = (attach, policy.tracer()) {
+        // Between two users nobody attaches.
+        let is_same_user = peer.uid() == rustix::process::geteuid().as_raw();
+        if let (true, Some(tracer)) = (attach && is_same_user, policy.tracer()) {
             peer.allow(tracer);
         }
         Ok(Self {

@@ -64,6 +64,8 @@ pub struct ChannelSender {
     helped: Option<Turn>,
     /// Whether the receiving half is in other hands, which may receive while this one waits.
     pub(super) is_split: bool,
+    /// How long dropping it waits, [`LINGER`]; tests have more.
+    pub(super) linger_time: Duration,
     /// A message that the receiver may still be copying.
     owned: Option<Owned>,
     seccomp: Seccomp,
@@ -109,6 +111,7 @@ impl ChannelSender {
             cannot_help,
             helped: None,
             is_split: false,
+            linger_time: LINGER,
             owned: None,
             seccomp: Seccomp::of_this_thread(),
             is_armed: false,
@@ -661,6 +664,8 @@ impl ChannelSender {
             }
         }
         match self.finish_accepted(Deadline::Now) {
+            // What it has sent before it went comes first.
+            Err(error) if error.is_peer_gone() => Ok(None),
             Err(error) if !error.is_out_of_time() => Err(error),
             _ => Ok(self.keeps().then(|| self.ring.kept_bytes())),
         }
@@ -939,7 +944,7 @@ impl Drop for ChannelSender {
             return;
         }
         self.disarm();
-        self.linger(Deadline::after(LINGER));
+        self.linger(Deadline::after(self.linger_time));
         if let Some(Owned { asked, message }) = self.owned.take() {
             // Before its memory goes.
             asked.with(Phase::Idle).replace(self.link.desks.outgoing());

@@ -470,6 +470,7 @@ fn the_rest_of_what_goes_through_the_ring_is_waited_for_when_its_sender_goes() {
     let long = pattern(5 << 20, 1);
     for is_owned in [true, false] {
         let (mut one, mut other) = pair_with(&Policy::same_user().separate());
+        one.sender.linger_time = Duration::from_secs(60);
         match is_owned {
             true => one.sender().send_owned_by(long.clone(), Deadline::Now).unwrap(),
             false => one.sender().send_by(&long, Deadline::Now).unwrap(),
@@ -545,6 +546,7 @@ fn a_sender_that_goes_while_the_other_side_sends_too_has_it_receive() {
     let long = pattern(5 << 20, 1);
     for policy in [Policy::same_user(), Policy::same_user().separate()] {
         let (mut one, mut other) = pair_with(&policy);
+        one.sender.linger_time = Duration::from_secs(60);
         one.sender().send_owned_by(long.clone(), Deadline::Now).unwrap();
         let incoming = Arc::clone(&one.sender.link);
         std::thread::scope(|scope| {

@@ -10,7 +10,7 @@ pub static CHANNEL: Info = Info {
     addresses: &["channel:NAME", "channel:/path"],
     destination: "A name of this user's (an abstract UNIX socket), or a socket file. A parent and its child need neither.",
     access: "Processes of the same user, as the kernel tells each side of the other; a program's Policy admits others. A \
-             side that may attach can read and write the other one's memory; Policy::separate forbids that.",
+             side of the same user that may attach can read and write the other one's memory; Policy::separate forbids that.",
     copies: Answer {
         short: "1-2",
         long: "Short messages: 2, of one or two cache lines. Up to some 10 KiB: 2, through a ring, both sides at once. Longer \

@@ -10,25 +10,52 @@
 //! | a ring, the words of a transport | [`Use::Words`] | a lock is used |
 //! | a copy | nothing | a lock is used |
 //!
-//! A copy into memory without locks pays for one load, of a counter that its object shares with one in [`COUNTERS`] others. It asks before
-//! it begins: a lock that is opened in the middle of it is not safe from it.
+//! A copy into memory without locks pays for one load, of a word that its object shares with one in [`BOUNDS`] others, and one that goes
+//! before or behind all of their locks for two more. It asks before it begins: a lock that is opened in the middle of it is not safe from
+//! it.
 //!
 //! What other processes write there is not seen here, nor what this one writes by way of a descriptor, with write(2).
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use rustix::fs::Stat;
 
 use crate::process::ProcessLock;
 
-const COUNTERS: usize = 256;
+const BOUNDS: usize = 256;
 
-/// How many locks are used in the objects that share a counter.
-static LOCKS: [AtomicU32; COUNTERS] = [const { AtomicU32::new(0) }; COUNTERS];
+static LOCKS: [Locks; BOUNDS] =
+    [const { Locks { count: AtomicU32::new(0), start: AtomicUsize::new(0), end: AtomicUsize::new(0) } }; BOUNDS];
 static TABLE: ProcessLock<HashMap<Object, Vec<Entry>>> = ProcessLock::new();
+
+/// The locks that are used in some objects. Written under the lock of [`TABLE`]; whoever has learned of a lock has learned of what was
+/// written here before, so Relaxed suffices.
+#[derive(Debug)]
+struct Locks {
+    count: AtomicU32,
+    /// Where the first one begins, and the last one ends.
+    start: AtomicUsize,
+    end: AtomicUsize,
+}
+
+impl Locks {
+    fn add(&self, range: &Range<usize>) {
+        let (start, end) = match self.count.load(Ordering::Relaxed) {
+            0 => (range.start, range.end),
+            _ => (range.start.min(self.start.load(Ordering::Relaxed)), range.end.max(self.end.load(Ordering::Relaxed))),
+        };
+        self.start.store(start, Ordering::Relaxed);
+        self.end.store(end, Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn remove(&self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// What is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,7 +74,7 @@ enum Object {
 pub(super) struct Origin {
     object: Object,
     start: usize,
-    locks: &'static AtomicU32,
+    locks: &'static Locks,
 }
 
 /// What bytes are used as, by its name.
@@ -61,6 +88,8 @@ pub(crate) enum Use {
 struct Entry {
     range: Range<usize>,
     what: Use,
+    /// Of its own: a child made by fork begins a table anew, and drops what it has of its parent's.
+    number: u64,
 }
 
 /// While this lives, the bytes are used.
@@ -105,7 +134,7 @@ impl Origin {
     fn of(object: Object) -> Self {
         let mut hasher = DefaultHasher::new();
         object.hash(&mut hasher);
-        Self { object, start: 0, locks: &LOCKS[hasher.finish() as usize % COUNTERS] }
+        Self { object, start: 0, locks: &LOCKS[hasher.finish() as usize % BOUNDS] }
     }
 
     /// That of the byte at `offset`.
@@ -113,16 +142,21 @@ impl Origin {
         Self { start: self.start + offset, ..self }
     }
 
-    /// Whether there may be locks: otherwise there is none of which this thread knows.
+    /// Whether there may be locks within so many bytes of the mapping: otherwise there is none of which this thread knows.
     #[inline]
-    pub(super) fn has_locks(&self) -> bool {
-        // Relaxed: whoever has learned of a lock has learned of what was counted before.
-        self.locks.load(Ordering::Relaxed) != 0
+    pub(super) fn may_have_locks(&self, offset: usize, len: usize) -> bool {
+        let Locks { count, start, end } = self.locks;
+        let from = self.start + offset;
+        count.load(Ordering::Relaxed) != 0
+            && from < end.load(Ordering::Relaxed)
+            && start.load(Ordering::Relaxed) < from + len
     }
 
     /// Says that `range` of the mapping is used as `what`. What begins there and is of the same name is the same.
     pub(super) fn occupy(&self, range: &Range<usize>, what: Use) -> Result<Occupied, Conflict> {
-        let entry = Entry { range: self.start + range.start..self.start + range.end, what };
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let range = self.start + range.start..self.start + range.end;
+        let entry = Entry { range, what, number: NEXT.fetch_add(1, Ordering::Relaxed) };
         let mut table = TABLE.lock();
         let entries = table.entry(self.object).or_default();
         let is_same = |other: &Entry| other.range.start == entry.range.start && other.what == what;
@@ -135,7 +169,7 @@ impl Origin {
         }
         entries.push(entry.clone());
         if let Use::Lock(_) = what {
-            self.locks.fetch_add(1, Ordering::Relaxed);
+            self.locks.add(&entry.range);
         }
         Ok(Occupied { origin: *self, entry })
     }
@@ -171,7 +205,7 @@ impl Drop for Occupied {
         let mut table = TABLE.lock();
         // Not there where a child made by fork has begun a table anew.
         if let Some(entries) = table.get_mut(&origin.object) {
-            if let Some(index) = entries.iter().position(|other| other == entry) {
+            if let Some(index) = entries.iter().position(|other| other.number == entry.number) {
                 entries.swap_remove(index);
             }
             if entries.is_empty() {
@@ -179,7 +213,7 @@ impl Drop for Occupied {
             }
         }
         if let Use::Lock(_) = entry.what {
-            origin.locks.fetch_sub(1, Ordering::Relaxed);
+            origin.locks.remove();
         }
     }
 }
@@ -207,7 +241,8 @@ mod tests {
         let others = others.map(|(range, what)| origin.occupy(&range, what).unwrap());
         drop(first);
         // Another handle of the same.
-        assert!(origin.has_locks() && origin.check_free(&(99..100)).is_err() && origin.check_free(&(100..128)).is_ok());
+        assert!(origin.may_have_locks(90, 10) && !origin.may_have_locks(usize::MAX / 2, 10));
+        assert!(origin.check_free(&(99..100)).is_err() && origin.check_free(&(100..128)).is_ok());
         assert!(origin.check_free(&(99..99)).is_ok());
         drop(others);
         assert!(origin.check_free(&(0..200)).is_ok());

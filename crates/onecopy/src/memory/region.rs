@@ -397,7 +397,7 @@ impl Region {
     /// still has room for was written then.
     pub fn write_at(&self, offset: usize, bytes: &[u8]) -> Result<()> {
         let shared = self.target(offset, bytes.len())?;
-        if self.origin.has_locks() {
+        if self.origin.may_have_locks(offset, bytes.len()) {
             self.check_free(offset, bytes.len())?;
         }
         // SAFETY: `target` has said so.

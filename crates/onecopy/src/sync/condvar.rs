@@ -51,6 +51,7 @@ use libc::pthread_cond_t;
 use rustix::io::Errno;
 
 use super::mutex::{LockError, Mutex, MutexGuard, Plain};
+use super::overdue::timer_slack;
 use super::shared::{Kind, Place, Slot, Spec, Wish, room_bytes, settled};
 use super::{Notify, Wait};
 use crate::sys::pthread;
@@ -177,7 +178,9 @@ impl Condvar {
         let slice = deadline.at_most(LOOK_AGAIN);
         let due = slice.earlier(Instant::now() + LOOK_AGAIN);
         // SAFETY: the slot keeps it, see above; this thread holds the mutex, of which the guard was just given up.
-        let done = self.slot.watched(due, reset, || unsafe { pthread::cond_wait_by(self.raw(), mutex.raw(), slice) });
+        let done = self
+            .slot
+            .watched(due + timer_slack(), reset, || unsafe { pthread::cond_wait_by(self.raw(), mutex.raw(), slice) });
         if let Err(errno @ (Errno::OWNERDEAD | Errno::NOTRECOVERABLE)) = done {
             return Err(mutex.refusal("pthread_cond_timedwait", errno, deadline));
         }

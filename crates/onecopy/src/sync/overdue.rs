@@ -176,9 +176,10 @@ impl Drop for Watching {
     }
 }
 
-/// Watches the call that this thread makes next on `object`, which ends at `due`. The addresses stay valid until the result is dropped.
+/// Watches the call that this thread makes next on `object`, which ends at `due`; [`timer_slack`] counts where a timer ends it. The addresses
+/// stay valid until the result is dropped.
 pub(super) fn watch(due: Instant, object: NonNull<u8>, state: &AtomicU64, broken: u64, reset: Reset) -> Watching {
-    let look_at = due + GRACE + timer_slack();
+    let look_at = due + GRACE;
     let thread = gettid().as_raw_nonzero().get();
     let table = Table::of_this_process();
     let mut calls = table.lock();
@@ -259,7 +260,7 @@ impl Entry {
 }
 
 /// How much later than asked for the timers of this thread may end its waits.
-fn timer_slack() -> Duration {
+pub(super) fn timer_slack() -> Duration {
     /// Enough for anybody, and not so much that adding it to a point in time fails.
     const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
     // Not prctl(2) by way of a library: that makes an int of the answer.

@@ -40,6 +40,7 @@ use libc::pthread_rwlock_t;
 use rustix::io::Errno;
 
 use super::mutex::Plain;
+use super::overdue::timer_slack;
 use super::shared::{Kind, Place, Slot, Spec, Wish, settled};
 use super::{Acquired, Held, Lock, Mode, held_already, not_held};
 use crate::sys::pthread;
@@ -176,7 +177,7 @@ impl<T: Plain> Rwlock<T> {
             }
             let slice = deadline.at_most(LOOK_AGAIN);
             let due = slice.earlier(Instant::now() + LOOK_AGAIN);
-            tried = self.slot.watched(due, reset, || self.try_by(mode, slice));
+            tried = self.slot.watched(due + timer_slack(), reset, || self.try_by(mode, slice));
         }
     }
 

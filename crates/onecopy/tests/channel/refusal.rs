@@ -69,8 +69,9 @@ fn tells(stats: &Stats, words: &str) -> bool {
 #[test]
 fn a_separate_channel_copies_nothing_from_the_other_side() {
     let _watchdog = watchdog(SECONDS);
-    let name = ChannelName::name(unique("separate")).unwrap();
     for separate_listener in [true, false] {
+        // A child that another test is starting may hold the name of the last one for a moment.
+        let name = ChannelName::name(unique("separate")).unwrap();
         let policy = |separate| if separate { Policy::same_user().separate() } else { Policy::same_user() };
         let listener = Listener::bind_with(&name, &policy(separate_listener)).unwrap();
         std::thread::scope(|scope| {
@@ -159,6 +160,9 @@ fn a_filter_is_tried_by_a_child_once_and_not_for_each_channel() {
     }
     let _watchdog = watchdog(SECONDS);
     let test = "refusal::a_filter_is_tried_by_a_child_once_and_not_for_each_channel";
+    if !std::fs::read_to_string("/proc/self/status").unwrap().contains("Seccomp_filters:") {
+        return skip(test, "Linux before 5.9 does not count filters");
+    }
     Peer::start(test, "filtered", &[]).succeed();
 }
 

@@ -6,6 +6,7 @@
 //! they replace such a file. What remains is a foreign program that replaces the file within the
 //! microsecond between the last look and unlink(2), for which the kernel has no call that compares.
 
+use std::cell::OnceCell;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -179,12 +180,12 @@ pub(super) enum Bound {
 /// While bind(2) makes the file there is a moment in which it is there and the socket is not yet, but the kernel holds the directory's
 /// own lock for as long. So who finds none waits for that lock and asks again: link(2) from a name to itself takes it and fails
 /// (EEXIST).
-pub(super) fn is_bound(spot: &Spot, id: &FileId) -> Bound {
+pub(super) fn is_bound(spot: &Spot, id: &FileId, uppers: &Uppers) -> Bound {
     let is_the_same = || spot.id() == Some(*id);
     let wait_for_bind = || linkat(&spot.directory, &spot.name, &spot.directory, &spot.name, AtFlags::empty());
     match ask(&spot.path()) {
         Bound::No
-            if is_local(spot) && !is_below_overlay(spot) && is_the_same() && wait_for_bind() == Err(Errno::EXIST) =>
+            if is_local(spot) && !uppers.are_above(spot) && is_the_same() && wait_for_bind() == Err(Errno::EXIST) =>
         {
             let again = ask(&spot.path());
             if is_the_same() { again } else { Bound::Unknown }
@@ -216,17 +217,29 @@ fn is_local(spot: &Spot) -> bool {
     fstatfs(&spot.directory).is_ok_and(|found| LOCAL.contains(&found.f_type))
 }
 
-/// Whether an overlay, as the file system of a container is one, writes into the directory or into one above it. A socket that is bound
-/// through the overlay belongs to an inode of that, so that nobody is bound to the same file as it is seen here.
-fn is_below_overlay(spot: &Spot) -> bool {
-    let uppers: Vec<Inode> = upper_directories()
-        .iter()
-        .filter_map(|upper| statx(CWD, upper, AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS).ok())
-        .map(|found| inode_of(&found))
-        .collect();
-    if uppers.is_empty() {
-        return false;
+/// The directories into which overlays write, as the file system of a container is one. Looked for once, by whoever asks first.
+#[derive(Debug, Default)]
+pub(super) struct Uppers(OnceCell<Vec<Inode>>);
+
+impl Uppers {
+    fn inodes(&self) -> &[Inode] {
+        self.0.get_or_init(|| {
+            let directories = upper_directories();
+            let found = |upper: &PathBuf| statx(CWD, upper, AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS).ok();
+            directories.iter().filter_map(found).map(|found| inode_of(&found)).collect()
+        })
     }
+
+    /// Whether the place is in one of them, or below. A socket that is bound through the overlay belongs to an inode of that, so that nobody
+    /// is bound to the same file as it is seen here.
+    fn are_above(&self, spot: &Spot) -> bool {
+        let uppers = self.inodes();
+        !uppers.is_empty() && is_below(spot, uppers)
+    }
+}
+
+/// Whether a place is in one of these directories, or below; true where that cannot be seen.
+fn is_below(spot: &Spot, uppers: &[Inode]) -> bool {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut below = None;
     let mut name = ".";
@@ -256,7 +269,7 @@ fn inode_of(found: &Statx) -> Inode {
 fn remove_socket(path: &Path, id: &FileId) -> Outcome {
     let Some(spot) = Spot::of(path) else { return Outcome::Alive };
     let _lock = spot.lock();
-    if is_bound(&spot, id) == Bound::No { spot.unlink(id) } else { Outcome::Alive }
+    if is_bound(&spot, id, &Uppers::default()) == Bound::No { spot.unlink(id) } else { Outcome::Alive }
 }
 
 /// Whether this process runs in the machine's first pid namespace (`PROC_PID_INIT_INO`), from which all processes can be seen.

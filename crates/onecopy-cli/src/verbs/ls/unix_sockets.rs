@@ -14,7 +14,7 @@ use onecopy::{Address, Mechanism, UnixName};
 use rustix::fs::FileType;
 use rustix::process::geteuid;
 
-use super::leftover::{Bound, FileId, Leftover, Spot, is_bound};
+use super::leftover::{Bound, FileId, Leftover, Spot, Uppers, is_bound};
 use super::object::{Kind, Object, State};
 use super::places::Found;
 use super::processes::{Processes, User};
@@ -130,7 +130,8 @@ pub(super) fn objects(found: &[Found], with_nameless: bool, processes: &Processe
         objects.extend(nameless.filter_map(|socket| connected(socket, &by_inode, processes)));
     }
     let files = found.iter().filter(|file| file.id.kind == FileType::Socket && !seen.contains(&file.path));
-    objects.extend(files.filter_map(|found| file(found, &sockets)));
+    let uppers = Uppers::default();
+    objects.extend(files.filter_map(|found| file(found, &sockets, &uppers)));
     objects
 }
 
@@ -246,13 +247,13 @@ fn connected(socket: &UnixSocket, all: &HashMap<u64, &UnixSocket>, processes: &P
 }
 
 /// A socket file that none of the sockets here is bound to by its path.
-fn file(found: &Found, sockets: &[UnixSocket]) -> Option<Object> {
+fn file(found: &Found, sockets: &[UnixSocket], uppers: &Uppers) -> Option<Object> {
     let object = match UnixName::path(&found.path) {
         Ok(name) => Object::new(Mechanism::UnixStream, Address::UnixStream(name)),
         Err(_) => Object::without_address(Mechanism::UnixStream, long_label(&found.path)),
     };
     let object = object.owned_by(found.id.uid, found.id.mode & 0o777);
-    let bound = is_bound(&Spot::of(&found.path)?, &found.id);
+    let bound = is_bound(&Spot::of(&found.path)?, &found.id, uppers);
     // It may have gone or been replaced while the kernel was asked.
     FileId::of(&found.path).filter(|id| *id == found.id)?;
     Some(match bound {

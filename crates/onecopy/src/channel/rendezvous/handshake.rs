@@ -112,10 +112,9 @@ pub(super) fn join(socket: Socket, policy: &Policy, deadline: Deadline) -> Resul
     let mut fds = Vec::new();
     match meet(&socket, policy, deadline, &mut fds) {
         Ok((peer, region, accept)) => Connection::begin(socket, peer, region, policy, accept, false),
+        // Whatever the error is: the other side can choose it.
         Err(error) => {
-            if !error.is_peer_gone() && !error.is_out_of_time() {
-                close_aside(socket, fds);
-            }
+            close_aside(socket, fds);
             Err(error)
         }
     }
@@ -151,11 +150,13 @@ fn meet(
         Ok(_) => return Err(corrupt(socket, &peer, "its message is not the one whose turn it is".into())),
         Err(problem) => return Err(corrupt(socket, &peer, problem)),
     };
-    let [memory] = &fds[..] else {
-        let problem = format!("its answer came with {} descriptors instead of that of the memory", fds.len());
-        return Err(corrupt(socket, &peer, problem));
+    let memory = match fds.len() {
+        1 => fds.remove(0),
+        count => {
+            let problem = format!("its answer came with {count} descriptors instead of that of the memory");
+            return Err(corrupt(socket, &peer, problem));
+        }
     };
-    let memory = memory.try_clone().map_err(|error| Error::os("fcntl(F_DUPFD_CLOEXEC)", socket.object(), error))?;
     let region = AnonymousMapping::from_fd(memory)
         .and_then(|memory| check_memory(memory, accept.memory_bytes))
         .map_err(|error| corrupt(socket, &peer, error.to_string()))?;

@@ -65,7 +65,8 @@ pub(super) fn attach_to_oneself(direction: Direction, filtered: bool, filters: O
             return *outcome;
         }
         let outcome = in_child(direction, None);
-        if !matches!(outcome, Outcome::Untried(_)) {
+        // Another signal is somebody's who kills processes, and no answer.
+        if matches!(outcome, Outcome::Permitted | Outcome::Refused(_) | Outcome::Killed(libc::SIGSYS)) {
             tried.retain(|(of, _, _)| *of != direction);
             tried.push((direction, filters, outcome));
         }
