@@ -120,6 +120,7 @@ mod tests {
             assert!(matches!(peek(&own, 0), Some(Passed::Registered(Ok(_)))));
         }
     }
+
     /// A peer has as much of it as it likes, and the addresses of this process are all that it has.
     #[test]
     fn memory_for_loans_beyond_the_limit_takes_no_addresses() {
