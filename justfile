@@ -10,7 +10,7 @@ fmt:
 clippy:
     cargo clippy --workspace --all-targets -- -D warnings
 
-# The same for musl and for aarch64
+# The same for musl on aarch64
 other-targets:
     ci/other-targets
 
