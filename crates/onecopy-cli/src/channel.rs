@@ -5,7 +5,7 @@
 //! channel open: the end of its process, which the other one is told of, is no end of the stream.
 //!
 //! The sender reads its input into memory that both sides have, and the receiver writes its output from there: these two system
-//! calls make the only copies, at the same time. From file to file it goes by [`whole_file`](crate::whole_file).
+//! calls make the only copies, at the same time. What of a file goes other ways, [`whole_file`](crate::whole_file) tells.
 
 use std::mem::ManuallyDrop;
 

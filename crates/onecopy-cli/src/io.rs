@@ -18,6 +18,11 @@ use rustix::io::Errno;
 /// those, and 0.42 to 0.50 elsewhere in a page.
 pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
 
+/// By what statfs(2) calls them, the file systems that one machine alone has mounted and whose files its kernel serves: tmpfs, ramfs, ext2
+/// to ext4, XFS, Btrfs, F2FS, ZFS, bcachefs.
+pub(crate) const LOCAL_FILE_SYSTEMS: [i64; 8] =
+    [0x0102_1994, 0x8584_58f6, 0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x2fc1_2fc1, 0xca45_1a4e];
+
 /// Reads what is there, waiting until `deadline` for the first byte; 0 is the end, and [`ErrorKind::TimedOut`] that none came.
 pub(crate) fn read_some(mut file: &File, buffer: &mut [u8], deadline: Deadline) -> Result<usize> {
     loop {

@@ -1,29 +1,39 @@
-//! A file that goes over a channel as a whole: from the one that the sender reads to the one that the receiver writes the kernel copies
-//! it, once, and no byte of it comes through either process.
+//! A file over a channel of which not every byte goes over the channel: the receiver has the kernel copy it, or reads a part of it.
 //!
 //! | Message | From | When |
 //! |---|---|---|
-//! | [`Invitation`] | the receiver | first of all, if its output is a regular file; at random, so that no data looks like an offer |
+//! | [`Invitation`] | the receiver | first of all; at random, so that no data looks like an offer |
 //! | [`Offer`] | the sender | in line with its data, if it has an invitation and its input is a regular file |
-//! | [`Report`] | the receiver | from time to time while the kernel copies, and at last |
+//! | [`Report`] | the receiver | from time to time while the kernel copies, at last, and when it has nothing to do but to read |
+//! | [`Range`] | the sender | in line with its data, for a report of the last kind |
 //!
 //! The receiver takes a copy of the sender's descriptor (pidfd_getfd(2), Linux 5.6), for which it needs the permission that cross-memory
-//! attach needs. Wherever the copy ends, at the end of the file or where something is in its way, the sender goes on from there
-//! in messages, the end mark at last. So a receiver that cannot do it, and a sender that knows nothing of it, are as good as any.
+//! attach needs, and which it asks for of a process of its own user only. If its output is a regular file of the same file system, the
+//! kernel copies from the one to the other, once, and no byte comes through either process. Wherever that ends, at the end of the file
+//! or where something is in its way, the sender goes on from there in messages, the end mark at last. So a receiver that cannot do it,
+//! and a sender that knows nothing of it, are as good as any.
 //!
-//! Only a file of the file system to which the receiver writes is copied: one that somebody else serves could keep it waiting beyond
-//! its `--timeout`.
+//! Messages are filled by the sender, and a receiver to /dev/null, or one whose output is faster than the input, has nothing to do
+//! meanwhile. It says so, and gets a range instead, which it reads from the file by itself while the sender goes on behind that: two
+//! processors read. Who is asked before it is out of work is not waited for.
+//!
+//! The receiver reads only from file systems that the kernel of this machine serves: another one could keep it waiting beyond its
+//! `--timeout`.
 
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::os::fd::RawFd;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use onecopy::channel::{ChannelReceiver, Peer, View};
+use onecopy::memory::buffer::Buffer;
 use onecopy::{Channel, Deadline, Sender as _};
-use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
+use rustix::fs::{OFlags, fcntl_getfl, fstatfs};
+use rustix::process::{PidfdGetfdFlags, geteuid, pidfd_getfd};
 
-use crate::failure::Failure;
+use crate::channel::MESSAGE_BYTES;
+use crate::failure::{Failure, plain};
+use crate::io::LOCAL_FILE_SYSTEMS;
 use crate::output::Output;
 
 /// How much is copied by a system call, and so between two reports, where somebody watches the progress or has no time without end.
@@ -32,6 +42,9 @@ const WATCHED_BYTES: u64 = 64 << 20;
 /// in turns with 3.0 to 4.2 by 64 MiB at a time, and 1.6 to 2.5 for `cp`.
 const MOST_BYTES: u64 = 0x7fff_f000;
 
+/// How much a receiver reads at once of a range, and writes.
+const PIECE_BYTES: usize = 128 << 10;
+
 /// That a receiver takes files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Invitation([u8; Self::BYTES]);
@@ -39,16 +52,13 @@ pub(crate) struct Invitation([u8; Self::BYTES]);
 impl Invitation {
     const BYTES: usize = 16;
 
-    /// Sends one, if `output` is a regular file.
-    pub(crate) fn send(channel: &mut Channel, output: &Output, deadline: Deadline) -> Result<Option<Self>, Failure> {
-        if output.device().is_none() {
-            return Ok(None);
-        }
+    /// Sends one.
+    pub(crate) fn send(channel: &mut Channel, deadline: Deadline) -> Result<Self, Failure> {
         // The keys of the standard library's maps, which nobody is to guess either.
         let [high, low] = [0, 1].map(|number: u64| u128::from(RandomState::new().hash_one(number)));
         let bytes = (high << 64 | low).to_ne_bytes();
         channel.sender().send_by(&bytes, deadline)?;
-        Ok(Some(Self(bytes)))
+        Ok(Self(bytes))
     }
 
     /// That of the receiver, if it has sent one by now.
@@ -56,6 +66,16 @@ impl Invitation {
         // What is wrong with the channel the next message tells.
         let message = receiver.recv_by(Deadline::Now).ok()??;
         message[..].try_into().ok().map(Self)
+    }
+
+    /// What follows it in `message`, if that is all there is.
+    fn words_behind<const N: usize>(self, message: &View) -> Option<[u64; N]> {
+        let mut bytes = [0; Offer::BYTES];
+        let bytes = bytes.get_mut(..Self::BYTES + 8 * N).filter(|bytes| bytes.len() == message.len())?;
+        message.read_at(0, bytes).ok()?;
+        let (first, words) = bytes.split_at(Self::BYTES);
+        let (words, _) = words.as_chunks::<8>();
+        (first == self.0).then(|| std::array::from_fn(|at| u64::from_le_bytes(words[at])))
     }
 }
 
@@ -88,23 +108,39 @@ impl Offer {
     }
 
     /// `None` is data.
-    pub(crate) fn from_message(invitation: Option<Invitation>, message: &View) -> Option<Self> {
-        let mut bytes = [0; Self::BYTES];
-        if message.len() != Self::BYTES {
-            return None;
-        }
-        message.read_at(0, &mut bytes).ok()?;
-        let word = |at: usize| bytes[at..at + 8].try_into().map(u64::from_le_bytes).ok();
-        let invitation = invitation.filter(|invitation| bytes[..Invitation::BYTES] == invitation.0)?;
-        Some(Self { invitation, fd: word(16)?, offset: word(24)?, piece_bytes: word(32)? })
+    pub(crate) fn from_message(invitation: Invitation, message: &View) -> Option<Self> {
+        let [fd, offset, piece_bytes] = invitation.words_behind(message)?;
+        Some(Self { invitation, fd, offset, piece_bytes })
     }
 
-    /// A descriptor of this process's for it, if it may have one, and if `output` can be written from there.
-    fn open(self, peer: &Peer, output: &Output) -> Option<File> {
+    /// A descriptor of this process's for it, if it may have one, and if there is something to read.
+    fn open(self, peer: &Peer) -> Option<File> {
+        // Between two users nobody knows as whom the other one has opened what is behind this number by now.
+        let pidfd = peer.pidfd().filter(|_| peer.uid() == geteuid().as_raw())?;
         let fd = RawFd::try_from(self.fd).ok()?;
-        let file = File::from(pidfd_getfd(peer.pidfd()?, fd, PidfdGetfdFlags::empty()).ok()?);
-        let data = file.metadata().ok().filter(|data| data.is_file() && Some(data.dev()) == output.device())?;
-        (data.len() > self.offset).then_some(file)
+        let file = File::from(pidfd_getfd(pidfd, fd, PidfdGetfdFlags::empty()).ok()?);
+        let data = file.metadata().ok().filter(|data| data.is_file() && data.len() > self.offset);
+        data.is_some().then_some(file)
+    }
+}
+
+/// A part of the file of the last offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(crate) offset: u64,
+    /// At most [`MESSAGE_BYTES`].
+    pub(crate) bytes: u64,
+}
+
+impl Range {
+    const BYTES: usize = Invitation::BYTES + 16;
+
+    pub(crate) fn to_bytes(self, invitation: Invitation) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..16].copy_from_slice(&invitation.0);
+        bytes[16..24].copy_from_slice(&self.offset.to_le_bytes());
+        bytes[24..].copy_from_slice(&self.bytes.to_le_bytes());
+        bytes
     }
 }
 
@@ -112,26 +148,44 @@ impl Offer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Report {
     pub(crate) bytes: u64,
-    /// Whether there is nothing to come: the end, or no way.
-    pub(crate) is_last: bool,
+    pub(crate) kind: Kind,
+}
+
+/// What a report is to say besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    More,
+    /// There is nothing to come: the end, or no way.
+    Last,
+    /// The receiver would read a range.
+    Asks,
 }
 
 impl Report {
     const BYTES: usize = 9;
+    const KINDS: [Kind; 3] = [Kind::More, Kind::Last, Kind::Asks];
 
     fn to_bytes(self) -> [u8; Self::BYTES] {
-        let mut bytes = [u8::from(self.is_last); Self::BYTES];
+        let mut bytes = [self.kind as u8; Self::BYTES];
         bytes[..8].copy_from_slice(&self.bytes.to_le_bytes());
         bytes
     }
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (count, [is_last]) = bytes.split_first_chunk::<8>()? else { return None };
-        Some(Self { bytes: u64::from_le_bytes(*count), is_last: *is_last != 0 })
+        let (count, [kind]) = bytes.split_first_chunk::<8>()? else { return None };
+        Some(Self { bytes: u64::from_le_bytes(*count), kind: *Self::KINDS.get(usize::from(*kind))? })
+    }
+
+    /// Whether the receiver has asked for a range.
+    pub(crate) fn asks(receiver: &mut ChannelReceiver) -> bool {
+        // What is wrong with the channel the next message tells.
+        let message = receiver.recv_by(Deadline::Now).ok().flatten();
+        message.and_then(|message| Self::from_bytes(&message)).is_some_and(|report| report.kind == Kind::Asks)
     }
 }
 
-/// Copies what was offered, as far as that goes, and tells `advance` and the sender of each piece.
+/// Copies what was offered, as far as that goes, and tells `advance` and the sender of each piece. Where
+/// the output is no file, ranges of it may be read instead.
 pub(crate) fn copy(
     offer: Offer,
     channel: &mut Channel,
@@ -139,21 +193,86 @@ pub(crate) fn copy(
     deadline: Deadline,
     most_bytes: u64,
     mut advance: impl FnMut(usize),
-) -> Result<(), Failure> {
-    let file = offer.open(channel.peer(), output);
+) -> Result<Option<Shared>, Failure> {
+    let file = offer.open(channel.peer());
     // At least a little, whatever the sender says.
     let most = most_bytes.min(offer.piece_bytes).max(1 << 20) as usize;
     let mut bytes = 0;
     // Whatever is in its way meets the messages that come instead, and is told then.
     while let Some(file) = &file
+        && file.metadata().is_ok_and(|data| Some(data.dev()) == output.device())
         && !deadline.has_passed()
         && let Ok(count @ 1..) = output.copy_from(file, offer.offset + bytes, most)
     {
         bytes += count as u64;
         advance(count);
-        channel.sender().send_by(&Report { bytes, is_last: false }.to_bytes(), deadline)?;
+        channel.sender().send_by(&Report { bytes, kind: Kind::More }.to_bytes(), deadline)?;
     }
-    Ok(channel.sender().send_by(&Report { bytes, is_last: true }.to_bytes(), deadline)?)
+    channel.sender().send_by(&Report { bytes, kind: Kind::Last }.to_bytes(), deadline)?;
+    // What writes a file takes longer than what reads one.
+    Ok(file.filter(|_| output.device().is_none()).and_then(|file| Shared::new(offer, file)))
+}
+
+/// A file that both sides read.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    invitation: Invitation,
+    file: File,
+    buffer: Buffer,
+    /// Whether a range is asked for that has not come yet.
+    asked: bool,
+}
+
+impl Shared {
+    /// If that is worth it, and this process may read it and will not wait for others when it does.
+    fn new(offer: Offer, file: File) -> Option<Self> {
+        let rest = file.metadata().ok()?.len().saturating_sub(offer.offset);
+        let flags = fcntl_getfl(&file).ok().filter(|flags| !flags.contains(OFlags::PATH))?;
+        let reads = matches!(flags & OFlags::RWMODE, OFlags::RDONLY | OFlags::RDWR);
+        let is_local = fstatfs(&file).is_ok_and(|found| LOCAL_FILE_SYSTEMS.contains(&found.f_type));
+        // Without memory the messages still come.
+        let buffer = (rest >= MESSAGE_BYTES as u64 && reads && is_local).then(|| Buffer::warm(PIECE_BYTES).ok())??;
+        Some(Self { invitation: offer.invitation, file, buffer, asked: false })
+    }
+
+    /// Asks for a range, if none is asked for.
+    pub(crate) fn ask(&mut self, channel: &mut Channel) {
+        let report = Report { bytes: 0, kind: Kind::Asks };
+        // What is wrong with the channel the next message tells.
+        self.asked = self.asked || channel.sender().send_by(&report.to_bytes(), Deadline::Now).is_ok();
+    }
+
+    /// What `message` says is to be read; `None` is data.
+    pub(crate) fn range(&mut self, message: &View) -> Option<Range> {
+        let [offset, bytes] = self.invitation.words_behind(message)?;
+        self.asked = false;
+        Some(Range { offset, bytes: bytes.min(MESSAGE_BYTES as u64) })
+    }
+
+    /// Reads that, to the last byte, and writes it.
+    pub(crate) fn read(&mut self, range: Range, output: &mut Output) -> Result<(), Failure> {
+        let mut done = 0;
+        while done < range.bytes {
+            let len = self.buffer.len().min((range.bytes - done) as usize);
+            let place = range.offset.saturating_add(done);
+            match self.file.read_at(&mut self.buffer[..len], place) {
+                Ok(0) => {
+                    let rest = range.bytes - done;
+                    let text = format!("the sender's file has ended {rest} bytes before it was to: it was shortened");
+                    return Err(Failure::failed(text));
+                }
+                Ok(count) => {
+                    output.write(&self.buffer[..count])?;
+                    done += count as u64;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    return Err(Failure::failed(format!("cannot read the sender's file: {}", plain(&error))));
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -162,10 +281,10 @@ mod tests {
 
     #[test]
     fn a_report_survives_the_way_and_nothing_else_is_one() {
-        for is_last in [false, true] {
-            let report = Report { bytes: 1 << 40, is_last };
+        for kind in Report::KINDS {
+            let report = Report { bytes: 1 << 40, kind };
             assert_eq!(Report::from_bytes(&report.to_bytes()), Some(report));
         }
-        assert_eq!([&[0; 8][..], &[0; 10], &[]].map(Report::from_bytes), [None; 3]);
+        assert_eq!([&[0; 8][..], &[0; 10], &[], &[3; 9]].map(Report::from_bytes), [None; 4]);
     }
 }

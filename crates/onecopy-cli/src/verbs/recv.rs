@@ -18,7 +18,7 @@ use crate::parts::{PART_BYTES, PartReceiver, is_about_one_message};
 use crate::progress::Progress;
 use crate::queue::{self, Note, Wanted};
 use crate::units;
-use crate::whole_file::{self, Invitation, Offer};
+use crate::whole_file::{self, Invitation, Offer, Shared};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -159,33 +159,54 @@ impl Transfer {
             return self.whole_messages(address, |transfer| transfer.messages(channel.receiver()));
         }
         let mut received = 0;
-        let invitation = Invitation::send(channel, &self.output, self.deadline)?;
+        let invitation = Invitation::send(channel, self.deadline)?;
+        let mut shared: Option<Shared> = None;
+        let mut next = None;
         loop {
-            let message = channel.receiver().recv_view_by(self.deadline);
-            match message.map_err(|error| Failure::from(error).after(received, "bytes"))? {
-                None => {
-                    let text = "the sender closed without the end mark of a stream (--count takes messages)";
-                    return Err(Failure::failed(text).after(received, "bytes"));
-                }
-                Some(end) if end.is_empty() => return self.output.commit(),
-                Some(message) => {
-                    let Some(offer) = Offer::from_message(invitation, &message) else {
-                        self.output.write_view(&message).map_err(|failure| self.with_loss(failure))?;
-                        received += message.len() as u64;
-                        self.progress.advance(message.len());
-                        continue;
-                    };
-                    drop(message);
-                    let Self { output, progress, deadline, .. } = &mut self;
-                    let most = whole_file::piece_bytes(progress.is_watched(), *deadline);
-                    let advance = |count| {
-                        received += count as u64;
-                        progress.advance(count);
-                    };
-                    let copied = whole_file::copy(offer, channel, output, *deadline, most, advance);
-                    copied.map_err(|failure| failure.after(received, "bytes"))?;
+            let message = match next.take() {
+                Some(message) => Ok(Some(message)),
+                None => channel.receiver().recv_view_by(self.deadline),
+            };
+            let Some(message) = message.map_err(|error| Failure::from(error).after(received, "bytes"))? else {
+                let text = "the sender closed without the end mark of a stream (--count takes messages)";
+                return Err(Failure::failed(text).after(received, "bytes"));
+            };
+            if message.is_empty() {
+                return self.output.commit();
+            }
+            if let Some(offer) = Offer::from_message(invitation, &message) {
+                drop(message);
+                let Self { output, progress, deadline, .. } = &mut self;
+                let most = whole_file::piece_bytes(progress.is_watched(), *deadline);
+                let advance = |count| {
+                    received += count as u64;
+                    progress.advance(count);
+                };
+                let copied = whole_file::copy(offer, channel, output, *deadline, most, advance);
+                shared = copied.map_err(|failure| failure.after(received, "bytes"))?;
+                shared.iter_mut().for_each(|shared| shared.ask(channel));
+                continue;
+            }
+            let range = shared.as_mut().and_then(|shared| shared.range(&message));
+            if let Some(shared) = &mut shared {
+                // Before this one is done, so that the next one is there then. What is wrong with the channel the next look tells.
+                next = channel.receiver().recv_view_by(Deadline::Now).ok().flatten();
+                if next.is_none() {
+                    shared.ask(channel);
                 }
             }
+            let bytes = match (range, &mut shared) {
+                (Some(range), Some(shared)) => {
+                    shared.read(range, &mut self.output).map_err(|failure| failure.after(received, "bytes"))?;
+                    range.bytes
+                }
+                _ => {
+                    self.output.write_view(&message).map_err(|failure| self.with_loss(failure))?;
+                    message.len() as u64
+                }
+            };
+            received += bytes;
+            self.progress.advance(bytes as usize);
         }
     }
 

@@ -18,7 +18,7 @@ use crate::parts::PartSender;
 use crate::progress::Progress;
 use crate::queue::{self, Outgoing};
 use crate::units;
-use crate::whole_file::{self, Invitation, Offer, Report};
+use crate::whole_file::{self, Invitation, Kind, Offer, Range, Report};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -150,6 +150,7 @@ impl Transfer<'_> {
         let mut sent = 0;
         // A receiver that has given back the first of these messages had sent its invitation before.
         let mut looks = if self.input.place().is_some() { 2 * channel::LENT_BYTES / channel::MESSAGE_BYTES } else { 0 };
+        let mut invited = None;
         loop {
             looks = looks.saturating_sub(1);
             if looks > 0
@@ -157,13 +158,19 @@ impl Transfer<'_> {
                 && let Some((fd, offset)) = self.input.place()
             {
                 looks = 0;
+                invited = Some(invitation);
                 let piece_bytes = whole_file::piece_bytes(progress.is_watched(), self.deadline);
                 let offer = Offer { invitation, fd, offset, piece_bytes };
                 sent += self
                     .offer(offer, sender, receiver, &mut progress)
                     .map_err(|failure| failure.after(sent, "bytes"))?;
             }
-            let count = if lends { self.lend(sender) } else { self.copy(sender, &mut buffer) };
+            let invitation = invited.filter(|_| Report::asks(receiver));
+            let count = match invitation.and_then(|invitation| self.range().map(|range| (invitation, range))) {
+                Some((invitation, range)) => self.pass(invitation, range, sender),
+                None if lends => self.lend(sender),
+                None => self.copy(sender, &mut buffer),
+            };
             let count = count.map_err(|failure| failure.after(sent, "bytes"))?;
             if count == 0 {
                 return Ok(());
@@ -188,7 +195,7 @@ impl Transfer<'_> {
             let Some(report) = Report::from_bytes(&message) else { continue };
             progress.advance(usize::try_from(report.bytes.saturating_sub(copied)).unwrap_or(usize::MAX));
             copied = report.bytes;
-            if report.is_last {
+            if report.kind == Kind::Last {
                 break;
             }
         }
@@ -209,6 +216,20 @@ impl Transfer<'_> {
             }
             error => error.into(),
         }
+    }
+
+    /// The part of the input that comes next, if there is as much left as a message holds.
+    fn range(&self) -> Option<Range> {
+        let bytes = channel::MESSAGE_BYTES as u64;
+        let (_, offset) = self.input.place().filter(|_| self.input.len().is_some_and(|len| len >= bytes))?;
+        Some(Range { offset, bytes })
+    }
+
+    /// Leaves a part of the input to the receiver, and returns how much that is.
+    fn pass(&mut self, invitation: Invitation, range: Range, sender: &mut ChannelSender) -> Result<usize, Failure> {
+        sender.send_by(&range.to_bytes(invitation), self.deadline)?;
+        self.input.go_to(range.offset.saturating_add(range.bytes))?;
+        Ok(range.bytes as usize)
     }
 
     /// Sends what is there, read into memory that the receiver has too, and returns how much. Nothing is the end, and its mark.

@@ -1,10 +1,11 @@
 //! A file that the kernel copies from the sender's to the receiver's: with a side that is this test, and goes its own ways.
 
 use std::fs::File;
-use std::io::{Seek as _, SeekFrom, Write as _};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use onecopy::{Channel, Listener};
@@ -106,21 +107,121 @@ fn a_receiver_copies_no_more_than_what_it_is_safe_to_copy() {
     assert_eq!(std::fs::read(&output).unwrap(), data);
 }
 
+/// The bytes of a report by which a receiver asks for a range.
+const ASKS: [u8; 9] = [0, 0, 0, 0, 0, 0, 0, 0, 2];
+
+fn range(invitation: &[u8], offset: u64, bytes: u64) -> Vec<u8> {
+    [invitation, &offset.to_le_bytes(), &bytes.to_le_bytes()].concat()
+}
+
+/// A receiver whose stdout is a pipe to a thread, which returns what came.
+fn receiver_to_pipe(name: &str) -> (Child, JoinHandle<Vec<u8>>, Channel) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_onecopy"));
+    command.args(["recv", &format!("channel:{name}")]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut receiver = command.spawn().unwrap();
+    let mut stdout = receiver.stdout.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        stdout.read_to_end(&mut all).unwrap();
+        all
+    });
+    let mut channel = None;
+    eventually("the receiver listens", || {
+        channel = Channel::connect(name).ok();
+        channel.is_some()
+    });
+    (receiver, reader, channel.unwrap())
+}
+
 #[test]
-fn a_receiver_that_writes_to_no_file_invites_nobody() {
+fn a_receiver_that_writes_to_no_file_reads_the_ranges_that_it_is_given() {
     let _watchdog = watchdog(LIMIT);
-    let (receiver, mut channel) = receiver(&unique("whole"), Path::new("/dev/null"));
-    channel.send(b"all").unwrap();
+    if !may_attach("whole_file::a_receiver_that_writes_to_no_file_reads_the_ranges_that_it_is_given") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let input = scratch.path("input");
+    let bytes = pattern(2 * MIB + 5, 6);
+    std::fs::write(&input, &bytes).unwrap();
+    let file = File::open(&input).unwrap();
+    let (mut receiver, reader, mut channel) = receiver_to_pipe(&unique("whole"));
+    let invitation = channel.recv().unwrap().expect("an invitation").to_vec();
+    // Before an offer, of another one, and with a byte more it is data.
+    let early = [range(&invitation, 0, 7), range(&INVITATION, 0, 8), [&range(&invitation, 0, 9)[..], b"."].concat()];
+    channel.send(&early[0]).unwrap();
+    assert_eq!(copied(&mut channel, &offer(&invitation, file.as_raw_fd(), 0)), 0);
+    assert_eq!(channel.recv().unwrap().expect("a report")[..], ASKS);
+    let parts = [(0, 300_000), (2 * MIB + 4, 1), (77, 0), (5, 512 << 10)];
+    for (offset, count) in parts {
+        channel.send(&range(&invitation, offset as u64, count as u64)).unwrap();
+        // Nothing is behind that one.
+        assert_eq!(channel.recv().unwrap().expect("a report")[..], ASKS);
+        channel.send(b"between").unwrap();
+    }
+    channel.send(&early[1]).unwrap();
+    channel.send(&early[2]).unwrap();
     channel.send(b"").unwrap();
-    assert!(channel.recv().unwrap().is_none(), "no word but its end");
-    receiver.end().succeeds();
+    assert!(channel.recv().unwrap().is_none(), "it asks once");
+    assert!(receiver.wait().unwrap().success());
+    let mut expected = early[0].clone();
+    for (offset, count) in parts {
+        expected.extend_from_slice(&bytes[offset..offset + count]);
+        expected.extend_from_slice(b"between");
+    }
+    expected.extend_from_slice(&early[1]);
+    expected.extend_from_slice(&early[2]);
+    assert!(reader.join().unwrap() == expected);
+}
+
+#[test]
+fn a_range_that_is_not_there_is_an_error() {
+    let _watchdog = watchdog(LIMIT);
+    if !may_attach("whole_file::a_range_that_is_not_there_is_an_error") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let input = scratch.path("input");
+    std::fs::write(&input, pattern(MIB, 7)).unwrap();
+    let file = File::open(&input).unwrap();
+    for (offset, error) in [(MIB as u64 - 9, "has ended 1 bytes before"), (u64::MAX, "cannot read the sender's file")] {
+        let (receiver, reader, mut channel) = receiver_to_pipe(&unique("whole"));
+        let invitation = channel.recv().unwrap().expect("an invitation").to_vec();
+        assert_eq!(copied(&mut channel, &offer(&invitation, file.as_raw_fd(), 0)), 0);
+        channel.send(&range(&invitation, offset, 10)).unwrap();
+        let output = receiver.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && text.contains(error), "{output:?}");
+        reader.join().unwrap();
+    }
+}
+
+#[test]
+fn a_receiver_reads_only_what_keeps_it_waiting_for_nobody() {
+    let _watchdog = watchdog(LIMIT);
+    let scratch = Scratch::new();
+    let input = scratch.path("input");
+    std::fs::write(&input, pattern(MIB, 8)).unwrap();
+    let unreadable = File::options().write(true).open(&input).unwrap();
+    let nameless = rustix::fs::open(&input, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+    // Of a file system that is none, without a length, without data.
+    let others = ["/proc/self/status", "/proc/kcore", "/dev/zero", "/"];
+    let others = others.into_iter().filter_map(|path| File::open(path).ok()).chain([unreadable, nameless.into()]);
+    let (mut receiver, reader, mut channel) = receiver_to_pipe(&unique("whole"));
+    let invitation = channel.recv().unwrap().expect("an invitation").to_vec();
+    for other in others {
+        assert_eq!(copied(&mut channel, &offer(&invitation, other.as_raw_fd(), 0)), 0, "{other:?}");
+    }
+    channel.send(b"").unwrap();
+    assert!(channel.recv().unwrap().is_none(), "it asks for nothing");
+    assert!(receiver.wait().unwrap().success());
+    assert!(reader.join().unwrap().is_empty());
 }
 
 #[test]
 fn a_sender_goes_on_where_its_receiver_has_stopped() {
     let _watchdog = watchdog(LIMIT);
     let bytes = pattern(16 * MIB + 3, 3);
-    for copied in [0, 1, 5 * MIB + 1] {
+    for (copied, asks) in [(0, false), (1, true), (5 * MIB + 1, false), (0, true)] {
         let scratch = Scratch::new();
         let input = scratch.path("input");
         std::fs::write(&input, &bytes).unwrap();
@@ -137,11 +238,19 @@ fn a_sender_goes_on_where_its_receiver_has_stopped() {
         let mut channel = listener.accept().unwrap();
         channel.send(&INVITATION).unwrap();
         let mut received = Vec::new();
-        let mut offers = 0;
+        let (mut offers, mut ranges) = (0, 0);
         loop {
             let message = channel.recv().unwrap().expect("an end mark first");
             match &message[..] {
                 [] => break,
+                range if range.starts_with(&INVITATION) && range.len() == 32 => {
+                    let word = |at: usize| u64::from_le_bytes(range[at..at + 8].try_into().unwrap()) as usize;
+                    let (offset, count) = (word(16), word(24));
+                    assert_eq!(offset, received.len() + 7);
+                    received.extend_from_slice(&bytes[offset..offset + count]);
+                    ranges += 1;
+                    channel.send(&ASKS).unwrap();
+                }
                 offer if offer.starts_with(&INVITATION) => {
                     offers += 1;
                     let offset = u64::from_le_bytes(offer[24..32].try_into().unwrap());
@@ -150,11 +259,14 @@ fn a_sender_goes_on_where_its_receiver_has_stopped() {
                     for (bytes, is_last) in [(copied as u64 / 2, 0), (copied as u64, 1)] {
                         channel.send(&[&bytes.to_le_bytes()[..], &[is_last]].concat()).unwrap();
                     }
+                    if asks {
+                        channel.send(&ASKS).unwrap();
+                    }
                 }
                 data => received.extend_from_slice(data),
             }
         }
-        assert_eq!(offers, 1);
+        assert_eq!((offers, ranges > 0), (1, asks));
         assert!(received == bytes[7..], "{} bytes came", received.len());
         drop(channel);
         sender.end().succeeds();
@@ -177,6 +289,31 @@ fn a_sender_tells_of_a_receiver_that_ends_during_the_copy() {
     // It has closed, and so has everything that it wanted; but not all was sent.
     drop(channel);
     sender.end().fails_with(1, &[&address, "it has closed"]);
+}
+
+#[test]
+fn two_commands_read_a_file_for_a_pipe() {
+    let test = "whole_file::two_commands_read_a_file_for_a_pipe";
+    let _watchdog = watchdog(LIMIT);
+    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
+        return skip(test, "no strace");
+    }
+    if !may_attach(test) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let [input, calls] = ["input", "calls"].map(|name| scratch.path(name));
+    let bytes = pattern(64 * MIB + 1, 9);
+    std::fs::write(&input, &bytes).unwrap();
+    let address = format!("channel:{}", unique("whole"));
+    let command = env!("CARGO_BIN_EXE_onecopy");
+    let arguments = ["-f", "-e", "trace=pread64", "-o", calls.to_str().unwrap(), command, "recv", &address];
+    let receiver = program("strace", arguments).start();
+    onecopy(["send", &address, "-i", input.to_str().unwrap()]).end().succeeds();
+    let received = receiver.end().succeeds();
+    assert!(received == bytes);
+    let calls = std::fs::read_to_string(&calls).unwrap();
+    assert!(calls.lines().any(|line| line.contains(", 131072, ") && line.ends_with(" = 131072")), "{calls}");
 }
 
 #[test]

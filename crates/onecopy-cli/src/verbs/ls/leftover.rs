@@ -27,6 +27,7 @@ use super::processes::Inode;
 use super::ptys::Link;
 use super::sysv_shm::Segment;
 use crate::failure::plain;
+use crate::io::LOCAL_FILE_SYSTEMS;
 
 /// How `rm --stale` finds again what `ls` has found stale.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,12 +210,10 @@ fn ask(path: &Path) -> Bound {
     }
 }
 
-/// The file systems that one machine alone has mounted, where nobody elsewhere can have bound the socket: tmpfs, ramfs, ext2 to ext4, XFS, Btrfs, F2FS, ZFS, bcachefs, overlayfs.
-const LOCAL: [i64; 9] =
-    [0x0102_1994, 0x8584_58f6, 0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x2fc1_2fc1, 0xca45_1a4e, 0x794c_7630];
-
+/// Whether one machine alone has mounted the file system, so that nobody elsewhere can have bound the socket.
 fn is_local(spot: &Spot) -> bool {
-    fstatfs(&spot.directory).is_ok_and(|found| LOCAL.contains(&found.f_type))
+    const OVERLAYFS: i64 = 0x794c_7630;
+    fstatfs(&spot.directory).is_ok_and(|found| found.f_type == OVERLAYFS || LOCAL_FILE_SYSTEMS.contains(&found.f_type))
 }
 
 /// The directories into which overlays write, as the file system of a container is one. Looked for once, by whoever asks first.
