@@ -58,7 +58,7 @@ pub struct Truncated {
 pub struct SysvQueue {
     id: i32,
     object: String,
-    /// The longest message, in bytes: what kernel.msgmax and the queue's capacity said when it was opened.
+    /// The longest message, in bytes: what kernel.msgmax and the queue's capacity said when last asked. Others may change both.
     limit_bytes: usize,
     /// What [`Sender`] sends with.
     send_type: i64,
@@ -135,20 +135,19 @@ impl SysvQueue {
     }
 
     fn from_id(id: i32, object: String) -> Result<Self> {
-        let capacity_bytes = match msg::status(id) {
-            Ok(status) => status.msg_qbytes as usize,
-            // The queue is there, and may only be written.
-            Err(Errno::ACCESS) => sysctl("kernel/msgmnb", 16_384),
-            Err(errno @ (Errno::INVAL | Errno::IDRM)) => {
-                return Err(Error::os("msgctl(IPC_STAT)", object, errno)
-                    .with_remedy(format!("no queue has the identifier {id}: `ipcs -q` lists those that exist")));
+        let limit_bytes = limit_of(id).map_err(|errno| {
+            let error = Error::os("msgctl(IPC_STAT)", &object, errno);
+            match errno {
+                Errno::INVAL | Errno::IDRM => {
+                    error.with_remedy(format!("no queue has the identifier {id}: `ipcs -q` lists those that exist"))
+                }
+                _ => error,
             }
-            Err(errno) => return Err(Error::os("msgctl(IPC_STAT)", object, errno)),
-        };
+        })?;
         Ok(Self {
             id,
             object,
-            limit_bytes: sysctl("kernel/msgmax", 8192).min(capacity_bytes),
+            limit_bytes,
             send_type: 1,
             selection: Select::Any,
             outgoing: Msgbuf::default(),
@@ -237,20 +236,41 @@ impl SysvQueue {
 
     /// Sends one message of a type of at least 1, waiting until `deadline` while the queue is full.
     ///
+    /// The kernel lets a message wait for ever that is longer than the capacity of the queue. So who finds a queue full asks for
+    /// its capacity, which others may have lowered, where the mode lets this user read it. One that is lowered while a call without
+    /// a deadline already waits is seen when a signal interrupts that.
+    ///
     /// # Errors
     ///
     /// [`Error::Invalid`] for another type; else as [`Sender::send_by`].
     pub fn send_type_by(&mut self, message_type: i64, message: &[u8], deadline: Deadline) -> Result<()> {
         self.check_type(message_type)?;
-        if message.len() > self.limit_bytes {
-            return Err(self.too_long(message.len()));
+        let len = message.len();
+        if len > self.limit_bytes {
+            self.limit_bytes = limit_of(self.id).map_err(|errno| self.error("msgctl(IPC_STAT)", errno))?;
+        }
+        if len > self.limit_bytes {
+            return Err(self.too_long(len));
         }
         self.outgoing.fill(message_type, message);
-        tally::count_user(message.len());
-        self.retry(Errno::AGAIN, deadline, ("send", "msgsnd"), |flags| {
-            msg::send(self.id, &self.outgoing, message.len(), flags)
-        })
-        .inspect(|()| tally::count_kernel(message.len()))
+        tally::count_user(len);
+        let sent = self.retry(Errno::AGAIN, deadline, ("send", "msgsnd"), |flags| {
+            let errno = match msg::send(self.id, &self.outgoing, len, libc::IPC_NOWAIT) {
+                Ok(()) => return Ok(Ok(())),
+                Err(errno) => errno,
+            };
+            match exceeded(self.id, len, errno) {
+                Some(limit_bytes) => Ok(Err(limit_bytes)),
+                None if errno == Errno::AGAIN && flags == 0 => msg::send(self.id, &self.outgoing, len, 0).map(Ok),
+                None => Err(errno),
+            }
+        })?;
+        sent.map_err(|limit_bytes| {
+            self.limit_bytes = limit_bytes;
+            self.too_long(len)
+        })?;
+        tally::count_kernel(len);
+        Ok(())
     }
 
     /// Receives the message that `select` chooses, waiting until `deadline` for one, and returns its length and its type.
@@ -434,6 +454,27 @@ fn cut(message: &[u8], message_type: i64, buffer: &mut [u8]) -> Truncated {
     let bytes = message.len().min(buffer.len());
     tally::copy(&mut buffer[..bytes], &message[..bytes]);
     Truncated { bytes, message_type, tail_lost: bytes < message.len() }
+}
+
+/// The longest message that the queue takes now.
+fn limit_of(id: i32) -> Result<usize, Errno> {
+    let capacity_bytes = match msg::status(id) {
+        Ok(status) => status.msg_qbytes as usize,
+        // The queue is there, and may only be written.
+        Err(Errno::ACCESS) => sysctl("kernel/msgmnb", 16_384),
+        Err(errno) => return Err(errno),
+    };
+    Ok(sysctl("kernel/msgmax", 8192).min(capacity_bytes))
+}
+
+/// The limit for which a message of `len` bytes was not taken, where that was why.
+fn exceeded(id: i32, len: usize, errno: Errno) -> Option<usize> {
+    let limit_bytes = match errno {
+        Errno::AGAIN => msg::status(id).ok()?.msg_qbytes as usize,
+        Errno::INVAL => sysctl("kernel/msgmax", 8192),
+        _ => return None,
+    };
+    (limit_bytes < len).then_some(limit_bytes)
 }
 
 fn getting_error(object: &str, flags: i32, errno: Errno) -> Error {

@@ -211,6 +211,30 @@ fn limits_are_reported_with_their_numbers() {
 }
 
 #[test]
+fn a_capacity_that_another_one_changes_is_seen() {
+    let _watchdog = watchdog(Duration::from_secs(20));
+    let mut queue = Queue::new();
+    let mut other = SysvQueue::open(&SysvName::id(queue.0.id()).unwrap()).unwrap();
+    let before = queue.0.status().unwrap().capacity_bytes;
+    for deadline in [Deadline::Never, Deadline::Now, Deadline::after(Duration::from_secs(600))] {
+        other.set_capacity_bytes(100).unwrap();
+        match queue.0.send_by(&[0; 101], deadline) {
+            Err(Error::TooLong { message_bytes: 101, limit_bytes: 100, .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(Sender::limit_bytes(&queue.0), Some(100));
+        other.set_capacity_bytes(before).unwrap();
+        queue.0.send_by(&[7; 101], deadline).unwrap();
+        assert_eq!(queue.0.recv().unwrap().as_deref(), Some(&[7; 101][..]));
+    }
+    // What waits there already may be more than fits from now on.
+    queue.0.send(&[0; 101]).unwrap();
+    other.set_capacity_bytes(100).unwrap();
+    let full = queue.0.send_by(&[0; 100], Deadline::Now);
+    assert!(matches!(full, Err(Error::WouldBlock { .. })), "{full:?}");
+}
+
+#[test]
 fn deadlines_wait_as_long_as_they_say() {
     let _watchdog = watchdog(Duration::from_secs(60));
     let mut queue = Queue::new();
