@@ -9,17 +9,19 @@
 //! has them, by pid, pid namespace and start time. It was left behind when the sender's process has exited without closing, and the
 //! receiver's too, or the receiver has closed. It was not, as far as anybody can know, while one of them lives or belongs to
 //! another pid namespace; when the sender has closed in order, since messages may wait for the next receiver; and when no receiver has
-//! come yet. A structure whose maker has exited before it was ready is left behind as well. Locks and semaphores do not record who
-//! may come for them, and never count as left behind.
+//! come yet. A structure whose maker has exited before it was ready is left behind as well; so is the file of a named semaphore under the
+//! name that it has until then. Locks and semaphores do not record who may come for them, and never count as left behind.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 
 use crate::Mechanism;
 use crate::memory::{attach, ring};
 use crate::process::{Identity, Watch};
-use crate::sync::shared;
+use crate::sync::{named_semaphore, shared};
 
 /// How many bytes of the beginning tell what it is.
 pub const HEAD_BYTES: usize = 768;
@@ -85,6 +87,16 @@ impl Contents {
             head = again;
         }
         Ok(Self::of_head(&head)?.map(|found| Self { left_behind: None, ..found }))
+    }
+
+    /// What the name of a file in `/dev/shm` says. `None` is any but the one under which this library makes a named semaphore, until that
+    /// has its own.
+    ///
+    /// # Errors
+    ///
+    /// What /proc says of this process.
+    pub fn of_file_name(name: &OsStr) -> io::Result<Option<Self>> {
+        Ok(named_semaphore::contents(name.as_bytes(), &mut Watch::new(Identity::current()?)))
     }
 
     fn of_head(head: &[u8; HEAD_BYTES]) -> io::Result<Option<Self>> {

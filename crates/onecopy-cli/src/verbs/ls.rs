@@ -51,7 +51,7 @@ at. For System V queues and semaphores the kernel does not say.
 STALE, and removed by `rm --stale`, is only what is proved to be left by the dead: a socket file to which no socket is bound, for none ever \
 can be again; a link to a pseudoterminal that is gone; System V shared memory without a key (IPC_PRIVATE) to which nobody is attached any more, whose \
 creator and last user have exited; POSIX shared memory with a ring (or the like) whose sender was killed, and whose receiver was killed or has closed, \
-or whose maker died over it. Other memory that nobody uses may be somebody's data, and is never stale; nor is a queue, a semaphore, a FIFO or \
+or whose maker died over it; and a named semaphore whose maker died before it had its name. Other memory that nobody uses may be somebody's data, and is never stale; nor is a queue, another semaphore, a FIFO or \
 a file with a lock.
 
 Files are looked for in /tmp, /run, each directory of /run/user, $TMPDIR and $XDG_RUNTIME_DIR, and at most two directories below each, on the same file system; or with \

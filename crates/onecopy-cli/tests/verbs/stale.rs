@@ -1,8 +1,9 @@
 //! `rm --stale`: what the dead left goes, and nothing else.
 
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use crate::permissions::{is_root, unprivileged};
 use crate::support::{Cleanup, Scratch, at, eventually, key, listed, onecopy, pids, program, skip, unique};
@@ -114,6 +115,47 @@ fn a_ring_goes_when_both_sides_were_killed() {
     assert!(object["stale_because"].as_str().unwrap().contains("have exited without closing it"), "{object}");
     onecopy(["rm", "--stale", &address]).end().succeeds();
     onecopy(["rm", &address]).end().fails_with(1, &[&address, "No such file"]);
+}
+
+#[test]
+fn a_semaphore_whose_maker_is_killed_before_it_has_its_name_goes() {
+    let test = "stale::a_semaphore_whose_maker_is_killed_before_it_has_its_name_goes";
+    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
+        return skip(test, "no strace");
+    }
+    let address = format!("sem:/{}", unique("stale"));
+    let _cleanup = Cleanup::new(&address);
+    // It has its mode before its name.
+    let calls = "inject=?chmod,?fchmodat,?fchmodat2:signal=KILL";
+    let command = env!("CARGO_BIN_EXE_onecopy");
+    let maker = program("strace", ["-f", "-qq", "-e", calls, "--", command, "create", &address]).start();
+    let tracer = maker.pid();
+    let ended = maker.end();
+    if ended.signal() != Some(9) {
+        return skip(test, "strace kills nobody here");
+    }
+    let left = || -> Vec<serde_json::Value> {
+        let found = listed(&["--kind", "posix-named-semaphore"]).into_iter();
+        found.filter(|object| object["address"].as_str().unwrap().starts_with("sem:/onecopy-new-")).collect()
+    };
+    let ours = left().into_iter().find(|object| object["noted_pids"][0].as_u64() > Some(tracer.into())).unwrap();
+    assert_eq!(ours["state"], "stale", "{ours}");
+    assert!(ours["stale_because"].as_str().unwrap().contains("has exited while it made it"), "{ours}");
+    let address = ours["address"].as_str().unwrap();
+    assert_eq!(
+        String::from_utf8(onecopy(["rm", "--stale", address]).end().succeeds()).unwrap(),
+        format!("{address}\n")
+    );
+    assert!(left().iter().all(|object| object["address"] != address));
+    // Of a process that lives, this one.
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let start: u64 = stat.rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap().parse().unwrap();
+    let namespace = std::fs::metadata("/proc/self/ns/pid").unwrap().ino() & 0xffff;
+    let maker = u64::from(std::process::id()) | namespace << 22 | start << 38;
+    let address = format!("sem:/onecopy-new-{maker:016x}-0");
+    let _cleanup = Cleanup::new(&address);
+    onecopy(["create", &address]).end().succeeds();
+    onecopy(["rm", "--stale", &address]).end().fails_with(1, &[&address, "is not stale, and stays"]);
 }
 
 /// Messages may wait there, and a lock for its next user.

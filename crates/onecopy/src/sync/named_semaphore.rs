@@ -26,13 +26,17 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::{Acquired, Held, Lock, Mode, Notify, Wait, held_already, no_shared_mode, not_held};
+use crate::contents::{self, Contents};
 use crate::io::mode::permissions;
+use crate::process::{Identity, Watch};
 use crate::sys::posix_sem::{self, Named, VALUE_MAX};
 use crate::sys::random;
-use crate::{Deadline, Error, PosixName, Result};
+use crate::{Deadline, Error, Mechanism, PosixName, Result};
 
 /// The longest name, in bytes after the slash: NAME_MAX less the `sem.` of its file.
 const NAME_BYTES: usize = 251;
+/// What begins the name that a semaphore has until it is as it shall be.
+const NEW: &str = "onecopy-new-";
 /// Where the C library makes the files of semaphores.
 const DIRECTORY: &str = "/dev/shm";
 /// Whether a semaphore is laid out as on most machines: glibc's `struct new_sem` of 64 bits, the low half of its first word first.
@@ -67,7 +71,8 @@ pub struct NamedSemaphore {
 
 impl NamedSemaphore {
     /// Creates a semaphore that must not exist yet. It appears under its name with its value and with exactly the permissions
-    /// `mode`, whatever the umask. A process that is killed in the middle of it may leave `/dev/shm/sem.onecopy-new-` and a number.
+    /// `mode`, whatever the umask. A process that is killed in the middle of it may leave `/dev/shm/sem.onecopy-new-` and two numbers,
+    /// which `onecopy rm --stale` removes.
     ///
     /// # Errors
     ///
@@ -82,7 +87,7 @@ impl NamedSemaphore {
         let mode = permissions(mode, &object)?.bits();
         // sem_open takes the umask off the mode, and once it has its name anybody may unlink it and make another one there: so it
         // begins under a name that nobody else uses.
-        let unused = PosixName::new(format!("/onecopy-new-{:016x}", random::number()))?;
+        let unused = PosixName::new(new_name())?;
         let (_, c_unused) = checked(&unused)?;
         let semaphore = Named::create(&c_unused, mode, value).map_err(|errno| opening_error(&object, errno))?;
         let finished = finish(&file(&unused), &file(name), mode, &object);
@@ -249,6 +254,21 @@ impl Wait for NamedSemaphore {
     fn object(&self) -> &str {
         &self.object
     }
+}
+
+/// A name that nobody else uses, and that says whose it is: should this process be killed meanwhile, others can tell.
+fn new_name() -> String {
+    let maker = Identity::current().map_or(0, Identity::to_bits);
+    format!("/{NEW}{maker:016x}-{:016x}", random::number())
+}
+
+/// What the file called `name` is, if a semaphore is made under that name or was: it got or gets another one at the end.
+pub(crate) fn contents(name: &[u8], watch: &mut Watch) -> Option<Contents> {
+    let name = str::from_utf8(name).ok()?;
+    let (maker, number) = name.strip_prefix("sem.").unwrap_or(name).strip_prefix(NEW)?.split_once('-')?;
+    let [maker, _] = [maker, number].map(|number| u64::from_str_radix(number, 16));
+    let maker = contents::owner("maker", maker.ok()?, watch)?;
+    Some(contents::unfinished("semaphore", Some(Mechanism::PosixNamedSemaphore), maker))
 }
 
 /// Gives a semaphore its mode, and then its name.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -22,8 +22,8 @@ const SEMAPHORE: &[u8] = b"sem.";
 
 /// All of them, with what lies in the memory where it is one of our structures.
 ///
-/// Memory counts as left behind when such a structure proves it (the rules stand in the library's module `contents`) and nobody is
-/// seen to have it open or mapped. Anything else that nobody uses may be somebody's data.
+/// Memory counts as left behind when such a structure proves it, or the name (the rules stand in the library's module `contents`), and
+/// nobody is seen to have it open or mapped. Anything else that nobody uses may be somebody's data.
 pub(super) fn objects(processes: &Processes) -> Vec<Object> {
     let Ok(entries) = fs::read_dir(DIRECTORY) else { return Vec::new() };
     entries.flatten().filter_map(|entry| object(entry.file_name(), &entry.path(), processes)).collect()
@@ -33,17 +33,19 @@ fn object(name: OsString, path: &Path, processes: &Processes) -> Option<Object> 
     let id = FileId::of(path).filter(FileId::is_regular)?;
     let file = open(path);
     let users = processes.users_of_file(id.inode);
+    let contents = contents(path, file.as_ref());
     let name = name.into_vec();
-    if let Some(name) = name.strip_prefix(SEMAPHORE) {
+    let mut object = if let Some(name) = name.strip_prefix(SEMAPHORE) {
         let address = Address::NamedSemaphore(posix_name(name)?);
         let object = Object::new(Mechanism::PosixNamedSemaphore, address).owned_by(id.uid, id.mode);
-        return Some(semaphore(object.used_by(users, processes), file.as_ref()));
-    }
-    let name = posix_name(&name)?;
-    let contents = file.and_then(|file| Contents::of_file(&file).ok().flatten());
-    let mut object = memory(name, contents.as_ref()).owned_by(id.uid, id.mode).used_by(users, processes);
-    object.figures.push(("size_bytes", id.bytes));
-    object.words = bytes(id.bytes);
+        semaphore(object.used_by(users, processes), file.as_ref())
+    } else {
+        let object = memory(posix_name(&name)?, contents.as_ref()).owned_by(id.uid, id.mode);
+        let mut object = object.used_by(users, processes);
+        object.figures.push(("size_bytes", id.bytes));
+        object.words = bytes(id.bytes);
+        object
+    };
     if let Some(contents) = &contents {
         describe(&mut object, contents, processes);
     }
@@ -53,6 +55,14 @@ fn object(name: OsString, path: &Path, processes: &Processes) -> Option<Object> 
         object.leftover = Some(Leftover::Memory(Memory { path: path.to_owned(), id }));
     }
     Some(object)
+}
+
+/// What the name says, and else what lies in the file, unless it is a semaphore's.
+fn contents(path: &Path, file: Option<&File>) -> Option<Contents> {
+    let name = path.file_name()?;
+    let is_memory = !name.as_bytes().starts_with(SEMAPHORE);
+    let named = Contents::of_file_name(name).ok().flatten();
+    named.or_else(|| file.filter(|_| is_memory).and_then(|file| Contents::of_file(file).ok().flatten()))
 }
 
 fn posix_name(name: &[u8]) -> Option<PosixName> {
@@ -119,7 +129,7 @@ fn semaphore(object: Object, file: Option<&File>) -> Object {
     object.says(format!("value {value}{waiting}"))
 }
 
-/// Memory that a structure in it proves to be left behind.
+/// Memory that a structure in it, or its name, proves to be left behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Memory {
     path: PathBuf,
@@ -127,11 +137,10 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Removes it if the structure in the same file still proves that. A process that opens it between the look and the removal is
+    /// Removes it if the same file still proves that. A process that opens it between the look and the removal is
     /// left with memory that no other process finds; it is told so by nobody coming.
     pub(super) fn remove(&self) -> Outcome {
-        let file = open(&self.path);
-        let proved = file.and_then(|file| Contents::of_file(&file).ok().flatten());
+        let proved = contents(&self.path, open(&self.path).as_ref());
         if proved.is_none_or(|contents| contents.left_behind().is_none()) {
             return Outcome::Alive;
         }
