@@ -10,7 +10,7 @@
 //! | released by | the last close of its description | any close of any descriptor of the file, by the process |
 //! | a child | shares it when it inherits the descriptor | has none of it |
 //! | who holds it | is not told | [`Holder::process`] |
-//! | a cycle of waits | lasts until a deadline | EDEADLK |
+//! | a cycle of waits | lasts until a deadline | EDEADLK between processes; within one it lasts until a deadline |
 //!
 //! [`OfdLock`] has no traps: prefer it. [`RecordLock`] is for files that other programs lock in this way (sqlite, mail, lockf(3)).
 //! This library keeps its traditional locks apart although the kernel does not: all values of a process that lie on one file
@@ -28,7 +28,9 @@
 //!
 //! fcntl(2) has no timeout: with [`Deadline::Never`] a call waits in the kernel, with an instant this library tries and sleeps
 //! between tries, at first 1 ms, at last 10 ms; the kernel looks for cycles of waits only in the first case. It takes the threads
-//! of a process for one, so EDEADLK can also come where another thread would have let go.
+//! of a process for one, so EDEADLK can also come where another thread would have let go. Of what the values of one process wait for
+//! among themselves it knows nothing, and neither do they: two threads that wait for each other's, without a deadline, wait for
+//! ever, as with a [`std::sync::Mutex`]. Only two conversions of one range are EDEADLK there too.
 
 mod ofd;
 mod registry;

@@ -99,7 +99,7 @@ impl RecordLock {
 }
 
 impl Lock for RecordLock {
-    /// EDEADLK, with [`Deadline::Never`], when its holder waits for a lock that this process holds.
+    /// EDEADLK, with [`Deadline::Never`], when its holder, which is another process, waits for a lock that this process holds.
     fn acquire_by(&mut self, mode: Mode, deadline: Deadline) -> Result<Acquired> {
         if self.held().is_some() {
             return Err(held_already(&self.object));
