@@ -15,10 +15,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::event::PollFlags;
-use rustix::fs::{Mode, OFlags, fchmod};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::io::mode::permissions;
+use crate::io::mode::{create_exact, permissions, restore};
 use crate::io::wait::retry;
 use crate::sys::mq::{self, Wait};
 use crate::sys::sysctl::sysctl;
@@ -93,7 +93,7 @@ impl PosixQueue {
     pub fn create(name: &PosixName, attributes: &QueueAttributes, mode: u32) -> Result<Self> {
         let object = object_of(name);
         let mode = permissions(mode, &object)?;
-        let fd = create_exact(name, *attributes, mode).map_err(|errno| creation_error(&object, *attributes, errno))?;
+        let fd = create(name, *attributes, mode).map_err(|errno| creation_error(&object, *attributes, errno))?;
         Self::from_fd(fd, object)
     }
 
@@ -387,14 +387,15 @@ fn c_name(name: &PosixName) -> CString {
     CString::new(name.as_bytes()).unwrap_or_default()
 }
 
-/// A new queue with exactly `mode`: mq_open takes the umask off, so it is put back.
-fn create_exact(name: &PosixName, attributes: QueueAttributes, mode: Mode) -> Result<OwnedFd, Errno> {
+/// A new queue with exactly `mode`.
+fn create(name: &PosixName, attributes: QueueAttributes, mode: Mode) -> Result<OwnedFd, Errno> {
     let QueueAttributes { max_messages, message_bytes } = attributes;
     let wanted = mq::Attributes { max_messages, message_bytes, queued: 0 };
-    let fd = mq::create(&c_name(name), OFlags::RDWR, mode, wanted)?;
-    match fchmod(&fd, mode) {
+    let c_name = c_name(name);
+    let fd = create_exact(mode, || mq::create(&c_name, OFlags::RDWR, mode, wanted))?;
+    match restore(&fd, mode) {
         Ok(()) => Ok(fd),
-        Err(errno) => mq::unlink(&c_name(name)).and(Err(errno)),
+        Err(errno) => mq::unlink(&c_name).and(Err(errno)),
     }
 }
 

@@ -15,12 +15,13 @@ use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, tee};
 use super::pipe::{PipeReader, PipeWriter};
 use crate::address::path_text;
 use crate::io::descriptor::Descriptor;
-use crate::io::mode::permissions;
+use crate::io::mode::{create_exact, permissions};
 use crate::io::socket::set_nonblocking;
 use crate::io::wait::{Backoff, wait_for};
 use crate::{Deadline, Error, Result};
 
-/// Creates a FIFO at `path` with the permissions `mode`, exactly: the umask takes nothing away.
+/// Creates a FIFO at `path` with the permissions `mode`, exactly: the umask takes nothing away. Where the kernel gives no thread an umask of
+/// its own (Docker's filter forbids unshare(2)) the FIFO begins with what the umask leaves and gets the rest a moment later.
 ///
 /// ```
 /// use onecopy::Deadline;
@@ -47,7 +48,7 @@ use crate::{Deadline, Error, Result};
 pub fn create(path: &Path, mode: u32) -> Result<()> {
     let object = object_of(path);
     let mode = permissions(mode, &object)?;
-    mknodat(CWD, path, FileType::Fifo, mode, 0).map_err(|errno| create_error(&object, errno))?;
+    create_exact(mode, || mknodat(CWD, path, FileType::Fifo, mode, 0)).map_err(|errno| create_error(&object, errno))?;
     set_mode(path, mode, &object).inspect_err(|_| {
         let _ = unlink(path);
     })

@@ -3,9 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{Mode as Permissions, OFlags, fchmod, open as open_file};
+use rustix::fs::{Mode as Permissions, OFlags, open as open_file};
 use rustix::io::Errno;
 
+use crate::io::mode::{create_exact, restore};
 use crate::{Error, Result};
 
 /// Without O_NONBLOCK a FIFO would wait for its other end here, and with O_CLOEXEC no child holds the lock by accident.
@@ -54,8 +55,8 @@ fn open_existing(path: &Path, accesses: &[OFlags]) -> Result<OwnedFd, Errno> {
 
 fn create_new(path: &Path, accesses: &[OFlags], mode: Permissions) -> Result<OwnedFd, Errno> {
     let access = accesses.first().copied().unwrap_or(OFlags::RDONLY);
-    let fd = open_file(path, FLAGS | access | OFlags::CREATE | OFlags::EXCL, mode)?;
-    // The umask has been taken off.
-    fchmod(&fd, mode)?;
+    let flags = FLAGS | access | OFlags::CREATE | OFlags::EXCL;
+    let fd = create_exact(mode, || open_file(path, flags, mode))?;
+    restore(&fd, mode)?;
     Ok(fd)
 }

@@ -6,6 +6,7 @@ pub(crate) mod inherited;
 pub(crate) mod mq;
 pub(crate) mod msg;
 pub(crate) mod own_thread;
+pub(crate) mod own_umask;
 pub(crate) mod pidfd_info;
 pub(crate) mod posix_sem;
 pub(crate) mod pthread;

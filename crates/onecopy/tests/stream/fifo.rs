@@ -1,17 +1,21 @@
 //! Row 2: the FIFO, and what semantics.md and fifo(7) say of it.
 
+use std::mem::MaybeUninit;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use onecopy::stream::{ByteReader, ByteWriter, fifo};
+use onecopy::sync::file_lock::FileLock;
 use onecopy::{Deadline, Error};
+use rustix::fs::inotify;
 
 use crate::exchange::{
     begin_a_message, notice_the_kill, receive_sizes, runs_out_of_time, send_sizes, write_until_gone,
 };
 use crate::interrupt::{accept_interrupts, interrupt};
-use crate::support::{Peer, Scratch, argument, eventually, role, starting_nobody, watchdog};
+use crate::support::{Peer, Scratch, argument, eventually, role, skip, starting_nobody, watchdog};
 
 const SECONDS: Duration = Duration::from_secs(60);
 
@@ -234,6 +238,34 @@ fn another_handle_of_a_reader_sees_the_end_that_its_writer_left() {
     assert!(matches!(other.wait_readable(Deadline::Now), Err(Error::WouldBlock { .. })), "the stream goes on");
     drop(writer);
     other.wait_readable(Deadline::Never).unwrap();
+}
+
+/// Whoever opens it in between would be refused.
+#[test]
+fn a_fifo_and_a_lock_file_never_have_another_mode() {
+    let test = "fifo::a_fifo_and_a_lock_file_never_have_another_mode";
+    if role().is_some() {
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+        let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).unwrap();
+        let seen = inotify::WatchFlags::CREATE | inotify::WatchFlags::ATTRIB;
+        inotify::add_watch(&watch, given_path(), seen).unwrap();
+        fifo::create(&given_path().join("fifo"), 0o666).unwrap();
+        FileLock::open_or_create(given_path().join("lock"), 0o666).unwrap();
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(watch, &mut buffer);
+        for name in [c"fifo", c"lock"] {
+            let event = events.next().unwrap();
+            assert_eq!((event.events(), event.file_name()), (inotify::ReadFlags::CREATE, Some(name)));
+            let found = std::fs::metadata(given_path().join(name.to_str().unwrap())).unwrap();
+            assert_eq!(found.permissions().mode() & 0o7777, 0o666);
+        }
+        assert!(events.next().is_err(), "the mode was changed");
+        return;
+    }
+    if !Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success()) {
+        return skip(test, "unshare(2) may be forbidden here");
+    }
+    start(test, "umask", Scratch::new().root()).succeed();
 }
 
 #[test]
