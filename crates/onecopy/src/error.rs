@@ -217,6 +217,9 @@ fn usual_remedy(error: &io::Error) -> Option<&'static str> {
         libc::EMFILE => Some("this process has as many descriptors as RLIMIT_NOFILE allows: raise it with `ulimit -n`"),
         libc::ENFILE => Some("the system has as many open files as /proc/sys/fs/file-max allows"),
         libc::EACCES => Some("its mode, or that of a directory on the way, does not let this user do that"),
+        libc::ENAMETOOLONG => {
+            Some("each name on the way may have 255 bytes (NAME_MAX; fewer on some file systems), and the path 4095")
+        }
         _ => None,
     }
 }

@@ -269,6 +269,13 @@ fn a_fifo_and_a_lock_file_never_have_another_mode() {
 }
 
 #[test]
+fn names_that_are_too_long_are_told_the_limit() {
+    let error = fifo::create(&Scratch::new().path(&"n".repeat(256)), 0o600).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENAMETOOLONG));
+    assert!(error.to_string().contains("255 bytes"), "{error}");
+}
+
+#[test]
 fn creating_is_exclusive_and_removing_takes_fifos_only() {
     let scratch = Scratch::new();
     let path = fifo_in(&scratch);
