@@ -486,7 +486,8 @@ impl Listener {
     }
 
     /// Listens with the socket of a listener ([`AsFd`]) that this process inherited or was passed: several processes can accept at one
-    /// name. `object` names it in errors. The file of a path goes with the listener that was bound to it.
+    /// name. `object` names it in errors. The file of a path goes with the listener that was bound to it. The socket becomes
+    /// non-blocking for all of them.
     ///
     /// # Errors
     ///

@@ -110,6 +110,9 @@ impl Listener {
     /// process's [`Listener`] has. `object` names it in errors. Its file, if it has one, is the concern of whoever bound
     /// it.
     ///
+    /// The socket becomes non-blocking, for all who share its open file description: accept(2) alone has no flag for that, and would
+    /// wait beyond its deadline where another of them was faster. So who accepts there by other means has to expect EAGAIN.
+    ///
     /// # Errors
     ///
     /// EBADF when `fd` is no descriptor; [`Error::Invalid`] for a length of 0.
