@@ -27,7 +27,7 @@ fn pair() -> (Channel, Channel) {
 
 fn pair_with(policy: &Policy) -> (Channel, Channel) {
     let (parent, end) = rendezvous::pair_for(policy, link::memory()).unwrap();
-    let deadline = Deadline::after(Duration::from_secs(20));
+    let deadline = Deadline::after(Duration::from_secs(60));
     std::thread::scope(|scope| {
         let child = scope.spawn(|| Channel::over(rendezvous::adopt_by(end, policy, deadline).unwrap()).unwrap());
         let parent = Channel::over(parent.accept_by(deadline).unwrap()).unwrap();
@@ -822,8 +822,9 @@ fn a_sender_that_is_to_copy_nothing_is_not_woken_before_the_message_is_there() {
         let mut seccomp = Seccomp::of_this_thread();
         let source = Source::of(desk, offer, &link, &mut seccomp).unwrap();
         let body = Body::Buffer(Buffer::warm(BYTES).unwrap());
-        // The sender, which is in no call, does not copy: this side goes on alone after a while.
-        helper.patience = Duration::from_millis(1);
+        // The sender, which is in no call, claims nothing: this side goes on alone, and not for want of patience, which may leave it
+        // while it has no processor.
+        helper.patience = Duration::from_secs(3600);
         let shared = source.share(body, &link, desk, asked, &mut helper, &mut seccomp);
         assert!(shared.is_ok() && is_asleep(word) == is_alone, "alone: {is_alone}");
         asked.with(Phase::Shared).change(desk, Phase::Done);
