@@ -103,11 +103,11 @@ fn a_wait_that_never_has_to_wait_ends_in_time() {
     let address = format!("sem:/{}", unique("sync"));
     let _cleanup = Cleanup::new(&address);
     onecopy(["create", &address, "--initial", "2147483647"]).end().succeeds();
-    let start = Instant::now();
     onecopy(["wait", &address, "--count", "0", "--timeout", "50ms"])
         .end()
         .fails_with(124, &[&address, "timed out, after"]);
-    assert!(start.elapsed() < Duration::from_secs(3));
+    // Not because nothing was left.
+    onecopy(["wait", &address, "--timeout", "1s"]).end().succeeds();
 }
 
 #[test]
