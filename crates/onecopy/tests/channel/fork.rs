@@ -23,7 +23,7 @@ use rustix::net::getpeername;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::duo::{KIB, MIB, adopt, apart, content, receive, rounds, send_all, soon, start};
-use crate::support::fork::in_child;
+use crate::support::fork::{in_child, leave_a_child};
 use crate::support::{Peer, argument, eventually, role, unique, watchdog};
 
 const SECONDS: Duration = Duration::from_secs(120);
@@ -235,12 +235,7 @@ fn a_child_that_lives_on_does_not_hide_the_end_of_its_parent() {
     let test = "fork::a_child_that_lives_on_does_not_hide_the_end_of_its_parent";
     if role().is_some() {
         let channel = adopt();
-        // SAFETY: see above; the child does nothing but wait for the end of the test.
-        if unsafe { libc::fork() } == 0 {
-            std::thread::sleep(Duration::from_secs(3));
-            // SAFETY: ends the process.
-            unsafe { libc::_exit(0) };
-        }
+        leave_a_child();
         println!("\n@forked");
         std::thread::sleep(Duration::from_millis(20));
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();

@@ -1,9 +1,4 @@
 //! Waiting for channels by their descriptors: nothing is missed, whatever is polled, and an idle process does nothing.
-//!
-//! # Safety
-//!
-//! The process that forks is the second process of a test. Its child does nothing but sleep, and ends by `_exit`.
-#![expect(unsafe_code, reason = "fork, which nothing in the standard library does without exec")]
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, epoll, poll};
 use rustix::net::{SendFlags, send};
 
 use crate::duo::{KIB, adopt, apart, content, hash, is_attachable, receive, rounds, soon, start};
+use crate::support::fork::leave_a_child;
 use crate::support::{Peer, argument, role, unique, wait_until_asleep, watchdog};
 
 const SECONDS: Duration = Duration::from_secs(240);
@@ -248,11 +244,8 @@ fn a_message_that_is_kept_for_the_receiver_is_waited_for() {
 /// Ends in the given way, with a copy of the socket in a child that lives on if `forks`.
 fn end(how: &str) {
     let mut channel = adopt();
-    // SAFETY: see above.
-    if how == "killed, forked" && unsafe { libc::fork() } == 0 {
-        std::thread::sleep(Duration::from_secs(5));
-        // SAFETY: ends the process.
-        unsafe { libc::_exit(0) };
+    if how == "killed, forked" {
+        leave_a_child();
     }
     // Until the other side is about to wait.
     assert!(channel.recv().unwrap().is_some());

@@ -8,6 +8,7 @@
 
 use std::path::Path;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal, waitpid};
 
 /// Runs `work` in a child, and demands that it is true.
@@ -24,6 +25,20 @@ pub fn in_child(work: impl FnOnce() -> bool) {
     assert!(child > 0, "{}", std::io::Error::last_os_error());
     let (_, status) = waitpid(Pid::from_raw(child), WaitOptions::empty()).unwrap().unwrap();
     assert_eq!(status.exit_status(), Some(0), "the child");
+}
+
+/// Forks a child that lives on when this process has ended, for as long as the test reads what this one prints: then it does nothing
+/// else, and keeps its copies of what is open here.
+pub fn leave_a_child() {
+    // SAFETY: see above: the child makes nothing but two system calls.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // No event is asked for: that nobody reads any more is told in any case.
+        while poll(&mut [PollFd::new(&std::io::stdout(), PollFlags::empty())], None).is_err() {}
+        // SAFETY: ends the process; whatever it has in memory is a copy.
+        unsafe { libc::_exit(0) };
+    }
+    assert!(child > 0, "{}", std::io::Error::last_os_error());
 }
 
 /// Demands that a child that drops its copy of what `bind` makes at a path leaves the file there, which goes with its owner's.
