@@ -3,11 +3,11 @@
 use std::io::{IoSlice, IoSliceMut, Write as _};
 use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use onecopy::channel::rendezvous::{Listener, connect_by};
+use onecopy::channel::rendezvous::{Listener, connect_by, pair};
 use onecopy::channel::{ChannelName, Policy};
 use onecopy::{Deadline, Error};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
@@ -17,9 +17,13 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     SocketFlags, accept_with, recvmsg, sendmsg,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::support::{Peer, argument, eventually, pattern, role, skip, watchdog};
-use crate::{MEMORY, hear, listen_at, meet, open_descriptors, own_name, own_uid, place, raw_client, raw_listener, say};
+use crate::{
+    MEMORY, as_other, hear, is_root, listen_at, meet, open_descriptors, own_name, own_uid, place, raw_client,
+    raw_listener, say,
+};
 
 const SECONDS: Duration = Duration::from_secs(60);
 const MOMENT: Duration = Duration::from_millis(100);
@@ -30,6 +34,11 @@ fn hello() -> Vec<u8> {
     let listener = raw_listener(&place(&name, own_uid()));
     let (hello, _) = answer_one(&name, &listener, |socket| say(socket, b"that is enough"));
     hello
+}
+
+/// The last message of a client: the prefix of `hello` is that of any message, up to its kind.
+fn ready(hello: &[u8]) -> Vec<u8> {
+    [&hello[..12], &3_u32.to_ne_bytes()].concat()
 }
 
 /// Lets a client connect to `listener`, and answers it. Returns what it said, and what it made of the answer.
@@ -83,6 +92,24 @@ fn silent_clients_hold_up_nobody_however_many_there_are() {
     turn_away(&listener);
     assert!(last_reason(&listener, 203).contains("closed the connection during the handshake"));
     meet(&listener, &name);
+}
+
+#[test]
+fn a_handshake_keeps_its_place_for_a_moment_however_many_come() {
+    let _watchdog = watchdog(SECONDS);
+    eventually("a moment is long enough for this process", || {
+        let name = own_name();
+        let listener = listen_at(&name);
+        let _many: Vec<_> = (0..200).map(|_| raw_client(&name)).collect();
+        let start = Instant::now();
+        for _ in 0..4 {
+            assert!(listener.accept_by(Deadline::Now).unwrap_err().is_out_of_time());
+        }
+        let away = listener.turned_away();
+        let is_fast = start.elapsed() < MOMENT;
+        assert!(!is_fast || away.count == 0, "{away:?}");
+        is_fast
+    });
 }
 
 #[test]
@@ -189,6 +216,89 @@ fn answers_that_are_none_are_errors_of_the_client() {
         assert!(matches!(error, Error::Corrupt { .. }), "{error}");
         assert!(error.to_string().contains(part), "{error} lacks {part:?}");
     }
+}
+
+/// Whoever the policy has admitted, nobody else is let in by that.
+#[test]
+fn another_process_that_goes_on_with_a_handshake_is_turned_away() {
+    let test = "handshake::another_process_that_goes_on_with_a_handshake_is_turned_away";
+    if role().is_some() {
+        let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
+        return say(&socket, &ready(&hello()));
+    }
+    let _watchdog = watchdog(SECONDS);
+    let name = own_name();
+    let listener = listen_at(&name);
+    let client = raw_client(&name);
+    say(&client, &hello());
+    turn_away(&listener);
+    assert_eq!(listener.turned_away().count, 0, "it is admitted");
+    let passed = client.try_clone().unwrap();
+    Peer::configure(test, "goes on", &[], |command| {
+        command.stdin(passed);
+    })
+    .succeed();
+    turn_away(&listener);
+    assert!(last_reason(&listener, 1).contains("another process answered in its place"));
+    meet(&listener, &name);
+}
+
+#[test]
+fn a_process_that_changes_its_user_during_a_handshake_is_turned_away() {
+    if !is_root("handshake::a_process_that_changes_its_user_during_a_handshake_is_turned_away") {
+        return;
+    }
+    let _watchdog = watchdog(SECONDS);
+    let name = own_name();
+    let listener = listen_at(&name);
+    let (hello, client) = (hello(), raw_client(&name));
+    say(&client, &hello);
+    turn_away(&listener);
+    as_other(|| say(&client, &ready(&hello)));
+    turn_away(&listener);
+    assert!(last_reason(&listener, 1).contains("another process answered in its place"));
+}
+
+#[test]
+fn what_is_passed_with_words_of_a_handshake_makes_others_of_them() {
+    let _watchdog = watchdog(SECONDS);
+    let name = own_name();
+    let listener = listen_at(&name);
+    let (hello, client, gift) = (hello(), raw_client(&name), crate::socket());
+    say(&client, &hello);
+    turn_away(&listener);
+    pass(&client, &ready(&hello), &[&gift]);
+    turn_away(&listener);
+    assert!(last_reason(&listener, 1).contains("not the one whose turn it is"));
+
+    let (parent, end) = pair(&Policy::default(), MEMORY).unwrap();
+    pass(&end, &hello, &[&gift]);
+    let error = parent.accept_by(Deadline::Now).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    assert!(error.to_string().contains("not the one whose turn it is"), "{error}");
+}
+
+#[test]
+fn a_listener_that_lacks_descriptors_says_so_and_blames_no_client() {
+    if role().is_none() {
+        let _watchdog = watchdog(SECONDS);
+        // Alone in its process, whose limit it lowers.
+        return Peer::start("handshake::a_listener_that_lacks_descriptors_says_so_and_blames_no_client", "alone", &[])
+            .succeed();
+    }
+    let name = own_name();
+    let listener = listen_at(&name);
+    let client = raw_client(&name);
+    say(&client, &hello());
+    // Enough for the connection, and for nothing more.
+    let next = client.try_clone().unwrap().as_raw_fd();
+    let before = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(next as u64 + 1), ..before }).unwrap();
+    let error = listener.accept_by(Deadline::Now).unwrap_err();
+    setrlimit(Resource::Nofile, before).unwrap();
+    assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+    assert_eq!(listener.turned_away().count, 0, "{:?}", listener.turned_away());
+    meet(&listener, &name);
 }
 
 #[test]
@@ -322,8 +432,7 @@ fn spoil(name: &ChannelName, hello: &[u8], at: u64, word: u64) -> OwnedFd {
         _ => None,
     });
     rustix::io::pwrite(memory.expect("the memory"), &word.to_ne_bytes(), at).unwrap();
-    // The prefix of a hello is that of any message, up to its kind.
-    say(&client, &[&hello[..12], &3_u32.to_ne_bytes()].concat());
+    say(&client, &ready(hello));
     client
 }
 
