@@ -13,6 +13,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt};
+use rustix::process::{Pid, Signal, kill_process};
 
 const ROLE: &str = "ONECOPY_TEST_ROLE";
 
@@ -228,10 +229,31 @@ pub fn watchdog(limit: Duration) -> Watchdog {
     std::thread::spawn(move || {
         if gone.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
             let _ = writeln!(std::io::stderr(), "{test} hangs: not finished after {limit:?}");
+            kill_descendants();
             std::process::exit(99);
         }
     });
     Watchdog { _alive: alive }
+}
+
+/// Kills what this process has started, and what that has. Otherwise it would stay, and whoever reads what the tests print to its end
+/// would wait for it.
+fn kill_descendants() {
+    let parent = |pid: u32| -> Option<u32> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit(')').next()?.split_ascii_whitespace().nth(1)?.parse().ok()
+    };
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let parents: Vec<(u32, u32)> = pids.filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let (mut found, mut next) = (vec![std::process::id()], 0);
+    while let Some(&of) = found.get(next) {
+        found.extend(parents.iter().filter(|(_, parent)| *parent == of).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    for pid in found.into_iter().skip(1).filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
 }
 
 /// Reports that a test could not run here. `.ci/run` compares these lines with `ci/expected-skips`.
