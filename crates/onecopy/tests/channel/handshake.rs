@@ -113,6 +113,21 @@ fn a_handshake_keeps_its_place_for_a_moment_however_many_come() {
 }
 
 #[test]
+fn silent_clients_that_take_all_places_keep_them_until_somebody_else_comes() {
+    let _watchdog = watchdog(SECONDS);
+    let name = own_name();
+    let listener = listen_at(&name);
+    let many: Vec<_> = (0..64).map(|_| raw_client(&name)).collect();
+    for _ in 0..3 {
+        turn_away(&listener);
+    }
+    assert_eq!(listener.turned_away().count, 0);
+    meet(&listener, &name);
+    assert!(last_reason(&listener, 1).contains("others wait"));
+    drop(many);
+}
+
+#[test]
 fn a_silent_client_is_turned_away_in_the_end() {
     let _watchdog = watchdog(SECONDS);
     let name = own_name();

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, fchmod};
 use rustix::io::Errno;
 use rustix::net::{SocketType, listen};
@@ -226,6 +226,9 @@ impl Turn<'_> {
         }
         while self.may_begin_another() && (taken < MOST_AT_ONCE || !deadline.has_passed()) {
             taken += 1;
+            if self.is_full() && !self.is_somebody_there()? {
+                break;
+            }
             if let Some(connection) = self.make_room()? {
                 return Ok(Some(connection));
             }
@@ -272,16 +275,28 @@ impl Turn<'_> {
         }
     }
 
+    /// Whether all places are taken.
+    fn is_full(&self) -> bool {
+        self.pending.len() >= MOST_PENDING
+    }
+
     /// Whether another handshake may begin. Where all places are taken, the oldest one gives way after a moment.
     fn may_begin_another(&self) -> bool {
-        self.pending.len() < MOST_PENDING || self.pending[0].since.elapsed() >= GRACE
+        !self.is_full() || self.pending[0].since.elapsed() >= GRACE
+    }
+
+    /// Whether somebody has connected whose handshake has not begun.
+    fn is_somebody_there(&self) -> Result<bool> {
+        let socket = &self.listener.socket;
+        let polled = poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&Timespec::default()));
+        polled.map(|count| count > 0).map_err(|errno| socket.error("poll", errno))
     }
 
     /// Has the oldest handshake give way where all places are taken. What it has said by now counts: after the last word its
     /// process takes itself for connected.
     fn make_room(&mut self) -> Result<Option<Connection>> {
         let mut oldest = 0;
-        if self.pending.len() < MOST_PENDING {
+        if !self.is_full() {
             return Ok(None);
         }
         if let Some(connection) = self.step(&mut oldest)? {
@@ -303,12 +318,12 @@ impl Turn<'_> {
         if deadline.has_passed() {
             return Err(self.listener.out_of_time(deadline));
         }
-        let full = self.pending.len() >= MOST_PENDING;
+        let may_begin = self.may_begin_another();
         let oldest = self.pending.first();
-        let wake = oldest.map(|oldest| if full { oldest.since + GRACE } else { oldest.expires() });
+        let wake = oldest.map(|oldest| if may_begin { oldest.expires() } else { oldest.since + GRACE });
         let until = wake.map_or(deadline, |wake| Deadline::At(deadline.earlier(wake)));
         let sockets = self.pending.iter().map(|pending| &pending.socket);
-        let sockets = sockets.chain((!full).then_some(&self.listener.socket));
+        let sockets = sockets.chain(may_begin.then_some(&self.listener.socket));
         let mut fds: Vec<PollFd<'_>> = sockets.map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
         match poll(&mut fds, until.timespec().as_ref()) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
