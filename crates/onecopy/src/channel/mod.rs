@@ -165,7 +165,11 @@ impl Channel {
         let trusted = identity.uid() == geteuid().as_raw();
         let is_open = attach && trusted;
         let (attach, write) = match attach {
-            true if trusted => may_attach(&identity, &counters),
+            true if trusted => {
+                let (read, write) = may_attach(&identity, &counters);
+                // Within one process the receiver copies alone: a channel of safe code may not write wherever its other end says.
+                (read, write && !peer.process().is_own())
+            }
             true => {
                 counters.note_fallback(ANOTHER_USER, 0);
                 (Err(ANOTHER_USER.into()), false)

@@ -1007,3 +1007,35 @@ fn memory_that_was_renewed_is_other_memory_at_another_place() {
     });
     assert!(buffer[..] == pattern(1 << 20, 3));
 }
+
+/// The other end of a channel can be written by hand in the same process, and name any memory of it.
+#[test]
+fn within_one_process_a_sender_writes_nowhere_because_the_other_end_says_so() {
+    const BYTES: usize = 1 << 20;
+    let (mut one, mut other) = pair();
+    let victim = vec![7_u8; BYTES];
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(move || {
+            let error = one.send(&vec![1; BYTES]).unwrap_err();
+            assert!(error.is_peer_gone(), "{error}");
+        });
+        let Some(Arrival::Offer(words, len)) = other.receiver.ring.arrival(Deadline::Never).unwrap() else {
+            panic!("no offer")
+        };
+        let offer = Offer::from_bytes(&words[..len]).unwrap();
+        let (link, asked) = (Arc::clone(&other.receiver.link), Turn::new(offer.number, Phase::Asked));
+        let desk = link.desks.incoming();
+        desk.target.store(victim.as_ptr().expose_provenance() as u64, Ordering::Relaxed);
+        desk.unit_bytes.store(4096, Ordering::Relaxed);
+        // All for the sender, whichever end it has.
+        let front = if link.desks.end() == End::Front { 0 } else { BYTES / 4096 };
+        desk.front_units.store(front as u64, Ordering::Relaxed);
+        super::claims::open(desk);
+        assert!(asked.change(desk, Phase::Shared));
+        link.wake_sender();
+        std::thread::sleep(Duration::from_millis(50));
+        drop((other, link));
+        sending.join().unwrap();
+    });
+    assert!(victim.iter().all(|&byte| byte == 7));
+}

@@ -163,6 +163,11 @@ impl RemoteProcess {
         self.handle.pid()
     }
 
+    /// Whether it is this process.
+    pub(crate) fn is_own(&self) -> bool {
+        self.own
+    }
+
     /// When the process started, in clock ticks since the machine did (field 22 of `/proc/PID/stat`).
     #[must_use]
     pub fn start_ticks(&self) -> u64 {
