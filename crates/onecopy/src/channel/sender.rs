@@ -609,9 +609,10 @@ impl ChannelSender {
         }
     }
 
-    /// Sends a message and returns at once, keeping it until the receiver has it. There is one such message at a time: whatever is
-    /// sent next waits for it first, and so keeps the order. [`flush_by`](Sender::flush_by) waits for it too, and so does dropping
-    /// this half, for [`LINGER`]; a message that was not taken by then is lost.
+    /// Sends a message and returns at once, keeping it until the receiver has it, or what does not fit the ring of one that is not copied
+    /// once. There is one such message at a time: whatever is sent next waits for it first, and so keeps the order; for that alone, and
+    /// while the ring is full of what was sent before, this waits until `deadline`. [`flush_by`](Sender::flush_by) waits for it too, and so
+    /// does dropping this half, for [`LINGER`]; a message that was not taken by then is lost.
     ///
     /// # Errors
     ///

@@ -1039,3 +1039,19 @@ fn within_one_process_a_sender_writes_nowhere_because_the_other_end_says_so() {
     });
     assert!(victim.iter().all(|&byte| byte == 7));
 }
+
+#[test]
+fn an_owned_message_is_kept_that_goes_through_the_ring_too() {
+    const BYTES: usize = 3 << 20;
+    let (mut one, mut other) = pair_with(&Policy::same_user().separate());
+    let (done, sent) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        one.sender().send_owned_by(pattern(BYTES, 5), Deadline::Never).unwrap();
+        let _ = done.send(one);
+    });
+    let mut one = sent.recv_timeout(Duration::from_secs(60)).expect("it returns though nobody receives");
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert!(other.recv().unwrap().as_deref() == Some(&pattern(BYTES, 5)[..])));
+        one.sender().flush_by(Deadline::Never).unwrap();
+    });
+}
