@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use super::Peer;
 use super::ahead::Ahead;
 use super::copying::help;
@@ -56,6 +58,8 @@ pub struct ChannelSender {
     pub(super) ahead: Ahead,
     /// Why the receiver could not read this process's memory: it will not try again.
     pub(super) refused: Option<String>,
+    /// Why it could not for now, which is told of the message that goes through the ring for that.
+    refused_once: Option<String>,
     /// Whether the receiver could copy a message neither out of registered memory nor otherwise.
     cannot_map: bool,
     /// Whether this side could not write the receiver's memory.
@@ -107,6 +111,7 @@ impl ChannelSender {
             prompt: Prompt::default(),
             ahead: Ahead::default(),
             refused: None,
+            refused_once: None,
             cannot_map: false,
             cannot_help,
             helped: None,
@@ -302,16 +307,17 @@ impl ChannelSender {
         }
         let path = if bytes <= SHORT_BYTES { Path::Line } else { Path::Ring };
         self.link.counters.count_sent(path, bytes);
+        let refused_once = self.refused_once.take();
         if bytes >= self.single_copy_bytes {
-            self.note_fallback();
+            self.note_fallback(refused_once);
         }
         Ok(())
     }
 
     /// Says why a message went through the ring that is long enough to be copied once.
     #[cold]
-    fn note_fallback(&self) {
-        let why = match (&self.refused, &self.link.attach) {
+    fn note_fallback(&self, refused_once: Option<String>) {
+        let why = match (refused_once.as_ref().or(self.refused.as_ref()), &self.link.attach) {
             (Some(why), _) | (None, Err(why)) => why,
             (None, Ok(())) => "it was sent without waiting for the receiver to copy it, or in too many parts",
         };
@@ -522,7 +528,8 @@ impl ChannelSender {
             // A receiver that could not wait any longer has taken its buffer away: that is no refusal.
             && Turn::load(desk) == asked.with(Phase::Shared)
         {
-            self.cannot_help = true;
+            // It may have memory for the next one.
+            self.cannot_help |= errno != Errno::ENOMEM;
             let error = std::io::Error::from(errno);
             let why = format!("this process could not write the receiver's memory: {error}");
             self.link.counters.note_fallback(&why, 1);
@@ -620,7 +627,11 @@ impl ChannelSender {
     pub fn send_owned_by(&mut self, message: Vec<u8>, deadline: Deadline) -> Result<()> {
         self.begin(deadline)?;
         if !self.goes_from_here(message.len()) {
-            return self.send_through_ring(&message, deadline);
+            return match self.send_through_ring(&message, Deadline::Now) {
+                // There is no room for the begin of it.
+                Err(error) if error.is_out_of_time() => self.send_through_ring(&message, deadline),
+                sent => sent,
+            };
         }
         // The bytes of a vector stay where they are when it is moved.
         let asked = self.offer(&[IoSlice::new(&message)], Spot::NOWHERE, message.len(), deadline)?;
@@ -747,6 +758,11 @@ impl ChannelSender {
                 limit_bytes,
                 remedy: Some("the receiver set it".into()),
             }),
+            // It may have some for the next message.
+            Answer::Errno(libc::ENOMEM) => {
+                self.refused_once = Some("the receiver had no memory to copy it".into());
+                Ok(false)
+            }
             Answer::Errno(errno) => {
                 let error = std::io::Error::from_raw_os_error(errno);
                 self.cannot_map |= desk.source_spot.load().is_somewhere();

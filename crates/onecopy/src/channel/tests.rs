@@ -1055,3 +1055,35 @@ fn an_owned_message_is_kept_that_goes_through_the_ring_too() {
         one.sender().flush_by(Deadline::Never).unwrap();
     });
 }
+
+#[test]
+fn a_receiver_that_had_no_memory_once_is_asked_again() {
+    const BYTES: usize = 1 << 20;
+    let (mut one, mut other) = pair();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let receiver = &mut other.receiver;
+            let Some(Arrival::Offer(words, len)) = receiver.ring.arrival(Deadline::Never).unwrap() else {
+                panic!("no offer")
+            };
+            receiver.ring.take_offer();
+            let offer = Offer::from_bytes(&words[..len]).unwrap();
+            let (link, asked) = (Arc::clone(&receiver.link), Turn::new(offer.number, Phase::Asked));
+            let no_memory = Error::os("mmap", "a message", rustix::io::Errno::NOMEM);
+            let failure = super::copying::Failure::Here(no_memory);
+            let failed = receiver.failed::<()>(link.desks.incoming(), asked, failure, BYTES, Deadline::Never);
+            assert_eq!(failed.unwrap_err().raw_os_error(), Some(libc::ENOMEM));
+            for _ in 0..2 {
+                assert_eq!(other.recv().unwrap().map(|message| message.len()), Some(BYTES));
+            }
+        });
+        for _ in 0..2 {
+            one.send(&[1; BYTES]).unwrap();
+        }
+    });
+    let stats = one.stats();
+    assert_eq!(stats.sent(Path::Ring).messages, 1);
+    assert_eq!(stats.sent(Path::SingleCopy).messages + stats.sent(Path::Cooperative).messages, 1);
+    let reason = "the receiver had no memory to copy it".into();
+    assert_eq!(stats.fallbacks(), [Fallback { reason, messages: 1 }]);
+}
