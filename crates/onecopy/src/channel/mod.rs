@@ -532,6 +532,56 @@ impl Listener {
         }
     }
 
+    /// Has a descriptor ([`Listener::poll_fd`]) become readable when there is something to do for [`Listener::accept_by`] with
+    /// [`Deadline::Now`], for poll(2), epoll(7) and what is built on them: when a process connects or goes on with its handshake,
+    /// or has said nothing for too long. [`Arming::Ready`] says that there is such a thing already; so arm when that call finds
+    /// nobody, and wait only if it is [`Arming::Armed`]. Handshakes go on in these calls alone, and in those of other threads
+    /// that accept.
+    ///
+    /// ```
+    /// use onecopy::channel::Arming;
+    /// use onecopy::{Channel, Deadline, Error, Listener};
+    /// use rustix::event::{PollFd, PollFlags, poll};
+    ///
+    /// let name = format!("onecopy-doc-accept-{}", std::process::id());
+    /// let listener = Listener::bind(&name)?;
+    /// # let client = std::thread::spawn(move || {
+    /// let mut channel = Channel::connect(&name)?; // in another process
+    /// channel.send(b"a frame")?;
+    /// # Ok::<(), onecopy::Error>(()) });
+    ///
+    /// let mut channel = loop {
+    ///     match listener.accept_by(Deadline::Now) {
+    ///         Err(Error::WouldBlock { .. }) if listener.arm()? == Arming::Armed => {
+    ///             // With the descriptors of the channels that are there as well.
+    ///             let _ = poll(&mut [PollFd::new(&listener.poll_fd()?, PollFlags::IN)], None);
+    ///         }
+    ///         Err(Error::WouldBlock { .. }) => {}
+    ///         accepted => break accepted?,
+    ///     }
+    /// };
+    /// assert_eq!(channel.recv()?.as_deref(), Some(&b"a frame"[..]));
+    /// # client.join().unwrap()?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// EMFILE, ENFILE, ENOMEM, ENOSPC; [`Error::Unsupported`] in a child made by fork whose parent has called this or
+    /// [`Listener::poll_fd`]: there [`Listener::from_fd`] makes another one.
+    pub fn arm(&self) -> Result<Arming> {
+        self.0.arm()
+    }
+
+    /// The descriptor to poll for, see [`Listener::arm`]: the same at each call. It is no socket, and of no use for anything else.
+    ///
+    /// # Errors
+    ///
+    /// As [`Listener::arm`].
+    pub fn poll_fd(&self) -> Result<BorrowedFd<'_>> {
+        self.0.poll_fd()
+    }
+
     /// Those that connected in vain so far.
     #[must_use]
     pub fn turned_away(&self) -> TurnedAway {
@@ -541,7 +591,7 @@ impl Listener {
 
 impl AsFd for Listener {
     /// The listening socket: to hand it on to a process that will accept by [`Listener::from_fd`]. It is readable when a process
-    /// connects. What that says afterwards comes over another socket, so accept with time for it, not with [`Deadline::Now`].
+    /// connects. What that says afterwards comes over another socket: the one to poll for is [`Listener::poll_fd`].
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

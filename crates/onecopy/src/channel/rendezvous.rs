@@ -20,6 +20,7 @@ mod handshake;
 mod listener;
 mod packet;
 mod pair;
+mod readiness;
 mod wire;
 
 use std::os::fd::{AsFd, BorrowedFd};

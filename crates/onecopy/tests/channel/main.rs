@@ -14,6 +14,7 @@ mod handshake;
 mod heap;
 mod hostile;
 mod landing;
+mod listening;
 mod loan;
 mod many;
 mod notice;

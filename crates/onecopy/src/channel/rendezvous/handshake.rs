@@ -26,6 +26,8 @@ pub(super) struct Pending {
     pub(super) socket: Socket,
     /// When it was accepted.
     pub(super) since: Instant,
+    /// Whether the descriptor of its listener tells of it.
+    pub(super) is_watched: bool,
     /// What there is once its hello was answered: all but its word that it is ready.
     answered: Option<(Peer, Region, Greeting)>,
 }
@@ -34,7 +36,7 @@ impl Pending {
     /// Takes over a socket that was just accepted.
     pub(super) fn new(socket: Socket) -> Result<Self> {
         identify_senders(&socket, true)?;
-        Ok(Self { socket, since: Instant::now(), answered: None })
+        Ok(Self { socket, since: Instant::now(), is_watched: false, answered: None })
     }
 
     /// When it has taken too long.

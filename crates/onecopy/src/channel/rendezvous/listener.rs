@@ -1,7 +1,7 @@
 //! Listening at a name, and the handshakes of several that connect at the same time.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -12,9 +12,10 @@ use rustix::process::geteuid;
 
 use super::handshake::Pending;
 use super::packet::take_descriptors;
+use super::readiness::Readiness;
 use super::{Connection, Memory, name};
 use crate::address::ChannelName;
-use crate::channel::Policy;
+use crate::channel::{Arming, Policy};
 use crate::io::socket::{BACKLOG, Socket};
 use crate::io::unix_name::{SocketFile, bind_to, new_socket};
 use crate::{Deadline, Error, Result};
@@ -57,6 +58,8 @@ pub struct Listener {
     memory: Memory,
     state: Mutex<State>,
     turn_free: Condvar,
+    /// From the first time on that somebody is to poll.
+    readiness: OnceLock<Readiness>,
 }
 
 #[derive(Debug, Default)]
@@ -145,6 +148,7 @@ impl Listener {
             memory,
             state: Mutex::default(),
             turn_free: Condvar::new(),
+            readiness: OnceLock::new(),
         })
     }
 
@@ -162,6 +166,64 @@ impl Listener {
             }
             turn.wait(deadline)?;
         }
+    }
+
+    /// The descriptor to poll for, see [`Listener::arm`]: the same at each call.
+    ///
+    /// # Errors
+    ///
+    /// As [`Listener::arm`].
+    pub fn poll_fd(&self) -> Result<BorrowedFd<'_>> {
+        let guard = self.lock();
+        let readiness = self.readiness()?;
+        drop(guard);
+        Ok(readiness.as_fd())
+    }
+
+    /// Has a descriptor ([`Listener::poll_fd`]) become readable when there is something to do for
+    /// [`accept_by`](Listener::accept_by) with [`Deadline::Now`]: when somebody connects or goes on with a handshake, or has
+    /// said nothing for too long. [`Arming::Ready`] says that there is such a thing already; so arm when that call finds nobody,
+    /// and wait only if it is [`Arming::Armed`].
+    ///
+    /// # Errors
+    ///
+    /// EMFILE, ENFILE, ENOMEM, ENOSPC; [`Error::Unsupported`] in a child made by fork whose parent has called this.
+    pub fn arm(&self) -> Result<Arming> {
+        let mut state = self.lock();
+        let readiness = self.readiness()?;
+        // Who looks after the handshakes has the others watched when it ends.
+        if !state.led {
+            self.watch(readiness, &mut state.pending)?;
+        }
+        match readiness.is_ready() {
+            Ok(true) => Ok(Arming::Ready),
+            Ok(false) => Ok(Arming::Armed),
+            Err(errno) => Err(self.socket.error("poll", errno)),
+        }
+    }
+
+    /// What tells a poller, for a caller that has the lock: there is one of them.
+    fn readiness(&self) -> Result<&Readiness> {
+        let readiness = match self.readiness.get() {
+            Some(readiness) => readiness,
+            None => {
+                let made = Readiness::of(&self.socket)?;
+                self.readiness.get_or_init(|| made)
+            }
+        };
+        if readiness.is_own() {
+            return Ok(readiness);
+        }
+        let reason =
+            "its parent polls for it, and this is a child made by fork: make another one of the same socket".into();
+        Err(Error::Unsupported { object: self.socket.object().into(), reason })
+    }
+
+    /// Has a poller told of what these wait for, and of who connects.
+    fn watch(&self, readiness: &Readiness, pending: &mut [Pending]) -> Result<()> {
+        let (may_begin, wake) = (may_begin_another(pending), wake(pending));
+        let watched = readiness.watch(&self.socket, may_begin, pending, wake);
+        watched.map_err(|errno| self.socket.error("epoll_ctl", errno))
     }
 
     /// Those that connected in vain so far.
@@ -224,9 +286,9 @@ impl Turn<'_> {
                 return Ok(Some(connection));
             }
         }
-        while self.may_begin_another() && (taken < MOST_AT_ONCE || !deadline.has_passed()) {
+        while may_begin_another(&self.pending) && (taken < MOST_AT_ONCE || !deadline.has_passed()) {
             taken += 1;
-            if self.is_full() && !self.is_somebody_there()? {
+            if is_full(&self.pending) && !self.is_somebody_there()? {
                 break;
             }
             if let Some(connection) = self.make_room()? {
@@ -255,13 +317,13 @@ impl Turn<'_> {
                 return Ok(None);
             }
             Ok(false) => {
-                self.pending.remove(*next);
+                self.remove(*next);
                 let silent = format!("{}: it said nothing more", socket.object());
                 Err(Error::out_of_time("accept", silent, Deadline::Never))
             }
-            Ok(true) => self.pending.remove(*next).finish(policy),
+            Ok(true) => self.remove(*next).finish(policy),
             Err(error) => {
-                self.pending.remove(*next);
+                self.remove(*next);
                 Err(error)
             }
         };
@@ -275,14 +337,13 @@ impl Turn<'_> {
         }
     }
 
-    /// Whether all places are taken.
-    fn is_full(&self) -> bool {
-        self.pending.len() >= MOST_PENDING
-    }
-
-    /// Whether another handshake may begin. Where all places are taken, the oldest one gives way after a moment.
-    fn may_begin_another(&self) -> bool {
-        !self.is_full() || self.pending[0].since.elapsed() >= GRACE
+    /// Takes a handshake out, of which no poller is told any more.
+    fn remove(&mut self, index: usize) -> Pending {
+        let pending = self.pending.remove(index);
+        if pending.is_watched {
+            self.listener.readiness.get().into_iter().for_each(|readiness| readiness.forget(&pending));
+        }
+        pending
     }
 
     /// Whether somebody has connected whose handshake has not begun.
@@ -296,14 +357,14 @@ impl Turn<'_> {
     /// process takes itself for connected.
     fn make_room(&mut self) -> Result<Option<Connection>> {
         let mut oldest = 0;
-        if !self.is_full() {
+        if !is_full(&self.pending) {
             return Ok(None);
         }
         if let Some(connection) = self.step(&mut oldest)? {
             return Ok(Some(connection));
         }
         if oldest > 0 {
-            self.pending.remove(0);
+            self.remove(0);
             self.turn_away(format!("{}: it said nothing, and others wait", self.listener.socket.object()));
         }
         Ok(None)
@@ -318,10 +379,8 @@ impl Turn<'_> {
         if deadline.has_passed() {
             return Err(self.listener.out_of_time(deadline));
         }
-        let may_begin = self.may_begin_another();
-        let oldest = self.pending.first();
-        let wake = oldest.map(|oldest| if may_begin { oldest.expires() } else { oldest.since + GRACE });
-        let until = wake.map_or(deadline, |wake| Deadline::At(deadline.earlier(wake)));
+        let may_begin = may_begin_another(&self.pending);
+        let until = wake(&self.pending).map_or(deadline, |wake| Deadline::At(deadline.earlier(wake)));
         let sockets = self.pending.iter().map(|pending| &pending.socket);
         let sockets = sockets.chain(may_begin.then_some(&self.listener.socket));
         let mut fds: Vec<PollFd<'_>> = sockets.map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
@@ -337,13 +396,36 @@ impl Drop for Turn<'_> {
         let mut state = self.listener.lock();
         state.pending = std::mem::take(&mut self.pending);
         state.led = false;
+        let readiness = self.listener.readiness.get().filter(|readiness| readiness.is_own());
+        if let Some(readiness) = readiness
+            && self.listener.watch(readiness, &mut state.pending).is_err()
+        {
+            // Who arms finds out why.
+            readiness.call();
+        }
         drop(state);
         self.listener.turn_free.notify_one();
     }
 }
 
+/// Whether all places are taken.
+fn is_full(pending: &[Pending]) -> bool {
+    pending.len() >= MOST_PENDING
+}
+
+/// Whether another handshake may begin. Where all places are taken, the oldest one gives way after a moment.
+fn may_begin_another(pending: &[Pending]) -> bool {
+    !is_full(pending) || pending[0].since.elapsed() >= GRACE
+}
+
+/// When something is to be done for these, though nobody says anything.
+fn wake(pending: &[Pending]) -> Option<Instant> {
+    let oldest = pending.first()?;
+    Some(if may_begin_another(pending) { oldest.expires() } else { oldest.since + GRACE })
+}
+
 /// Whether a handshake failed for want of something on this side, which its caller has to know.
-fn is_own(error: &Error) -> bool {
+pub(super) fn is_own(error: &Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOSPC))
         || matches!(error, Error::Invalid { .. })
 }
