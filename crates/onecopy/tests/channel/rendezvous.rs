@@ -9,7 +9,7 @@ use onecopy::channel::rendezvous::{Listener, connect_by};
 use onecopy::{Deadline, Error};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::support::{Peer, Scratch, argument, eventually, role, watchdog};
+use crate::support::{Peer, Scratch, argument, eventually, role, skip, watchdog};
 use crate::{
     MEMORY, both_names, connect_to, listen_at, mark, meet, open_descriptors, own_name, own_uid, place, raw_client,
     raw_listener, set_mark,
@@ -281,6 +281,35 @@ fn a_process_that_was_handed_a_connected_socket_is_the_peer() {
     let connection = listener.accept_by(Deadline::Never).unwrap();
     assert_eq!(connection.peer().pid(), peer.pid());
     peer.succeed();
+}
+
+#[test]
+fn a_client_of_a_listener_without_proc_is_told_so_and_does_not_try_again() {
+    let test = "rendezvous::a_client_of_a_listener_without_proc_is_told_so_and_does_not_try_again";
+    if role().is_some() {
+        let hidden = std::process::Command::new("mount").args(["-t", "tmpfs", "none", "/proc"]).status().unwrap();
+        assert!(hidden.success());
+        let path = ChannelName::path(argument("PATH")).unwrap();
+        let listener = onecopy::Listener::bind_with(&path, &Policy::default()).unwrap();
+        println!("\n@listening");
+        while listener.turned_away().count == 0 {
+            assert!(listener.accept_by(Deadline::after(Duration::from_millis(50))).unwrap_err().is_out_of_time());
+        }
+        assert!(listener.turned_away().last.contains("/proc/self"), "{:?}", listener.turned_away());
+        std::thread::sleep(SECONDS);
+        return;
+    }
+    let _watchdog = watchdog(SECONDS);
+    let scratch = Scratch::new();
+    let path = scratch.path("channel");
+    let Some(mut peer) = Peer::in_own_namespaces(test, "server", &[("PATH", path.to_str().unwrap())]) else {
+        return skip(test, "no namespaces without privileges here");
+    };
+    peer.wait_for_line("@listening");
+    let name = ChannelName::path(path).unwrap();
+    let error = onecopy::Channel::connect_by(&name, &Policy::default(), Deadline::Never).unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }) && error.to_string().contains("/proc/self"), "{error}");
+    peer.kill();
 }
 
 #[test]

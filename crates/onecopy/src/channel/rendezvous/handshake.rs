@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use super::listener::is_own;
 use super::packet::{Letter, gone, identify_senders, receive, refuse, send, take_descriptors};
 use super::wire::{Greeting, Message};
 use super::{Connection, Memory};
@@ -74,14 +75,24 @@ impl Pending {
         let peer = Peer::identify(letter.sender, letter.pidfd, origin, self.socket.object())?;
         admit(&self.socket, policy, &peer)?;
         let hello = hello.map_err(|problem| corrupt(&self.socket, &peer, problem))?;
-        let Memory { bytes, prepare } = memory;
-        let memory = AnonymousMapping::create_sparse(MEMORY_NAME, bytes, Sealing::Final)?;
-        prepare(&memory)?;
-        let accept = Message::Accept(own_greeting(&self.socket, policy, bytes)?);
+        let (memory, greeting) = self.prepare(policy, memory).inspect_err(|error| {
+            // What this side lacks for good the other one need not try for again and again.
+            if !is_own(error) {
+                refuse(&self.socket, format!("it can open no channel: {error}"));
+            }
+        })?;
+        let accept = Message::Accept(greeting);
         // It is no stranger, and passes memory as soon as it has this one.
         take_descriptors(&self.socket, true)?;
         send(&self.socket, &accept, Some(memory.as_fd()))?;
         Ok((peer, memory.into_region(), hello))
+    }
+
+    /// The memory of a connection, and what is said of it.
+    fn prepare(&self, policy: &Policy, Memory { bytes, prepare }: Memory) -> Result<(AnonymousMapping, Greeting)> {
+        let memory = AnonymousMapping::create_sparse(MEMORY_NAME, bytes, Sealing::Final)?;
+        prepare(&memory)?;
+        Ok((memory, own_greeting(&self.socket, policy, bytes)?))
     }
 
     fn hear_ready(&self, letter: &Letter) -> Result<()> {
