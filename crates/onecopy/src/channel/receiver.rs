@@ -165,6 +165,9 @@ impl ChannelReceiver {
 
     /// Receives a message into warm memory of the library; `None` is the end: the other side has closed.
     ///
+    /// `deadline` is for waiting. A message that its sender holds ready is copied to its end, also where that takes longer: some tenths of
+    /// a second for each GiB. The same holds for a message that is received into memory of the caller.
+    ///
     /// # Errors
     ///
     /// As [`Receiver::recv_into_by`], without [`Error::BufferTooSmall`]; ENOMEM.
