@@ -130,6 +130,24 @@ fn the_limits_are_those_in_force() {
 }
 
 #[test]
+fn a_limit_of_several_numbers_is_not_said_to_take_one() {
+    let pages = [
+        ("sysv-semaphore", "To raise kernel.sem, as root: sysctl -w kernel.sem='SEMMSL SEMMNS SEMOPM SEMMNI'"),
+        ("tcp", "To raise net.ipv4.tcp_wmem, as root: sysctl -w net.ipv4.tcp_wmem='MIN DEFAULT MAX'"),
+        ("tcp", "To raise another dotted name, as root: sysctl -w NAME=VALUE"),
+        ("pipe", "To raise a dotted name, as root: sysctl -w NAME=VALUE"),
+    ];
+    for (mechanism, remedy) in pages {
+        let page = text(&["explain", mechanism]);
+        let words: Vec<&str> = page.split_whitespace().collect();
+        // A kernel that was built without the limit has nothing to say of it.
+        let name = remedy.split(' ').find(|word| word.contains('.')).unwrap_or("Limits").trim_end_matches(',');
+        assert!(words.join(" ").contains(remedy) || !page.contains(name), "{page}");
+        assert!(mechanism != "sysv-semaphore" || !page.contains("NAME=VALUE"), "{page}");
+    }
+}
+
+#[test]
 fn an_address_is_explained_as_its_mechanism() {
     let addresses = [
         ("mq:/jobs", "posix-mq"),

@@ -197,11 +197,20 @@ impl Page {
     }
 
     fn remedies(&mut self, limits: &[Limit]) {
-        if limits.iter().any(|limit| limit.source.starts_with("/proc/sys/")) {
-            self.entry("", "To raise a dotted name, as root: sysctl -w NAME=VALUE");
+        let takes_a_number = |limit: &Limit| limit.how_to_raise == format!("as root: sysctl -w {}=N", limit.name);
+        let mut others: Vec<&Limit> = limits.iter().filter(|limit| !takes_a_number(limit)).collect();
+        others.retain(|limit| limit.source != "a constant" && limit.value != Value::Absent);
+        // Several fields of one sysctl are set together.
+        others.dedup_by_key(|limit| &limit.how_to_raise);
+        if limits.iter().any(takes_a_number) {
+            let is_said_below = |limit: &&Limit| limit.source.starts_with("/proc/sys/");
+            let which = if others.iter().any(is_said_below) { "another" } else { "a" };
+            self.entry("", &format!("To raise {which} dotted name, as root: sysctl -w NAME=VALUE"));
         }
-        for limit in limits.iter().filter(|limit| limit.name.starts_with("RLIMIT")) {
-            self.entry("", &format!("To raise {}, {}", limit.name, limit.how_to_raise));
+        for limit in others {
+            let (name, how) = (limit.name.split(' ').next().unwrap_or(limit.name), &limit.how_to_raise);
+            let raises = how.starts_with("as root") || how.starts_with("prlimit");
+            self.entry("", &if raises { format!("To raise {name}, {how}") } else { format!("{name}: {how}") });
         }
     }
 

@@ -100,7 +100,7 @@ pub(super) const LIMITS: &[Row] = &[
         "net.unix.max_dgram_qlen",
         Sysctl("net/unix/max_dgram_qlen", 0),
         "messages",
-        "what waits in a datagram socket before senders wait",
+        "with more than these in a datagram socket senders wait",
         &[UnixDgram],
     ),
     row(
@@ -289,8 +289,10 @@ pub(super) const LIMITS: &[Row] = &[
     row("eventfd counter", Constant(u64::MAX - 1), "", "the largest value", &[Eventfd]),
     row("FUTEX_WAITV_MAX", Constant(128), "words", "one call waits for", &[Futex]),
     row("ROBUST_LIST_LIMIT", Constant(2048), "mutexes", "held by one thread that its death releases", &[Mutex]),
-    row("RLIMIT_SIGPENDING", PENDING, "signals", "pending for all processes of a user", &[SignalRealtime])
-        .low(Below(1024), "beyond it sigqueue fails with EAGAIN, and kill drops what a real-time signal carries"),
+    row("RLIMIT_SIGPENDING", PENDING, "signals", "pending for all processes of a user", &[SignalRealtime]).low(
+        Below(1024),
+        "beyond it sigqueue fails with EAGAIN, and two signals of kill arrive as one that names no sender",
+    ),
     row(
         "kernel.pid_max",
         Sysctl("kernel/pid_max", 0),

@@ -12,13 +12,14 @@ pub static CHANNEL: Info = Info {
     access: "Processes of the same user, as the kernel tells each side of the other; a program's Policy admits others. A \
              side of the same user that may attach can read and write the other one's memory; Policy::separate forbids that.",
     copies: Answer {
-        short: "1-2",
-        long: "Short messages: 2, of one or two cache lines. Up to some 10 KiB: 2, through a ring, both sides at once. Longer \
-               ones: 1, of which each side makes a part. `onecopy bench --only channel` measures where the ways cross. \
+        short: "0 to 2",
+        long: "Short messages: 2, of one or two cache lines. Below 512 KiB: 2, through a ring, both sides at once; but \
+               from 64 KiB on 1, where the other side waits for it as for an answer, or where a long stream goes faster so. \
+               Longer ones: 1, of which each side makes a part. `onecopy bench --only channel` measures where the ways cross. \
                Without cross-memory attach: 2, through the ring. What is made in a loan: 0; `onecopy send` reads into loans.",
     },
     boundaries: Answer {
-        short: "yes",
+        short: "kept",
         long: "Kept, in order, each message once, up to 1 GiB unless a program says otherwise.",
     },
     full: "The sender waits: by looking for some 50 us, then asleep. A long message is sent when the receiver has it.",

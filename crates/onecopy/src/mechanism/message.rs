@@ -15,7 +15,7 @@ pub(super) static UNIX_DGRAM: Info = Info {
              that is connected itself accepts datagrams from its peer alone.",
     copies: TWO_CALLS,
     boundaries: KEPT,
-    full: "A send waits, or gives EAGAIN, once the receiver's queue holds net.unix.max_dgram_qlen messages or the \
+    full: "A send waits, or gives EAGAIN, once the receiver's queue holds more than net.unix.max_dgram_qlen messages or the \
            sender's buffer is used up: nothing is lost. Longer than the buffer: EMSGSIZE. Receiver gone: ECONNREFUSED.",
     empty: "A receive waits, or gives EAGAIN. There is no end of file.",
     remains: Answer {

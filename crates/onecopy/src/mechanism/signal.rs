@@ -57,7 +57,8 @@ pub(super) static REALTIME: Info = Info {
     empty: EMPTY,
     remains: REMAINS,
     traps: &[
-        "kill of a real-time signal at that limit succeeds and drops the payload: this library sends by sigqueue.",
+        "kill of a real-time signal at that limit succeeds all the same: what arrives names no sender, and two arrive as one. \
+         This library sends by sigqueue.",
         "The C library keeps the first two or three numbers for itself: count from SIGRTMIN, which differs between glibc \
          and musl.",
         "The limit is one for all processes of the user.",

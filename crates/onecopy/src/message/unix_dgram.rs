@@ -1,6 +1,7 @@
 //! Row 5, the UNIX datagram socket: [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html).
 //!
-//! Unlike UDP, it loses nothing: a sender whose receiver has `/proc/sys/net/unix/max_dgram_qlen` messages waiting waits too.
+//! Unlike UDP, it loses nothing: a sender whose receiver has more than `/proc/sys/net/unix/max_dgram_qlen` messages waiting
+//! waits too.
 //! Messages of one sender arrive in order; those of several, in the order in which they were sent. There is no connection: a
 //! receiver is not told when a sender ends, and what waits for a receiver that dies is lost.
 
