@@ -38,6 +38,25 @@ fn completions_and_man_pages_come_from_the_same_definition() {
 }
 
 #[test]
+fn a_man_page_has_the_examples_line_by_line_and_all_ways_to_say_an_option() {
+    let scratch = Scratch::new();
+    onecopy(["man", scratch.root().to_str().unwrap()]).end().succeeds();
+    for verb in ["bench", "send", "recv", "lock", "wait", "ls", "rm", "explain", "fetch"] {
+        let help = String::from_utf8(onecopy([verb, "--help"]).end().succeeds()).unwrap();
+        let examples = help.lines().skip_while(|line| *line != "Examples:").skip(1).take_while(|line| !line.is_empty());
+        let page = std::fs::read_to_string(scratch.path(&format!("onecopy-{verb}.1"))).unwrap();
+        let (_, page) = page.split_once(".SH \"EXAMPLES\"\n.nf\n").expect("lines that troff does not fill");
+        let (page, _) = page.split_once("\n.fi\n").expect("an end of them");
+        let page = page.replace("\\-", "-").replace("\\(aq", "'").replace("\\(ga", "`").replace("\\&", "");
+        assert_eq!(page.lines().collect::<Vec<_>>(), examples.collect::<Vec<_>>(), "{verb}");
+    }
+    let lock = std::fs::read_to_string(scratch.path("onecopy-lock.1")).unwrap().replace('\\', "");
+    for words in ["<LOCK-ADDRESS> -- <COMMAND>...", "[alias: --nb]", ".SH \"EXIT STATUS\""] {
+        assert!(lock.contains(words), "{words}: {lock}");
+    }
+}
+
+#[test]
 fn bad_command_lines() {
     let cases: &[(&[&str], &str)] = &[
         (&["snd", "mq:/x"], "unrecognized subcommand 'snd'; a similar subcommand exists: 'send' (see onecopy --help)"),
