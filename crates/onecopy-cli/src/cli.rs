@@ -17,7 +17,8 @@ pub(crate) struct Cli {
     pub(crate) verb: Verb,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 124 timed out, 130 interrupted.";
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 failed, 2 wrong usage, 124 timed out, 128 + N ended by signal N (130: ^C).";
 
 /// The verbs, in the order of the help.
 #[derive(Debug, Subcommand)]

@@ -14,6 +14,8 @@ use crate::io::socket::set_nonblocking;
 use crate::io::wait::{Backoff, wait_for};
 use crate::{Deadline, Error, Result};
 
+const UNHEARD: &str = "nobody listens there";
+
 /// A blocking socket connected to `peer`; `new_socket` makes one for an address. Each address of a host name is tried, with an
 /// equal share of the time, and all of them again and again while one of them refuses: its listener may come.
 ///
@@ -38,7 +40,7 @@ pub(crate) fn connect_by(
     loop {
         match try_all(&addresses, object, deadline, attempt) {
             Err(error) if is_refused(&error) && deadline != Deadline::Now => {
-                backoff.pause(deadline, "connect", object)?;
+                backoff.pause_for(UNHEARD, deadline, "connect", object)?;
             }
             result => return result.map_err(explain),
         }
@@ -104,7 +106,7 @@ fn is_refused(error: &Error) -> bool {
 
 fn explain(error: Error) -> Error {
     match error.raw_os_error() {
-        Some(libc::ECONNREFUSED) => error.with_remedy("nobody listens there"),
+        Some(libc::ECONNREFUSED) => error.with_remedy(UNHEARD),
         Some(libc::EINVAL) => error.with_remedy(INTERFACE_MISSING),
         _ => error,
     }

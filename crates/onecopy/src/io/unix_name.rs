@@ -156,6 +156,8 @@ fn probe(address: &SocketAddrUnix, object: &str) -> Result<Errno> {
     Ok(connect(&socket, address).err().unwrap_or(Errno::ISCONN))
 }
 
+const UNBOUND: &str = "no process has bound this name";
+
 /// A new socket connected to `name`; waits until `deadline` for a process that binds the name and, where the type has
 /// connections, for room in its queue of them.
 ///
@@ -181,11 +183,13 @@ pub(crate) fn connect_to(socket: &OwnedFd, name: &UnixName, object: &str, deadli
             Err(errno @ (Errno::NOENT | Errno::CONNREFUSED)) => {
                 check_hope(name, object, errno)?;
                 if deadline == Deadline::Now {
-                    return Err(Error::os("connect", object, errno).with_remedy("no process has bound this name"));
+                    return Err(Error::os("connect", object, errno).with_remedy(UNBOUND));
                 }
-                backoff.pause(deadline, "connect", object)?;
+                backoff.pause_for(UNBOUND, deadline, "connect", object)?;
             }
-            Err(Errno::AGAIN) => backoff.pause(deadline, "connect", object)?,
+            Err(Errno::AGAIN) => {
+                backoff.pause_for("its listener has not accepted those before", deadline, "connect", object)?;
+            }
             Err(errno) => return Err(connect_error(object, errno)),
         }
     }

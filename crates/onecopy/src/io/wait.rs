@@ -82,6 +82,18 @@ impl Backoff {
         Ok(())
     }
 
+    /// As [`Backoff::pause`]; the error tells what was `missing` until then.
+    pub(crate) fn pause_for(
+        &mut self,
+        missing: &str,
+        deadline: Deadline,
+        operation: &'static str,
+        object: &str,
+    ) -> Result<()> {
+        self.pause(deadline, operation, object)
+            .map_err(|_| Error::out_of_time(operation, format!("{object} ({missing})"), deadline))
+    }
+
     /// As [`Backoff::pause`], but ends early when `fd` has something to read or hangs up.
     pub(crate) fn pause_polling(
         &mut self,

@@ -104,7 +104,7 @@ pub fn open_writer(path: &Path, deadline: Deadline) -> Result<PipeWriter> {
             Err(error) if deadline == Deadline::Now => {
                 return Err(error.with_remedy("no process has it open to read: open it there first, or wait for one"));
             }
-            Err(_) => backoff.pause(deadline, "open", &object)?,
+            Err(_) => backoff.pause_for("no process has it open to read", deadline, "open", &object)?,
         }
     };
     // With it the FIFO was opened so as not to wait without end.
@@ -183,7 +183,12 @@ fn wait_for_writer(reader: &OwnedFd, deadline: Deadline, object: &str) -> Result
         pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(|errno| Error::os("pipe2", object, errno))?;
     let mut backoff = Backoff::new();
     while !writer_came(reader, &probe, object)? {
-        backoff.pause_polling(reader.as_fd(), deadline, "open", object)?;
+        backoff.pause_polling(reader.as_fd(), deadline, "open", object).map_err(|error| {
+            match error.is_out_of_time() {
+                true => Error::out_of_time("open", format!("{object} (no process has it open to write)"), deadline),
+                false => error,
+            }
+        })?;
     }
     Ok(())
 }

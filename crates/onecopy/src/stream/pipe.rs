@@ -223,7 +223,7 @@ impl PipeWriter {
     /// How many bytes fit beside those that wait to be read: the capacity less [`PipeWriter::available_bytes`].
     ///
     /// No promise: other writers may take it at any time, and the kernel counts pages, of which a write that is not as long leaves
-    /// a rest that only some later writes can use. After 16 writes of 2049 bytes into a pipe of 64 KiB this says 32 KiB, and a
+    /// a rest that only some later writes can use. After 16 writes of 2049 bytes into a pipe of 64 KiB this says 32752, and a
     /// write of 4096 bytes would have to wait. The write itself is the test.
     ///
     /// # Errors

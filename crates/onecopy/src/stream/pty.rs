@@ -258,7 +258,7 @@ impl PtySlave {
             match open_slave(link, &object) {
                 Ok(fd) => break fd,
                 Err(error) if !may_come(&error) || deadline == Deadline::Now => return Err(error),
-                Err(_) => backoff.pause(deadline, "open", &object)?,
+                Err(_) => backoff.pause_for(UNPUBLISHED, deadline, "open", &object)?,
             }
         };
         set_raw(&fd, &object)?;
@@ -351,10 +351,12 @@ fn open_slave(link: &Path, object: &str) -> Result<OwnedFd> {
     if isatty(&fd) { Ok(fd) } else { Err(no_terminal()) }
 }
 
+const UNPUBLISHED: &str = "no pseudoterminal is published there";
+
 fn open_slave_error(object: &str, errno: Errno) -> Error {
     let error = Error::os("open", object, errno);
     match errno {
-        Errno::NOENT => error.with_remedy("no pseudoterminal is published there"),
+        Errno::NOENT => error.with_remedy(UNPUBLISHED),
         _ => error,
     }
 }
