@@ -51,9 +51,9 @@ struct Transient {
     inode: (u64, u64),
 }
 
-/// Starts to wait for SIGINT, SIGTERM and SIGHUP; one that is ignored, as nohup(1) does, stays ignored.
+/// Starts to wait for SIGINT, SIGTERM, SIGHUP and SIGQUIT; one that is ignored, as nohup(1) does, stays ignored.
 pub(crate) fn watch() -> Result<(), Failure> {
-    let mut signals = SignalsInfo::<WithRawSiginfo>::new(unless_ignored(&[SIGHUP, SIGINT, SIGTERM]))
+    let mut signals = SignalsInfo::<WithRawSiginfo>::new(unless_ignored(&[SIGHUP, SIGINT, SIGQUIT, SIGTERM]))
         .map_err(|error| Failure::failed(format!("cannot handle signals: {}", plain(&error))))?;
     let _ = HANDLE.set(signals.handle());
     let wait = move || {
@@ -120,7 +120,7 @@ pub(crate) fn spawn_and_forward(spawn: impl FnOnce() -> io::Result<Child>) -> Re
 
 fn spawn_for(target: &mut Target, spawn: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
     if let Some(handle) = HANDLE.get() {
-        unless_ignored(&[SIGQUIT, SIGUSR1, SIGUSR2]).into_iter().try_for_each(|signal| handle.add_signal(signal))?;
+        unless_ignored(&[SIGUSR1, SIGUSR2]).into_iter().try_for_each(|signal| handle.add_signal(signal))?;
     }
     let mut child = spawn()?;
     match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {

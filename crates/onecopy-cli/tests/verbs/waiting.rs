@@ -61,15 +61,17 @@ fn who_must_not_wait_fails_at_once() {
 #[test]
 fn an_interrupt_is_130_and_leaves_nothing_that_the_verb_made_for_itself() {
     for mechanism in ["pty", "unix", "unix-dgram", "unix-seqpacket"] {
-        let scratch = Scratch::new();
-        let address = format!("{mechanism}:{}", scratch.path("o").display());
-        let receiver = onecopy(["recv", &address, "--verbose"]).start();
-        receiver.listening_address();
-        receiver.wait_until_asleep();
-        receiver.signal("INT");
-        let ended = receiver.end();
-        assert_eq!(ended.status.code(), Some(130), "{ended:?}");
-        assert_eq!(std::fs::read_dir(scratch.root()).unwrap().count(), 0, "{mechanism}");
+        for (signal, code) in [("INT", 130), ("QUIT", 131)] {
+            let scratch = Scratch::new();
+            let address = format!("{mechanism}:{}", scratch.path("o").display());
+            let receiver = onecopy(["recv", &address, "--verbose"]).start();
+            receiver.listening_address();
+            receiver.wait_until_asleep();
+            receiver.signal(signal);
+            let ended = receiver.end();
+            assert_eq!(ended.status.code(), Some(code), "{ended:?}");
+            assert_eq!(std::fs::read_dir(scratch.root()).unwrap().count(), 0, "{mechanism}: {signal}");
+        }
     }
 }
 
