@@ -144,6 +144,12 @@ impl Output {
         matches!(self.target, Target::Direct)
     }
 
+    /// The file whose place it takes in the end, by its one name.
+    pub(crate) fn replaced_file(&self) -> Option<PathBuf> {
+        let (Target::Unnamed(path) | Target::Temporary(path, _)) = &self.target else { return None };
+        Some(directory_of(path).canonicalize().ok()?.join(path.file_name()?))
+    }
+
     /// Takes back what was written beyond the first `len_bytes`, which a file without its name allows.
     pub(crate) fn shorten(&mut self, len_bytes: u64) -> Result<(), Failure> {
         self.written = len_bytes;

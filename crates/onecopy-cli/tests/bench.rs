@@ -544,6 +544,12 @@ fn wrong_usage_is_one_line_and_measures_nothing() {
     for (arguments, words) in cases {
         bench(arguments).end().fails_with(2, words);
     }
+    let (link, same) = (scratch.path("link"), scratch.path("same"));
+    std::os::unix::fs::symlink("same", &link).unwrap();
+    let (link, same) = (link.to_str().unwrap(), same.to_str().unwrap());
+    let words = ["--export-json and --export-html would both write", link];
+    bench(&["--quick", "--export-json", same, "--export-html", link]).end().fails_with(2, &words);
+    assert!(!std::path::Path::new(same).exists());
     bench(&["--quick", "--export-json", "/nonexistent/f"]).end().fails_with(1, &["/nonexistent/f", "No such file"]);
 }
 
@@ -605,6 +611,31 @@ fn figures_that_cannot_be_exported_are_shown_and_exported_elsewhere() {
     assert_eq!(std::fs::read_to_string(&csv).unwrap().lines().count(), 2);
     let expected = (Some(1), "onecopy: cannot write /dev/full: No space left on device\n");
     assert_eq!((ended.status.code(), &*ended.stderr), expected);
+}
+
+#[test]
+fn figures_that_go_nowhere_may_all_go_there() {
+    let _watchdog = watchdog(Duration::from_secs(300));
+    let some = ["--quick", "--only", "pipe", "--workload", "stream", "--size", "512"];
+    let exports = ["--export-json", "/dev/null", "--export-csv", "/dev/null"];
+    assert!(bench(&[&some[..], &exports[..]].concat()).end().status.success());
+}
+
+#[test]
+fn a_row_of_many_channels_says_how_many_they_are() {
+    let _watchdog = watchdog(Duration::from_secs(300));
+    let scratch = Scratch::new();
+    let page = scratch.path("page");
+    let few = ["-n100:100", env!("CARGO_BIN_EXE_onecopy")];
+    let some = ["bench", "--quick", "--only", "channel", "--workload", "many"];
+    let exports = ["--export-html", page.to_str().unwrap()];
+    let run = program("prlimit", few.iter().chain(&some).chain(&exports)).with(|command| {
+        command.env("ONECOPY_BENCH_SECONDS", BUDGET);
+    });
+    let text = String::from_utf8(run.end().stdout).unwrap();
+    assert!(text.contains("failed: channel many 64 B for 1000 channels: "), "{text}");
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("<td>channel, 10 of them</td>") && page.contains("<td>channel, 1000 of them</td>"), "{page}");
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn line(change: &Change<'_>) -> String {
     let row = change.row;
     format!(
         "{:<23} {:<8} {:>7} {:>4} {:>8} {:>7.2} {:>7.2} {:>6.2}{}",
-        row.mechanism,
+        row.measured_name(),
         row.workload.as_deref().unwrap_or("-"),
         row.size_bytes.map_or_else(|| "-".into(), bytes),
         row.cold.map_or("-", |cold| if cold { "yes" } else { "no" }),
@@ -138,6 +138,21 @@ mod tests {
     fn a_longer_round_trip_is_worse() {
         assert_eq!(change_of(10.0, 20.0, 0.1, false), Some(false));
         assert_eq!(change_of(10.0, 5.0, 0.1, false), Some(true));
+    }
+
+    #[test]
+    fn rows_of_many_channels_are_told_apart() {
+        let row = |channels| Row {
+            mechanism: "channel".into(),
+            workload: Some("many".into()),
+            channels: Some(channels),
+            ratio_to_one_channel: Some(1.0),
+            ..Row::default()
+        };
+        let report = Report { rows: vec![row(10), row(1000)], ..Report::new(Host::this()) };
+        let text = report.compared_with(&report);
+        let lines = ["\nchannel, 10 of them     many ", "\nchannel, 1000 of them   many "];
+        assert!(lines.iter().all(|line| text.contains(line)) && text.lines().all(|line| line.len() <= 80), "{text}");
     }
 
     #[test]

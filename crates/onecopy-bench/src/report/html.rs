@@ -101,7 +101,7 @@ fn line(row: &Row, most: f64) -> String {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
     let share = weight(row).map_or(0.0, |weight| 100.0 * weight / most);
     let cells = [
-        escape(&row.mechanism),
+        escape(&row.measured_name()),
         or_dash(row.size_bytes.map(bytes)),
         or_dash(row.cold.map(|cold| if cold { "yes" } else { "no" }.into())),
         or_dash(row.wait.clone()),

@@ -368,6 +368,12 @@ impl Row {
         self.workload.as_deref() == Some(workload.name())
     }
 
+    /// The mechanism, and of many channels their number.
+    fn measured_name(&self) -> String {
+        let mechanism = &self.mechanism;
+        self.channels.map_or_else(|| mechanism.clone(), |channels| format!("{mechanism}, {channels} of them"))
+    }
+
     /// What two rows of different calls have in common when they measure the same.
     fn identity(&self) -> impl PartialEq + '_ {
         let Self { workload, size_bytes, cold, wait, channels, .. } = self;

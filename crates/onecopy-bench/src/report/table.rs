@@ -263,7 +263,8 @@ impl Report {
     fn remarks(&self) -> Option<String> {
         let mut lines = Vec::new();
         for row in &self.rows {
-            let what = [Some(row.mechanism.clone()), row.workload.clone(), row.size_bytes.map(bytes)];
+            let channels = row.channels.map(|channels| format!("for {channels} channels"));
+            let what = [Some(row.mechanism.clone()), row.workload.clone(), row.size_bytes.map(bytes), channels];
             let what = what.into_iter().flatten().collect::<Vec<_>>().join(" ");
             lines.extend(row.error.as_ref().map(|error| format!("failed: {what}: {error}")));
             lines.extend(row.skipped.as_ref().map(|reason| format!("skipped: {what}: {reason}")));

@@ -96,15 +96,26 @@ fn options(arguments: &Arguments) -> Result<Options, Failure> {
 
 /// The files to write, each with the form that it gets.
 fn exports(arguments: &Arguments) -> Result<Vec<(Output, Form)>, Failure> {
-    let wanted: [(&Option<PathBuf>, Form); 3] = [
-        (&arguments.export_json, json),
-        (&arguments.export_csv, Report::to_csv),
-        (&arguments.export_html, Report::to_html),
+    let wanted: [(&str, &Option<PathBuf>, Form); 3] = [
+        ("--export-json", &arguments.export_json, json),
+        ("--export-csv", &arguments.export_csv, Report::to_csv),
+        ("--export-html", &arguments.export_html, Report::to_html),
     ];
-    let open = |(path, form): (&Option<PathBuf>, Form)| {
-        Some(Output::open(Some(path.as_deref()?), Deadline::Never).map(|to| (to, form)))
-    };
-    wanted.into_iter().filter_map(open).collect()
+    let mut exports = Vec::new();
+    let mut files: Vec<(&str, PathBuf)> = Vec::new();
+    for (option, path, form) in wanted {
+        let Some(path) = path else { continue };
+        let output = Output::open(Some(path), Deadline::Never)?;
+        if let Some(file) = output.replaced_file() {
+            if let Some((other, _)) = files.iter().find(|(_, taken)| *taken == file) {
+                let text = format!("{other} and {option} would both write {}: name two files", output.name());
+                return Err(Failure::usage(text));
+            }
+            files.push((option, file));
+        }
+        exports.push((output, form));
+    }
+    Ok(exports)
 }
 
 fn export(mut output: Output, text: &str) -> Result<(), Failure> {
