@@ -16,7 +16,10 @@ Examples:
   onecopy post futex:/word
 
 A missing semaphore, futex or condition variable is created with the value 0 first, so that it does not matter who comes first. What \
-is full is an error: nobody may ever come to take from it.";
+is full is an error: nobody may ever come to take from it.
+
+With --count, a System V semaphore, an eventfd, a futex and a condition variable get all at once or nothing. A sem: is posted one by one, \
+if all of it fits, and a signal: is sent one by one: when onecopy is interrupted, or the queue of the signals is full, some have gone.";
 
 /// The options of `post`.
 #[derive(Debug, clap::Args)]

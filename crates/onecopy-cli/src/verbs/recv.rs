@@ -41,7 +41,8 @@ pub(crate) struct Arguments {
     /// however it ends
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// How many messages to receive, 0 for all until the end; 1 unless said
+    /// How many messages to receive, 0 for all until the end; 1 unless said. From a channel, messages are what `onecopy send --lines`
+    /// sends: without it a stream comes, for which leave out --count, and whose pieces and end would be counted
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = units::count)]
     count: Option<u64>,
     /// Which messages (sysv-mq: only): N this type, -N the lowest type up to N, ^N any type but N, 0 any
