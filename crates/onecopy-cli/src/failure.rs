@@ -168,6 +168,16 @@ pub(crate) fn plain(error: &std::io::Error) -> String {
     format!("{words}{limit}")
 }
 
+/// Why a thread or a process could not be started.
+pub(crate) fn unstarted(error: &std::io::Error) -> String {
+    let remedy = match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::AGAIN) => " (`ulimit -u` limits those of this user, and pids.max those of a container)",
+        Some(Errno::PERM | Errno::NOSYS) => " (a filter of system calls, seccomp, forbids it)",
+        _ => "",
+    };
+    format!("{}{remedy}", plain(error))
+}
+
 /// What clap found wrong. An address that does not parse says everything itself.
 fn usage_text(error: &clap::Error) -> String {
     if let Some(address) = error.source().and_then(|source| source.downcast_ref::<ParseAddressError>()) {
@@ -226,5 +236,15 @@ mod tests {
         assert_eq!(plain(&std::io::Error::from_raw_os_error(2)), "No such file or directory");
         let text = "Too many open files (raise the limit of descriptors with `ulimit -n`)";
         assert_eq!(plain(&std::io::Error::from_raw_os_error(24)), text);
+    }
+
+    #[test]
+    fn what_cannot_be_started_is_told_by_what_forbids_it() {
+        let told = |errno: Errno| unstarted(&errno.into());
+        assert!(told(Errno::AGAIN).contains("`ulimit -u`") && told(Errno::AGAIN).contains("pids.max"));
+        for errno in [Errno::PERM, Errno::NOSYS] {
+            assert!(told(errno).contains("seccomp") && !told(errno).contains("ulimit"), "{}", told(errno));
+        }
+        assert_eq!(told(Errno::NOMEM), "Cannot allocate memory");
     }
 }

@@ -16,7 +16,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SI
 use signal_hook::iterator::exfiltrator::WithRawSiginfo;
 use signal_hook::iterator::{Handle, SignalsInfo};
 
-use crate::failure::{Failure, plain};
+use crate::failure::{Failure, plain, unstarted};
 
 /// How long a signal that is put off may wait.
 pub(crate) const SLICE: Duration = Duration::from_millis(100);
@@ -72,7 +72,7 @@ pub(crate) fn watch() -> Result<(), Failure> {
         .name("signals".into())
         .spawn(wait)
         .map(|_| ())
-        .map_err(|error| Failure::failed(format!("cannot start a thread: {} (`ulimit -u` limits them)", plain(&error))))
+        .map_err(|error| Failure::failed(format!("cannot start a thread: {}", unstarted(&error))))
 }
 
 /// Has a write beyond the limit of files (`ulimit -f`) fail, where SIGXFSZ would end this process before it could say so. A handler,

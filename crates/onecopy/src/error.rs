@@ -224,7 +224,23 @@ fn usual_remedy(error: &io::Error) -> Option<&'static str> {
     }
 }
 
+/// What keeps a thread from being started, where it is no lack of memory.
+fn thread_remedy(error: &io::Error) -> Option<&'static str> {
+    match error.raw_os_error()? {
+        libc::EAGAIN => Some("`ulimit -u` limits the threads of this user, and pids.max those of a container"),
+        libc::EPERM | libc::ENOSYS => Some("a filter of system calls (seccomp) of this process forbids new threads"),
+        _ => None,
+    }
+}
+
 impl Error {
+    /// No thread could be started.
+    pub(crate) fn no_thread(call: &'static str, object: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        let source = source.into();
+        let remedy = thread_remedy(&source).map(str::to_owned);
+        Self::Os { call, object: object.into(), source, remedy }
+    }
+
     /// A failed system call.
     pub(crate) fn os(call: &'static str, object: impl Into<String>, source: impl Into<io::Error>) -> Self {
         let source = source.into();

@@ -154,7 +154,7 @@ impl Watcher {
         if slot.as_ref().is_none_or(|watcher| watcher.pid != pid) {
             *slot = Some(Self::start(pid)?);
         }
-        slot.as_mut().ok_or_else(|| Error::os("clone", "the thread that watches peers", Errno::AGAIN))
+        slot.as_mut().ok_or_else(|| Error::no_thread("clone", "the thread that watches peers", Errno::AGAIN))
     }
 
     fn start(pid: u32) -> Result<Self> {
@@ -165,7 +165,7 @@ impl Watcher {
         let theirs = Arc::clone(&epoll);
         // The program's signals are for the program's threads.
         without_signals(|| std::thread::Builder::new().name("onecopy-watch".into()).spawn(move || run(&theirs)))
-            .map_err(|error| Error::os("clone", object, error))?;
+            .map_err(|error| Error::no_thread("clone", object, error))?;
         Ok(Self { pid, epoll, peers: HashMap::new(), last_number: A_PROCESS, sweep_at: 16 })
     }
 }

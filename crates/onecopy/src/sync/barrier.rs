@@ -164,7 +164,7 @@ impl Barrier {
             let _ = sender.send(arrive(&slot));
         };
         without_signals(|| thread.spawn(arriving))
-            .map_err(|error| Error::os("pthread_create", self.slot.name(), error))?;
+            .map_err(|error| Error::no_thread("pthread_create", self.slot.name(), error))?;
         Ok(receiver)
     }
 
