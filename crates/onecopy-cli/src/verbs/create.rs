@@ -116,20 +116,23 @@ fn create_object(memory: &Address, arguments: &Arguments) -> Result<(), Failure>
         return Err(Failure::usage(text));
     }
     let place = Place::new(region)?;
-    match &arguments.address {
-        Address::Semaphore(_) => drop(Semaphore::create(&place, arguments.initial.unwrap_or(0))?),
-        Address::Futex(_) => drop(Futex::create(&place, 0)?),
-        Address::Mutex(_) => drop(Mutex::create(&place, ())?),
-        Address::Rwlock(_) => drop(Rwlock::create(&place, ())?),
-        Address::Barrier(name) => drop(Barrier::create(&place, name.parties())?),
+    let made = match &arguments.address {
+        Address::Semaphore(_) => Semaphore::create(&place, arguments.initial.unwrap_or(0)).map(drop),
+        Address::Futex(_) => Futex::create(&place, 0).map(drop),
+        Address::Mutex(_) => Mutex::create(&place, ()).map(drop),
+        Address::Rwlock(_) => Rwlock::create(&place, ()).map(drop),
+        Address::Barrier(name) => Barrier::create(&place, name.parties()).map(drop),
+        // And the count behind it.
         Address::Condvar(_) => {
-            drop(Condvar::create(&place)?);
-            // And the count behind it.
-            drop(Counted::open(&place, true, Deadline::Now)?);
+            Condvar::create(&place).map(drop).and_then(|()| Counted::open(&place, true, Deadline::Now).map(drop))
         }
         address => return Err(endpoint::refused(address, "create", "which does not live in shared memory")),
-    }
-    Ok(())
+    };
+    made.map_err(|error| match Failure::from(error) {
+        // The command line does not say what lies in memory that somebody else has made.
+        Failure::Usage(text) if is_inherited(memory) => Failure::Failed(text),
+        failure => failure,
+    })
 }
 
 /// Refuses options that say nothing about this mechanism.

@@ -60,6 +60,18 @@ fn memory_needs_a_size() {
 }
 
 #[test]
+fn what_the_machine_has_not_or_a_limit_forbids_is_no_wrong_usage() {
+    for mechanism in ["shm", "sysv-shm"] {
+        let object = Object::new(mechanism);
+        let words = [&*object.address, "1125899906842624 bytes of memory were asked for"];
+        onecopy(["create", &object.address, "--size", "1024T"]).end().fails_with(1, &words);
+    }
+    let (onecopy, object) = (env!("CARGO_BIN_EXE_onecopy"), Object::new("mmap"));
+    let command = "ulimit -f 8; exec \"$0\" create \"$1\" --size 1M";
+    program("sh", ["-c", command, onecopy, &object.address]).end().fails_with(1, &[&object.address, "`ulimit -f`"]);
+}
+
+#[test]
 fn rm_removes_only_what_the_address_says() {
     let scratch = Scratch::new();
     let path = scratch.path("file");
@@ -99,7 +111,7 @@ fn what_lives_in_inherited_memory_is_created_once_and_in_its_length() {
     for object in ["sem:fd:3", "futex:fd:3", "mutex:fd:3", "rwlock:fd:3", "condvar:fd:3", "barrier:fd:3?parties=2"] {
         for size in [&[][..], &["--size", "4K"]] {
             let Some((codes, told)) = twice(&[&[object], size].concat()) else { return };
-            assert_eq!(codes, "[0, 2]\n", "{object}: {told}");
+            assert_eq!(codes, "[0, 1]\n", "{object}: {told}");
             assert!(told.contains("it is there already") && told.lines().count() == 1, "{told}");
         }
         let Some((codes, told)) = twice(&[object, "--size", "8K"]) else { return };

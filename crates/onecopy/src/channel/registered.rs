@@ -434,7 +434,7 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] when this machine cannot have so much memory free; [`Error::Unsupported`] in a child made by fork, and
+    /// ENOMEM, also when this machine cannot have so much memory free; [`Error::Unsupported`] in a child made by fork, and
     /// before Linux 5.1; EMFILE, ENFILE, ENOMEM.
     pub fn register(&self, len: usize) -> Result<RegisteredBuffer> {
         self.sender.register(len)

@@ -56,11 +56,9 @@ fn lacks_room(fs: &StatVfs, wanted_bytes: u64, is_root: bool) -> bool {
 /// Refuses what RLIMIT_FSIZE forbids. The kernel does too, but by SIGXFSZ, which ends the process.
 pub(super) fn check_limit(len: usize, object: &str) -> Result<()> {
     match getrlimit(Resource::Fsize).current {
-        Some(limit) if len as u64 > limit => {
-            let reason =
-                format!("{len} bytes are more than the {limit} that this process may give a file: raise `ulimit -f`");
-            Err(Error::Invalid { object: object.to_owned(), reason })
-        }
+        Some(limit) if len as u64 > limit => Err(Error::os("fallocate", object, Errno::FBIG).with_remedy(format!(
+            "{len} bytes are more than the {limit} that this process may give a file: raise `ulimit -f`"
+        ))),
         _ => Ok(()),
     }
 }
@@ -112,8 +110,9 @@ pub(super) fn check_memory(len: usize, object: &str) -> Result<()> {
     if len as u64 <= free {
         return Ok(());
     }
-    let reason = format!("{len} bytes of memory were asked for, and {free} bytes are available, swap space included");
-    Err(Error::Invalid { object: object.to_owned(), reason })
+    Err(Error::os("mmap", object, Errno::NOMEM).with_remedy(format!(
+        "{len} bytes of memory were asked for, and {free} bytes are available, swap space included"
+    )))
 }
 
 /// MemAvailable and SwapFree of /proc/meminfo, in bytes.

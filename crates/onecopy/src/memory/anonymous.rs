@@ -61,7 +61,7 @@ const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
 ///
 /// # Errors
 ///
-/// [`Error::Invalid`] for a length of 0 and one beyond the memory of this machine; ENOMEM.
+/// [`Error::Invalid`] for a length of 0; ENOMEM, and for one beyond the memory of this machine with its free bytes.
 pub fn for_children(len: usize) -> Result<Region> {
     let object = "anonymous memory";
     check_len(len, object)?;
@@ -112,8 +112,8 @@ impl AnonymousMapping {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for a length of 0, one beyond the memory of this machine, and a name of more than [`NAME_BYTES`]
-    /// bytes or with a NUL; EMFILE and ENFILE when there are too many descriptors; ENOMEM.
+    /// [`Error::Invalid`] for a length of 0, and a name of more than [`NAME_BYTES`] bytes or with a NUL; EMFILE and ENFILE when there
+    /// are too many descriptors; EFBIG beyond `ulimit -f`; ENOMEM, and for a length beyond the memory of this machine with its free bytes.
     pub fn create(name: &str, len: usize) -> Result<Self> {
         Self::create_sealed(name, len, Sealing::default())
     }

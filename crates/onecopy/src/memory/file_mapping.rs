@@ -42,7 +42,7 @@ impl FileMapping {
     /// # Errors
     ///
     /// EEXIST when the name is taken; ENOENT when its directory is missing; EACCES; ENOSPC with the free bytes;
-    /// ENOMEM beyond `ulimit -v`; [`Error::Invalid`](crate::Error::Invalid) for a length of 0 or beyond `ulimit -f`.
+    /// ENOMEM beyond `ulimit -v`; EFBIG beyond `ulimit -f`; [`Error::Invalid`](crate::Error::Invalid) for a length of 0.
     pub fn create(path: &Path, len: usize, mode: u32) -> Result<Self> {
         at(path, |place| place.create(len, mode))
     }

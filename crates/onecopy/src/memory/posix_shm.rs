@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::allocate::check_memory;
+use super::allocate::{check_len, check_memory};
 use super::named_file::{self, Place};
 use super::region::{Access, Region};
 use crate::{Deadline, PosixName, Result};
@@ -46,9 +46,10 @@ impl PosixShm {
     ///
     /// # Errors
     ///
-    /// EEXIST when the name is taken; EACCES; ENOSPC with the free bytes when `/dev/shm` is too full; ENOMEM beyond `ulimit -v`;
-    /// [`Error::Invalid`](crate::Error::Invalid) for a length of 0 or beyond the memory of this machine.
+    /// EEXIST when the name is taken; EACCES; ENOSPC with the free bytes when `/dev/shm` is too full; ENOMEM beyond `ulimit -v`
+    /// and beyond the memory of this machine, with its free bytes; [`Error::Invalid`](crate::Error::Invalid) for a length of 0.
     pub fn create(name: &PosixName, len: usize, mode: u32) -> Result<Self> {
+        check_len(len, &object(name))?;
         check_memory(len, &object(name))?;
         at(name, |place| place.create(len, mode))
     }
@@ -100,6 +101,7 @@ impl PosixShm {
     /// [`Error::Invalid`](crate::Error::Invalid) with both lengths when it exists and is shorter than `len`; otherwise as
     /// [`PosixShm::create`] and [`PosixShm::open`].
     pub fn open_or_create(name: &PosixName, len: usize, mode: u32) -> Result<Self> {
+        check_len(len, &object(name))?;
         check_memory(len, &object(name))?;
         at(name, |place| place.open_or_create(len, mode))
     }

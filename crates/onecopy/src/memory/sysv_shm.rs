@@ -49,8 +49,8 @@ impl SysvShm {
     ///
     /// # Errors
     ///
-    /// EEXIST when the key is taken; EINVAL above `shmmax` and ENOSPC above `shmmni` or `shmall`, with the numbers; ENOMEM;
-    /// [`Error::Invalid`] for a length of 0 or beyond the memory of this machine, and for the name of an identifier, which the
+    /// EEXIST when the key is taken; EINVAL above `shmmax` and ENOSPC above `shmmni` or `shmall`, with the numbers; ENOMEM,
+    /// also beyond the memory of this machine; [`Error::Invalid`] for a length of 0, and for the name of an identifier, which the
     /// kernel alone gives.
     pub fn create(name: &SysvName, len: usize, mode: u32) -> Result<Self> {
         let object = object(name);

@@ -426,6 +426,6 @@ fn wake(pending: &[Pending]) -> Option<Instant> {
 
 /// Whether a handshake failed for want of something on this side, which its caller has to know.
 pub(super) fn is_own(error: &Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOSPC))
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOSPC | libc::EFBIG))
         || matches!(error, Error::Invalid { .. })
 }

@@ -73,7 +73,7 @@ impl Exclusive {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] when this machine cannot have so much memory free; ENOMEM.
+    /// ENOMEM, also when this machine cannot have so much memory free.
     pub(crate) fn warm(&self, range: Range<usize>) -> Result<()> {
         check_memory(range.len(), self.object())?;
         self.check(&range);

@@ -77,7 +77,7 @@ impl Own {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for a length of 0, and one that this machine cannot have; [`Error::Unsupported`] before Linux 5.1, and for
+    /// [`Error::Invalid`] for a length of 0, and one that no mapping can have; [`Error::Unsupported`] before Linux 5.1, and for
     /// children that cannot be counted; EMFILE, ENFILE, ENOMEM.
     pub(crate) fn create(len: usize, rights: Rights, children: Children) -> Result<(Self, OwnedFd)> {
         let object = format!("memfd:{}", children.name());
