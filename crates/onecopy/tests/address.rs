@@ -176,10 +176,10 @@ fn errors_name_the_place_and_a_correct_form() {
 
 #[test]
 fn what_is_out_of_range_is_refused_with_its_number() {
-    let long_name = format!("mq:/{}", "x".repeat(255));
+    let long_name = format!("mq:/{}", "x".repeat(256));
     let long_socket = format!("unix:/{}", "x".repeat(107));
     let expected = [
-        (long_name.as_str(), "255 bytes after the slash are more than the 254 that fit"),
+        (long_name.as_str(), "256 bytes after the slash are more than the 255 that fit"),
         (long_socket.as_str(), "108 bytes are more than the 107 that fit"),
         ("mq:/", "nothing follows the slash"),
         ("mq:/a/b", "second slash"),
@@ -297,7 +297,7 @@ fn file_path() -> impl Strategy<Value = FilePath> {
 }
 
 fn posix_name() -> impl Strategy<Value = PosixName> {
-    name_bytes(254)
+    name_bytes(255)
         .prop_filter_map("a directory", |bytes| PosixName::new(OsString::from_vec([b"/", &bytes[..]].concat())).ok())
 }
 

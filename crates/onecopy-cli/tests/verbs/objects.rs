@@ -3,7 +3,7 @@
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 
 use crate::mechanisms::Object;
-use crate::support::{Cleanup, Scratch, onecopy, program, python, unique};
+use crate::support::{Cleanup, Scratch, at, listed, onecopy, program, python, unique};
 
 #[test]
 fn an_object_is_created_once_and_removed_once() {
@@ -69,6 +69,20 @@ fn what_the_machine_has_not_or_a_limit_forbids_is_no_wrong_usage() {
     let (onecopy, object) = (env!("CARGO_BIN_EXE_onecopy"), Object::new("mmap"));
     let command = "ulimit -f 8; exec \"$0\" create \"$1\" --size 1M";
     program("sh", ["-c", command, onecopy, &object.address]).end().fails_with(1, &[&object.address, "`ulimit -f`"]);
+}
+
+#[test]
+fn names_may_be_as_long_as_the_kernel_takes_them() {
+    for (scheme, longest) in [("mq", 255), ("shm", 255), ("sem", 251)] {
+        let name = unique("long");
+        let address = format!("{scheme}:/{name}{}", "x".repeat(longest - name.len()));
+        let _cleanup = Cleanup::new(&address);
+        let size: &[&str] = if scheme == "shm" { &["--size", "1"] } else { &[] };
+        onecopy(["create", &address].iter().chain(size)).end().succeeds();
+        at(&listed(&[]), &address);
+        onecopy(["rm", &address]).end().succeeds();
+        onecopy(["create", &format!("{address}x")].iter().chain(size)).end().fails_with(2, &[&longest.to_string()]);
+    }
 }
 
 #[test]

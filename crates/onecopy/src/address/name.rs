@@ -10,8 +10,8 @@ use super::ParseAddressError;
 use super::percent;
 use crate::{Error, Result};
 
-/// The longest POSIX name, in bytes after the slash.
-const POSIX_NAME_BYTES: usize = 254;
+/// The longest POSIX name, in bytes after the slash: NAME_MAX, for it is that of a file.
+const POSIX_NAME_BYTES: usize = 255;
 /// The longest name of a UNIX socket, in bytes: `sun_path` less its NUL, or less the leading NUL of an abstract name.
 const SOCKET_NAME_BYTES: usize = 107;
 /// The longest path that the kernel takes, in bytes: PATH_MAX less its NUL.
@@ -19,7 +19,7 @@ const PATH_BYTES: usize = 4095;
 /// The longest name of a channel, in bytes: what an abstract socket name leaves beside the user's id.
 const CHANNEL_NAME_BYTES: usize = 80;
 
-/// The name of a POSIX object (queue, shared memory, semaphore): one leading slash, no other, at most 255 bytes in all.
+/// The name of a POSIX object (queue, shared memory, semaphore): one leading slash, no other, at most 255 bytes behind it.
 ///
 /// ```
 /// use onecopy::PosixName;
@@ -37,7 +37,7 @@ impl PosixName {
     /// # Errors
     ///
     /// [`Error::Invalid`] for a name without a leading slash, with another slash or a NUL, empty, `/.`, `/..`, or with more
-    /// than 254 bytes after the slash.
+    /// than 255 bytes after the slash.
     pub fn new(name: impl AsRef<OsStr>) -> Result<Self> {
         let name = name.as_ref();
         Self::checked(name.as_bytes().to_vec()).map_err(|reason| invalid(name, reason))
