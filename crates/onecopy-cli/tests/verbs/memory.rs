@@ -68,6 +68,16 @@ fn a_region_that_is_too_short_is_not_created() {
 }
 
 #[test]
+fn a_segment_that_a_limit_keeps_out_names_the_limit() {
+    let segment = Object::new("sysv-shm");
+    onecopy(["create", &segment.address, "--size", "1G"]).end().succeeds();
+    let read =
+        ["-c", "ulimit -v 900000; exec \"$0\" read \"$1\" --len 1", env!("CARGO_BIN_EXE_onecopy"), &segment.address];
+    let words = [&*segment.address, "1073741824 bytes were to be mapped", "`ulimit -v`"];
+    program("sh", read).end().fails_with(1, &words);
+}
+
+#[test]
 fn a_memfd_of_another_process_is_memory_too() {
     let script = "import os, sys\nfd = os.memfd_create('oc', os.MFD_ALLOW_SEALING)\nos.write(fd, b'sealed memory')\n\
                   import fcntl\nfcntl.fcntl(fd, 1033, 2)\nprint(fd, flush=True)\nsys.stdin.read()";

@@ -614,7 +614,8 @@ fn map_shared(fd: BorrowedFd<'_>, len: usize, access: Access, object: &str) -> R
     Ok(non_null(base))
 }
 
-fn mapping_error(call: &'static str, object: &str, errno: Errno, len: usize) -> Error {
+/// A mapping of `len` bytes that could not be made.
+pub(super) fn mapping_error(call: &'static str, object: &str, errno: Errno, len: usize) -> Error {
     let error = Error::os(call, object, errno);
     match (errno, getrlimit(Resource::As).current) {
         (Errno::NOMEM, Some(limit)) => error.with_remedy(format!(

@@ -9,8 +9,10 @@
 
 use std::io;
 
+use rustix::io::Errno;
+
 use super::allocate::{check_len, check_memory};
-use super::region::{Access, Region};
+use super::region::{Access, Region, mapping_error};
 use super::writers::Writers;
 use crate::io::mode::permissions;
 use crate::sys::sysv::{Ident, is_removed};
@@ -282,6 +284,7 @@ fn explain_access(call: &'static str, object: &str, error: io::Error, id: i32) -
     let error = Error::os(call, object, error);
     match (code, stat(id)) {
         (Some(libc::EACCES), Ok(found)) => error.with_remedy(owner(&found)),
+        (Some(libc::ENOMEM), Ok(found)) => mapping_error(call, object, Errno::NOMEM, found.shm_segsz),
         (Some(libc::EACCES), Err(_)) => error.with_remedy("`ipcs -m` shows its owner and mode"),
         (Some(libc::EINVAL | libc::EIDRM), _) => error.with_remedy("no such segment: `ipcs -m` lists what exists"),
         _ => error,
