@@ -1,7 +1,8 @@
 //! The two ends of a transfer, from what the command line says.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use onecopy::address::ChannelName;
@@ -26,10 +27,25 @@ pub(crate) fn shape(address: &Address, verb: &str) -> Result<Shape, Failure> {
     let refuse =
         |what: &str, verbs: &str| Err(Failure::usage(format!("{verb} does not fit {address}, which {what}: {verbs}")));
     match open::shape(address)? {
+        Shape::Memory => match file_behind(address) {
+            Some(path) => refuse(
+                &format!("is the file {}", path.display()),
+                "a descriptor moves data if it is a pipe, a socket, a terminal or a memfd, and a file as mmap:PATH",
+            ),
+            None => Ok(Shape::Memory),
+        },
         Shape::Remote => refuse("is the memory of a process", "use `onecopy read` or `onecopy write`"),
         Shape::None => refuse("moves no data", &remedy(address)),
         shape => Ok(shape),
     }
+}
+
+/// The file of a descriptor that is one, and no memfd.
+fn file_behind(address: &Address) -> Option<PathBuf> {
+    let Address::Descriptor(name) = address else { return None };
+    let process = name.owner().map_or_else(|| "self".to_owned(), |pid| pid.to_string());
+    let file = std::fs::read_link(format!("/proc/{process}/fd/{}", name.number())).ok()?;
+    Some(file).filter(|file| !file.as_os_str().as_bytes().starts_with(b"/memfd:"))
 }
 
 /// Refuses an object that `verb` can do nothing with, which `what` says.
