@@ -30,7 +30,7 @@ pub(super) use self::filter::{Filter, Selection};
 use self::object::Object;
 use self::places::Found;
 use self::processes::Processes;
-use crate::failure::{self, Failure};
+use crate::failure::{self, Failure, plain};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -117,8 +117,12 @@ const MAPPED: &[Mechanism] = &[
     Mechanism::Rwlock,
 ];
 
+/// More than are open at once while this command looks.
+const DESCRIPTORS: usize = 16;
+
 /// Looks at everything that `filter` may take.
 fn survey(filter: &Filter) -> Result<Survey, Failure> {
+    check_descriptors()?;
     // Files come first: whatever is bound to one of them is seen afterwards, if it still is.
     let (found, mut notes) = files(filter)?;
     let processes = Processes::look(filter.wants(MAPPED))?;
@@ -130,6 +134,12 @@ fn survey(filter: &Filter) -> Result<Survey, Failure> {
     notes.extend(unseen(&processes));
     let unseen = (!processes.hidden).then_some(processes.unseen);
     Ok(Survey { objects, unseen, notes })
+}
+
+/// Fails where there are too few descriptors: what cannot be opened for that reason would look as if it were not there.
+fn check_descriptors() -> Result<(), Failure> {
+    let spare: Result<Vec<_>, _> = (0..DESCRIPTORS).map(|_| std::fs::File::open("/")).collect();
+    spare.map(drop).map_err(|error| Failure::failed(format!("cannot look at all there is: {}", plain(&error))))
 }
 
 fn files(filter: &Filter) -> Result<(Vec<Found>, Vec<String>), Failure> {

@@ -275,6 +275,22 @@ fn too_few_descriptors_are_an_error_with_the_remedy() {
         limited(limit).fails_with(1, &["Too many open files", "ulimit -n"]);
     }
     limited("6").fails_with(1, &["unix:@no-descriptors", "Too many open files", "ulimit -n"]);
+    for limit in ["6", "10", "16"] {
+        let list = ["-c", &format!("ulimit -n {limit}; exec \"$0\" ls"), env!("CARGO_BIN_EXE_onecopy")];
+        program("sh", list).end().fails_with(1, &["Too many open files", "ulimit -n"]);
+    }
+}
+
+#[test]
+fn a_descriptor_of_a_file_is_said_to_be_one() {
+    let scratch = Scratch::new();
+    let path = scratch.path("file");
+    let file = std::fs::File::create(&path).unwrap();
+    let to_file = |command: &mut std::process::Command| {
+        command.stdout(file);
+    };
+    let words = ["fd:1, which is the file ", path.to_str().unwrap(), "mmap:PATH"];
+    onecopy(["send", "fd:1"]).with(to_file).end().fails_with(2, &words);
 }
 
 #[test]
