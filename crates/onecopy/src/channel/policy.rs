@@ -144,7 +144,10 @@ impl Policy {
         if self.admits_user(peer.uid()) || self.groups.iter().any(admits_group) {
             return Ok(());
         }
-        Err(format!("{peer} is not admitted, but {}; Policy::admit_user and admit_group admit others", self.admitted()))
+        Err(format!(
+            "{peer} is not admitted, but {}; both sides run as one user, or each in a program whose policy admits the other's",
+            self.admitted()
+        ))
     }
 
     /// Who is admitted, in words.

@@ -70,7 +70,7 @@ fn another_user_is_refused_unless_the_policy_names_it() {
     let found = format!("process {pid} with uid {OTHER} and gid {OTHER} is not admitted, but uid 0");
     assert!(told.contains(&format!("process {pid} with uid 0 and gid 0 refuses this process: {found}")), "{told}");
     let away = listener.turned_away();
-    assert!(away.count == 1 && away.last.contains(&found) && away.last.contains("admit_user"), "{away:?}");
+    assert!(away.count == 1 && away.last.contains(&found) && away.last.contains("whose policy admits"), "{away:?}");
     drop(listener);
 
     for policy in [Policy::default().admit_user(OTHER), Policy::default().admit_group(OTHER)] {
