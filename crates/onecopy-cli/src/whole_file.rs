@@ -246,11 +246,15 @@ impl Shared {
     pub(crate) fn range(&mut self, message: &View) -> Option<Range> {
         let [offset, bytes] = self.invitation.words_behind(message)?;
         self.asked = false;
-        Some(Range { offset, bytes: bytes.min(MESSAGE_BYTES as u64) })
+        Some(Range { offset, bytes })
     }
 
     /// Reads that, to the last byte, and writes it.
     pub(crate) fn read(&mut self, range: Range, output: &mut Output) -> Result<(), Failure> {
+        if range.bytes > MESSAGE_BYTES as u64 {
+            let text = format!("the sender has {} bytes read at once, and {MESSAGE_BYTES} are the most", range.bytes);
+            return Err(Failure::failed(text));
+        }
         let mut done = 0;
         while done < range.bytes {
             let len = self.buffer.len().min((range.bytes - done) as usize);

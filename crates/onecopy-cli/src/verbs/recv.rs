@@ -198,7 +198,8 @@ impl Transfer {
             }
             let bytes = match (range, &mut shared) {
                 (Some(range), Some(shared)) => {
-                    shared.read(range, &mut self.output).map_err(|failure| failure.after(received, "bytes"))?;
+                    let read = shared.read(range, &mut self.output);
+                    read.map_err(|failure| self.with_loss(failure).after(received, "bytes"))?;
                     range.bytes
                 }
                 _ => {

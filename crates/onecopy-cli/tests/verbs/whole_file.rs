@@ -190,15 +190,53 @@ fn a_range_that_is_not_there_is_an_error() {
     let input = scratch.path("input");
     std::fs::write(&input, pattern(MIB, 7)).unwrap();
     let file = File::open(&input).unwrap();
-    for (offset, error) in [(MIB as u64 - 9, "has ended 1 bytes before"), (u64::MAX, "cannot read the sender's file")] {
+    let (at_end, nowhere, long) = ((MIB as u64 - 9, 10), (u64::MAX, 10), (0, MIB as u64));
+    let cases = [
+        (at_end, "has ended 1 bytes before"),
+        (nowhere, "cannot read the sender's file"),
+        (long, "1048576 bytes read at once, and 524288 are the most"),
+    ];
+    for ((offset, bytes), error) in cases {
         let (receiver, reader, mut channel) = receiver_to_pipe(&unique("whole"));
         let invitation = channel.recv().unwrap().expect("an invitation").to_vec();
         assert_eq!(copied(&mut channel, &offer(&invitation, file.as_raw_fd(), 0)), 0);
-        channel.send(&range(&invitation, offset, 10)).unwrap();
+        channel.send(&range(&invitation, offset, bytes)).unwrap();
         let output = receiver.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(1) && text.contains(error), "{output:?}");
         reader.join().unwrap();
+    }
+}
+
+#[test]
+fn a_range_that_nobody_wants_is_a_failure_as_a_message_is() {
+    let _watchdog = watchdog(LIMIT);
+    if !may_attach("whole_file::a_range_that_nobody_wants_is_a_failure_as_a_message_is") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let input = scratch.path("input");
+    std::fs::write(&input, pattern(MIB, 9)).unwrap();
+    let file = File::open(&input).unwrap();
+    for ranged in [false, true] {
+        let name = unique("whole");
+        let script = "{ \"$0\" recv \"$1\"; echo $? >&2; } | :";
+        let receiver = program("sh", ["-c", script, env!("CARGO_BIN_EXE_onecopy"), &format!("channel:{name}")]).start();
+        let mut channel = None;
+        eventually("the receiver listens", || {
+            channel = Channel::connect(&name).ok();
+            channel.is_some()
+        });
+        let mut channel = channel.unwrap();
+        let invitation = channel.recv().unwrap().expect("an invitation").to_vec();
+        assert_eq!(copied(&mut channel, &offer(&invitation, file.as_raw_fd(), 0)), 0);
+        let message = if ranged { range(&invitation, 0, 512 << 10) } else { pattern(512 << 10, 9) };
+        channel.send(&message).unwrap();
+        let ended = receiver.end();
+        assert!(
+            ended.stderr.contains("cannot write stdout: Broken pipe") && ended.stderr.ends_with("\n1\n"),
+            "{ended:?}"
+        );
     }
 }
 
