@@ -104,7 +104,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         return channel::receive(opening.channel(name)?, |channel| transfer.channel(channel, is_stream, address));
     }
     if raw {
-        transfer.bytes(opening.reader()?)?;
+        transfer.bytes(opening.reader()?, address)?;
         transfer.output.commit()
     } else if arguments.frame && !(shared && arguments.lines) {
         let receiver = opening.part_receiver(wanted, &transfer.note)?;
@@ -138,7 +138,7 @@ struct Transfer {
 
 impl Transfer {
     /// Raw bytes, until the end.
-    fn bytes(&mut self, mut reader: BoxedReader) -> Result<(), Failure> {
+    fn bytes(&mut self, mut reader: BoxedReader, address: &Address) -> Result<(), Failure> {
         let mut buffer = Buffer::warm(CHUNK_BYTES)?;
         let mut received = 0;
         loop {
@@ -151,7 +151,17 @@ impl Transfer {
             self.write(&buffer[..count])?;
             received += count as u64;
             self.progress.advance(count);
+            self.check_time(address, received)?;
         }
+    }
+
+    /// Fails when the time is up. What is there already is received without a look at it, and from a sender that is faster than the
+    /// output something always is.
+    fn check_time(&self, address: &Address, received: u64) -> Result<(), Failure> {
+        if !self.deadline.has_passed() {
+            return Ok(());
+        }
+        Err(Failure::TimedOut(format!("receive on {address} timed out")).after(received, "bytes"))
     }
 
     /// A stream to its end mark, or whole messages.
@@ -209,6 +219,7 @@ impl Transfer {
             };
             received += bytes;
             self.progress.advance(bytes as usize);
+            self.check_time(address, received)?;
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::mechanisms::{MESSAGES, Object, STREAMS, is_available};
-use crate::support::{Scratch, onecopy, watchdog};
+use crate::support::{Scratch, onecopy, program, watchdog};
 
 #[test]
 fn a_receiver_without_a_sender_times_out() {
@@ -56,6 +56,25 @@ fn who_must_not_wait_fails_at_once() {
         onecopy(["send", &object.address, "--nonblock"]).end().fails_with(1, &[&object.address]);
     }
     onecopy(["send", "tcp:127.0.0.1:1", "--nonblock"]).end().fails_with(1, &["tcp:127.0.0.1:1", "Connection refused"]);
+}
+
+/// The sender is faster than who reads the output, so that something is there whenever the receiver looks.
+#[test]
+fn a_receiver_gives_up_in_time_though_more_comes_all_the_time() {
+    let scratch = Scratch::new();
+    let input = scratch.path("input");
+    std::fs::File::create(&input).unwrap().set_len(48 << 20).unwrap();
+    for mechanism in ["unix", "channel"] {
+        let (object, code) = (Object::new(mechanism), scratch.path(mechanism));
+        let script = "{ \"$0\" recv \"$1\" --timeout 200ms; echo $? >\"$2\"; } | \
+                      while [ \"$(head -c 65536 | wc -c)\" -gt 0 ]; do sleep 0.01; done";
+        let receiver = ["-c", script, env!("CARGO_BIN_EXE_onecopy"), &object.address, code.to_str().unwrap()];
+        let receiver = program("sh", receiver).start();
+        let _ = onecopy(["send", &object.address]).input_file(&input).end();
+        let told = receiver.end().stderr;
+        assert!(told.contains("timed out, after"), "{mechanism}: {told}");
+        assert_eq!(std::fs::read_to_string(code).unwrap(), "124\n", "{mechanism}");
+    }
 }
 
 #[test]
