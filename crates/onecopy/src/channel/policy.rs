@@ -175,7 +175,8 @@ mod tests {
         let policy = Policy::default();
         assert_eq!(policy.check(&of(own, 77)), Ok(()));
         let refusal = policy.check(&of(own + 1, 77)).unwrap_err();
-        let expected = [format!("uid {}", own + 1), "gid 77".into(), format!("but uid {own};"), "admit_user".into()];
+        let expected =
+            [format!("uid {}", own + 1), "gid 77".into(), format!("but uid {own};"), "whose policy admits".into()];
         for part in expected {
             assert!(refusal.contains(&part), "{refusal:?} lacks {part:?}");
         }
