@@ -27,7 +27,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use onecopy::channel::{ChannelReceiver, Peer, View};
 use onecopy::memory::buffer::Buffer;
-use onecopy::{Channel, Deadline, Sender as _};
+use onecopy::{Address, Channel, Deadline, Sender as _};
 use rustix::fs::{OFlags, fcntl_getfl, fstatfs};
 use rustix::process::{PidfdGetfdFlags, geteuid, pidfd_getfd};
 
@@ -249,10 +249,13 @@ impl Shared {
         Some(Range { offset, bytes })
     }
 
-    /// Reads that, to the last byte, and writes it.
-    pub(crate) fn read(&mut self, range: Range, output: &mut Output) -> Result<(), Failure> {
+    /// Reads that, to the last byte, and writes it. `address` is what the sender is called in errors.
+    pub(crate) fn read(&mut self, range: Range, output: &mut Output, address: &Address) -> Result<(), Failure> {
         if range.bytes > MESSAGE_BYTES as u64 {
-            let text = format!("the sender has {} bytes read at once, and {MESSAGE_BYTES} are the most", range.bytes);
+            let text = format!(
+                "{address}: the sender has {} bytes read at once, and {MESSAGE_BYTES} are the most",
+                range.bytes
+            );
             return Err(Failure::failed(text));
         }
         let mut done = 0;
@@ -262,7 +265,9 @@ impl Shared {
             match self.file.read_at(&mut self.buffer[..len], place) {
                 Ok(0) => {
                     let rest = range.bytes - done;
-                    let text = format!("the sender's file has ended {rest} bytes before it was to: it was shortened");
+                    let text = format!(
+                        "{address}: the sender's file has ended {rest} bytes before it was to: it was shortened"
+                    );
                     return Err(Failure::failed(text));
                 }
                 Ok(count) => {
@@ -271,7 +276,8 @@ impl Shared {
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    return Err(Failure::failed(format!("cannot read the sender's file: {}", plain(&error))));
+                    let text = format!("{address}: cannot read the sender's file: {}", plain(&error));
+                    return Err(Failure::failed(text));
                 }
             }
         }

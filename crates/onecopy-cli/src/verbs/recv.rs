@@ -208,7 +208,7 @@ impl Transfer {
             }
             let bytes = match (range, &mut shared) {
                 (Some(range), Some(shared)) => {
-                    let read = shared.read(range, &mut self.output);
+                    let read = shared.read(range, &mut self.output, address);
                     read.map_err(|failure| self.with_loss(failure).after(received, "bytes"))?;
                     range.bytes
                 }

@@ -123,7 +123,7 @@ fn a_file_that_is_shortened_is_an_error_on_both_sides() {
             false => sender.fails_with(1, &[&stage.address]),
         }
         match is_told[1] {
-            true => receiver.fails_with(1, &["the sender's file has ended"]),
+            true => receiver.fails_with(1, &[&stage.address, "the sender's file has ended"]),
             false => receiver.fails_with(1, &[&stage.address, "exited"]),
         }
     }

@@ -197,13 +197,14 @@ fn a_range_that_is_not_there_is_an_error() {
         (long, "1048576 bytes read at once, and 524288 are the most"),
     ];
     for ((offset, bytes), error) in cases {
-        let (receiver, reader, mut channel) = receiver_to_pipe(&unique("whole"));
+        let name = unique("whole");
+        let (receiver, reader, mut channel) = receiver_to_pipe(&name);
         let invitation = channel.recv().unwrap().expect("an invitation").to_vec();
         assert_eq!(copied(&mut channel, &offer(&invitation, file.as_raw_fd(), 0)), 0);
         channel.send(&range(&invitation, offset, bytes)).unwrap();
         let output = receiver.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(1) && text.contains(error), "{output:?}");
+        assert!(output.status.code() == Some(1) && text.contains(error) && text.contains(&name), "{output:?}");
         reader.join().unwrap();
     }
 }
