@@ -289,6 +289,21 @@ impl ChannelSender {
         self.send_with(message.len(), deadline, |ring, deadline| ring.send_by(message, deadline))
     }
 
+    /// Sends a message through the ring, of which what does not fit is kept.
+    fn send_owned_through_ring(&mut self, mut message: Vec<u8>, deadline: Deadline) -> Result<()> {
+        let bytes = message.len();
+        self.ring.set_awaited(bytes > SHORT_BYTES && self.prompt.is_answer_by_ring(&self.link));
+        let mut send = |ring: &mut RingSender, deadline| ring.send_owned_by(&mut message, deadline);
+        match send(&mut self.ring, Deadline::Now) {
+            Err(error) if error.is_out_of_time() && deadline != Deadline::Now => {
+                self.put_in_ring(bytes, deadline, send)?;
+            }
+            sent => sent?,
+        }
+        self.count_by_ring(bytes);
+        Ok(())
+    }
+
     /// Sends a message of so many bytes by `send`, which puts it into the ring.
     #[inline]
     fn send_with(
@@ -305,13 +320,18 @@ impl ChannelSender {
         } else {
             self.send_unless_in_vain(bytes, deadline, send)?;
         }
+        self.count_by_ring(bytes);
+        Ok(())
+    }
+
+    #[inline]
+    fn count_by_ring(&mut self, bytes: usize) {
         let path = if bytes <= SHORT_BYTES { Path::Line } else { Path::Ring };
         self.link.counters.count_sent(path, bytes);
         let refused_once = self.refused_once.take();
         if bytes >= self.single_copy_bytes {
             self.note_fallback(refused_once);
         }
-        Ok(())
     }
 
     /// Says why a message went through the ring that is long enough to be copied once.
@@ -627,11 +647,7 @@ impl ChannelSender {
     pub fn send_owned_by(&mut self, message: Vec<u8>, deadline: Deadline) -> Result<()> {
         self.begin(deadline)?;
         if !self.goes_from_here(message.len()) {
-            return match self.send_through_ring(&message, Deadline::Now) {
-                // There is no room for the begin of it.
-                Err(error) if error.is_out_of_time() => self.send_through_ring(&message, deadline),
-                sent => sent,
-            };
+            return self.send_owned_through_ring(message, deadline);
         }
         // The bytes of a vector stay where they are when it is moved.
         let asked = self.offer(&[IoSlice::new(&message)], Spot::NOWHERE, message.len(), deadline)?;

@@ -19,6 +19,7 @@ use crate::atomic::Ordering;
 use crate::memory::buffer::Buffer;
 use crate::memory::ring::Arrival;
 use crate::memory::wait::is_asleep;
+use crate::tally::Tally;
 
 /// The parent's side of a pair, and the child's.
 fn pair() -> (Channel, Channel) {
@@ -1046,14 +1047,27 @@ fn an_owned_message_is_kept_that_goes_through_the_ring_too() {
     let (mut one, mut other) = pair_with(&Policy::same_user().separate());
     let (done, sent) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        one.sender().send_owned_by(pattern(BYTES, 5), Deadline::Never).unwrap();
-        let _ = done.send(one);
+        let message = pattern(BYTES, 5);
+        let before = Tally::now();
+        one.sender().send_owned_by(message, Deadline::Never).unwrap();
+        let _ = done.send((one, Tally::now().since(before).user_bytes));
     });
-    let mut one = sent.recv_timeout(Duration::from_secs(60)).expect("it returns though nobody receives");
+    let sent = sent.recv_timeout(Duration::from_secs(60));
+    let (mut one, copied) = sent.expect("it returns though nobody receives");
+    assert!(copied < BYTES as u64, "no more than goes into the ring: {copied}");
     std::thread::scope(|scope| {
-        scope.spawn(|| assert!(other.recv().unwrap().as_deref() == Some(&pattern(BYTES, 5)[..])));
-        one.sender().flush_by(Deadline::Never).unwrap();
+        scope.spawn(|| {
+            assert!(other.recv().unwrap().as_deref() == Some(&pattern(BYTES, 5)[..]));
+            // Through a full ring as well, whose receiver stops in the middle then.
+            assert!(other.recv().unwrap().as_deref() == Some(&pattern(BYTES, 6)[..]));
+        });
+        for seed in [6, 7] {
+            one.sender().send_owned_by(pattern(BYTES, seed), Deadline::Never).unwrap();
+        }
     });
+    let error = one.sender().send_owned_by(vec![8; 200], Deadline::after(Duration::from_millis(10))).unwrap_err();
+    assert!(error.is_out_of_time(), "{error}");
+    assert_eq!(one.stats().sent(Path::Ring).messages, 3);
 }
 
 #[test]

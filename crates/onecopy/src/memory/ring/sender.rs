@@ -399,6 +399,22 @@ impl RingSender {
     }
 
     #[cold]
+    /// Sends a message, and waits for no more than room for the begin of it: what does not fit is kept, in the vector that it is in. That
+    /// is empty then.
+    pub(crate) fn send_owned_by(&mut self, message: &mut Vec<u8>, deadline: Deadline) -> Result<()> {
+        if message.len() <= INLINE_MESSAGE_BYTES || self.has_near_room(message.len()) {
+            return self.send_by(message, deadline);
+        }
+        self.flush_by(deadline)?;
+        let total = message.len() as u64;
+        let sent = self.send_piece(message, true, total, deadline)?;
+        let rest = Rest { bytes: std::mem::take(message), sent, total };
+        match self.send_rest(rest, Deadline::Now) {
+            Err(error) if error.is_out_of_time() => Ok(()),
+            sent => sent,
+        }
+    }
+
     fn send_rest(&mut self, mut rest: Rest, deadline: Deadline) -> Result<()> {
         while rest.sent < rest.bytes.len() {
             match self.send_piece(&rest.bytes[rest.sent..], false, rest.total, deadline) {
