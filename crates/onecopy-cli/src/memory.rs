@@ -118,9 +118,7 @@ pub(crate) fn check(address: &Address, verb: &str) -> Result<(), Failure> {
             let other = if verb == "read" { "recv" } else { "send" };
             Err(Failure::usage(format!("{verb} does not fit {address}, which is no memory: use `onecopy {other}`")))
         }
-        Shape::None => {
-            Err(Failure::usage(format!("{verb} does not fit {address}, which is no memory: {}", remedy(address))))
-        }
+        _ => Err(Failure::usage(format!("{verb} does not fit {address}, which is no memory: {}", remedy(address)))),
     }
 }
 

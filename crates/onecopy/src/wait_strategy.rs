@@ -10,6 +10,7 @@ use std::time::Duration;
 /// nobody looks again and again, whatever the strategy: the other side could not run meanwhile. Where two processes are
 /// confined to one core of a larger machine, [`WaitStrategy::Block`] is the right one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WaitStrategy {
     /// Look again and again until something comes. For two processes with a core each, and for as long as they wait.
     Spin,

@@ -54,6 +54,7 @@ pub(crate) fn path_text(path: &Path) -> String {
 /// # Ok::<(), onecopy::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Address {
     /// A descriptor that is open: a pipe, an eventfd, a memfd. `fd:N`, `fd:PID:N`.
     Descriptor(DescriptorName),

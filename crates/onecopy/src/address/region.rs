@@ -10,6 +10,7 @@ use crate::Result;
 
 /// Shared memory in which a lock, a semaphore or a futex word lives.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum RegionName {
     /// POSIX shared memory: `shm:/name`.
     PosixShm(PosixName),

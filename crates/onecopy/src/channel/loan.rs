@@ -166,6 +166,7 @@ impl fmt::Debug for Loan<'_> {
 /// Why a loan was not sent, and the loan.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
+#[non_exhaustive]
 pub struct Unsent<'a> {
     /// What went wrong.
     pub error: Error,

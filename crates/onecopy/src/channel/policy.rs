@@ -10,6 +10,7 @@ const MESSAGE_LIMIT_BYTES: usize = 1 << 30;
 
 /// Whom `PR_SET_PTRACER` lets attach ([prctl(2)](https://man7.org/linux/man-pages/man2/PR_SET_PTRACER.2const.html)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Tracer {
     /// The process on the other side, and its descendants. The kernel keeps one such process: the first one stays it until it
     /// has exited, and channels to further ones do without.

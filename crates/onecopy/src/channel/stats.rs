@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How a message goes to the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Path {
     /// Inside of one or two cache lines of the ring.
     Line,
@@ -44,6 +45,7 @@ impl Path {
 
 /// Messages and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Count {
     /// How many messages.
     pub messages: u64,
@@ -61,6 +63,7 @@ pub struct Stats {
 
 /// Why messages did not take the way that their length had them take.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fallback {
     /// In words, with the call, its object and the kernel's answer where there is one.
     pub reason: String,

@@ -74,6 +74,7 @@ pub struct Advice {
 
 /// The values of a limit that get in the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LowIf {
     /// Those below this one.
     Below(u64),
@@ -115,6 +116,7 @@ pub struct Remedy {
 
 /// The value of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Value {
     /// A number of what [`Limit::unit`] says.
     Number(u64),

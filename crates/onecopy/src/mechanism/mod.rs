@@ -31,6 +31,7 @@ use crate::{Address, Error};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
+#[non_exhaustive]
 pub enum Mechanism {
     /// A pipe.
     Pipe,
@@ -96,6 +97,7 @@ pub enum Mechanism {
 
 /// What a mechanism is for. Some serve two purposes: a semaphore wakes, and it locks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Kind {
     /// Moves data through the kernel.
     Transfer,
@@ -131,6 +133,7 @@ impl fmt::Display for Kind {
 
 /// An answer in two lengths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Answer {
     /// For a column of a table: a word or two, `-` where the question makes no sense.
     pub short: &'static str,

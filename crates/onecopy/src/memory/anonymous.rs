@@ -71,6 +71,7 @@ pub fn for_children(len: usize) -> Result<Region> {
 
 /// What nobody may do any more with a new memfd.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Sealing {
     /// Shrink it or grow it. It can still be frozen with [`AnonymousMapping::seal_against_writing`].
     #[default]
@@ -243,6 +244,7 @@ impl AsFd for AnonymousMapping {
 /// Why memory could not be sealed against writing, and the memory.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
+#[non_exhaustive]
 pub struct FreezeError {
     /// What the kernel answered.
     pub error: Error,

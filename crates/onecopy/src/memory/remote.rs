@@ -41,6 +41,7 @@ pub struct RemoteRange {
 
 /// How far a transfer came.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Transfer {
     /// How many bytes were copied: from the begin of the ranges on, without a gap.
     pub bytes: usize,
@@ -50,6 +51,7 @@ pub struct Transfer {
 
 /// Where and why a transfer ended early.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Stop {
     /// The first remote address that was not copied.
     pub address: u64,

@@ -42,7 +42,8 @@ pub type BoxedWriter = Box<dyn ByteWriter + Send>;
 /// A stream to read from.
 pub type BoxedReader = Box<dyn ByteReader + Send>;
 
-/// How an endpoint is opened.
+/// How an endpoint is opened. Give the fields that matter and take the others from [`OpenOptions::default`], as here: there may be more
+/// some day.
 ///
 /// ```
 /// use onecopy::open::{OpenOptions, open_receiver, open_sender};
@@ -94,6 +95,7 @@ impl fmt::Debug for OpenOptions {
 
 /// How data moves over the object of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Shape {
     /// Bytes in order, without boundaries.
     Bytes,

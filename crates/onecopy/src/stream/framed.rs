@@ -53,6 +53,7 @@ impl Header {
 
 /// A part of a message, as [`FramedReceiver::recv_part_by`] delivers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Part {
     /// How many bytes came into the buffer.
     pub bytes: usize,

@@ -112,6 +112,7 @@ impl<T: FromBytes + IntoBytes + Immutable + Send + 'static> Plain for T {}
 /// Whether the owner of a mutex runs with the priority of whoever waits for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u32)]
+#[non_exhaustive]
 pub enum Protocol {
     /// It keeps its own (PTHREAD_PRIO_NONE).
     #[default]

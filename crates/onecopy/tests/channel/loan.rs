@@ -316,7 +316,7 @@ fn a_loan_that_is_dropped_forgotten_or_not_sent_in_time_is_free_again() {
     }
     let mut loan = channel.loan(25).unwrap();
     loan.copy_from_slice(b"kept until there was room");
-    let Unsent { error, loan } = loan.send_by(Deadline::Now).unwrap_err();
+    let Unsent { error, loan, .. } = loan.send_by(Deadline::Now).unwrap_err();
     assert!(error.is_out_of_time(), "{error}");
     std::fs::write(go, "").unwrap();
     loan.send_by(soon()).map_err(Error::from).unwrap();

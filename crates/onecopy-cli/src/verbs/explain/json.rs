@@ -124,7 +124,7 @@ impl From<Limit> for InForce {
             Value::Number(_) => "limited",
             Value::Unlimited => "unlimited",
             Value::Absent => "absent",
-            Value::Unreadable => "unreadable",
+            _ => "unreadable",
         };
         Self {
             name: limit.name,

@@ -2,6 +2,7 @@
 
 /// Which message a receive takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Select {
     /// The oldest.
     Any,
