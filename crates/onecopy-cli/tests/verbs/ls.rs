@@ -362,3 +362,14 @@ fn processes_that_come_and_go_and_many_sockets_disturb_nothing() {
     churning.signal("TERM");
     churning.end();
 }
+
+/// serde_json, as most, takes the last of two keys that are the same.
+#[test]
+fn how_many_wait_for_a_semaphore_is_a_key_of_its_own() {
+    let address = format!("sem:/{}", unique("keys"));
+    let _cleanup = Cleanup::new(&address);
+    onecopy(["create", &address, "--initial", "3"]).end().succeeds();
+    let object = at(&listed(&["--kind", "posix-named-semaphore"]), &address);
+    assert_eq!((object["value"].as_u64(), object["waiters"].as_u64()), (Some(3), Some(0)), "{object}");
+    assert!(object["waiting"].is_array(), "{object}");
+}

@@ -124,7 +124,7 @@ fn semaphore(object: Object, file: Option<&File>) -> Object {
     }
     let [value, waiters] =
         [words[..4].try_into(), words[4..].try_into()].map(|half| half.map_or(0, u32::from_ne_bytes));
-    let object = object.figure("value", value.into()).figure("waiting", waiters.into());
+    let object = object.figure("value", value.into()).figure("waiters", waiters.into());
     let waiting = if waiters == 0 { String::new() } else { format!(", {waiters} waiting") };
     object.says(format!("value {value}{waiting}"))
 }
