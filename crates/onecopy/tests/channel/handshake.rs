@@ -85,7 +85,7 @@ fn silent_clients_hold_up_nobody_however_many_there_are() {
     let few: Vec<_> = (0..3).map(|_| raw_client(&name)).collect();
     meet(&listener, &name);
     assert_eq!(listener.turned_away().count, 0);
-    let many: Vec<_> = (0..200).map(|_| raw_client(&name)).collect();
+    let many: Vec<_> = (0..100).map(|_| raw_client(&name)).collect();
     meet(&listener, &name);
     assert!(last_reason(&listener, listener.turned_away().count).contains("others wait"));
     drop((few, many));
@@ -100,7 +100,7 @@ fn a_handshake_keeps_its_place_for_a_moment_however_many_come() {
     eventually("a moment is long enough for this process", || {
         let name = own_name();
         let listener = listen_at(&name);
-        let _many: Vec<_> = (0..200).map(|_| raw_client(&name)).collect();
+        let _many: Vec<_> = (0..100).map(|_| raw_client(&name)).collect();
         let start = Instant::now();
         for _ in 0..4 {
             assert!(listener.accept_by(Deadline::Now).unwrap_err().is_out_of_time());
