@@ -1,9 +1,12 @@
 //! `rm --stale`: what the dead left goes, and nothing else.
 
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+use rustix::fs::{OFlags, fcntl_setfl};
 
 use crate::permissions::{is_root, unprivileged};
 use crate::support::{Cleanup, Scratch, at, eventually, key, listed, onecopy, pids, program, skip, unique};
@@ -267,6 +270,37 @@ fn all_that_is_stale_goes_though_what_is_printed_cannot_be_written() {
     assert_eq!(names(scratch.root()).len(), 3);
     command(">/dev/full").fails(1, "cannot write stdout: No space left on device");
     assert_eq!(names(scratch.root()), [""; 0]);
+}
+
+#[test]
+fn what_has_changed_since_it_was_found_stays() {
+    let scratch = Scratch::new();
+    let path = |name: &str| scratch.path(name);
+    let bind = |name: &str| UnixListener::bind(path(name)).unwrap();
+    ["a", "b-living", "c-another", "d-dead"].into_iter().for_each(|name| drop(bind(name)));
+    let directory = scratch.root().to_str().unwrap();
+    let stale = || listed(&["--in", directory]).into_iter().filter(|object| object["state"] == "stale").count();
+    // A child of another test may have a socket until it executes its program.
+    eventually("they are dead", || stale() == 4);
+    // It stands still when it has removed the first one, whose address has no room.
+    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b'\n'; 4096]).is_ok() {}
+    fcntl_setfl(&writer, OFlags::empty()).unwrap();
+    let stdout = |command: &mut Command| {
+        command.stdout(writer);
+    };
+    let remover = onecopy(["rm", "--stale", "--in", directory]).with(stdout).start();
+    eventually("the first one is gone", || !path("a").exists());
+    ["b-living", "c-another"].into_iter().for_each(|name| std::fs::remove_file(path(name)).unwrap());
+    let _living = bind("b-living");
+    drop(bind("c-another"));
+    let mut printed = String::new();
+    reader.read_to_string(&mut printed).unwrap();
+    remover.end().succeeds();
+    assert_eq!(names(scratch.root()), ["b-living", "c-another"]);
+    let removed = ["a", "d-dead"].map(|name| format!("unix:{}\n", path(name).display())).concat();
+    assert_eq!(printed.trim_start(), removed);
 }
 
 /// Whoever binds and replaces a socket file all the time must never lose a living one.

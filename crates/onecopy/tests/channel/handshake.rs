@@ -85,7 +85,7 @@ fn silent_clients_hold_up_nobody_however_many_there_are() {
     let few: Vec<_> = (0..3).map(|_| raw_client(&name)).collect();
     meet(&listener, &name);
     assert_eq!(listener.turned_away().count, 0);
-    let many: Vec<_> = (0..100).map(|_| raw_client(&name)).collect();
+    let many: Vec<_> = (0..200).map(|_| raw_client(&name)).collect();
     meet(&listener, &name);
     assert!(last_reason(&listener, listener.turned_away().count).contains("others wait"));
     drop((few, many));
