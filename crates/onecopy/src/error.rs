@@ -43,7 +43,7 @@ pub enum Error {
     WouldBlock {
         /// What was asked for: "send", "receive", "open".
         operation: &'static str,
-        /// The address of the object.
+        /// The address of the object, and behind it what was missing, where that is known.
         object: String,
     },
     /// The deadline passed. Nothing was transferred.
@@ -51,7 +51,7 @@ pub enum Error {
     TimedOut {
         /// What was asked for: "send", "receive", "open".
         operation: &'static str,
-        /// The address of the object.
+        /// The address of the object, and behind it what was missing, where that is known.
         object: String,
     },
     /// A part of the bytes went, then the rest failed.
@@ -91,7 +91,7 @@ pub enum Error {
     #[error(
         "loan of {wanted_bytes} bytes on {object}: the other side has {loans} of {limit_loans} loans, which take {loaned_bytes} \
          of {limit_bytes} bytes, and {free_bytes} are free in one piece (it gives a loan back when it drops its view; \
-         set_loan_limit_bytes raises the limit)"
+         before the first one set_loan_limit_bytes sets how many bytes there are)"
     )]
     LoansOut {
         /// The address of the object.

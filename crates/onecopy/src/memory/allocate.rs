@@ -87,6 +87,7 @@ fn no_room(error: Error, errno: Errno, wanted_bytes: u64, fd: BorrowedFd<'_>) ->
         (Errno::FBIG, _) => error.with_remedy(format!(
             "{wanted_bytes} bytes were asked for, and the file system allows no file of that length"
         )),
+        (Errno::BADF, _) => error.with_remedy("it is open for reading alone: open it for writing"),
         (Errno::OPNOTSUPP, _) => error.with_remedy("this file system cannot allocate room in a file that is in use"),
         _ => error,
     }

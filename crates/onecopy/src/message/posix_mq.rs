@@ -258,7 +258,11 @@ impl PosixQueue {
     ///
     /// EBADF when the queue is not open for receiving.
     pub fn announce_receiver(&self) -> Result<()> {
-        self.lock(FcntlArg::F_OFD_SETLK(&lock_of_receivers(libc::F_RDLCK)), "fcntl(F_OFD_SETLK)")
+        let announced = self.lock(FcntlArg::F_OFD_SETLK(&lock_of_receivers(libc::F_RDLCK)), "fcntl(F_OFD_SETLK)");
+        announced.map_err(|error| match error.raw_os_error() {
+            Some(libc::EBADF) => error.with_remedy("the queue is open for sending alone: open it for receiving"),
+            _ => error,
+        })
     }
 
     /// Whether another handle, here or in another process, has announced that it receives. It may go at any time.

@@ -172,7 +172,8 @@ impl SysvQueue {
     ///
     /// # Errors
     ///
-    /// EPERM unless this process belongs to its owner, its creator or root; EINVAL and EIDRM when it is gone already.
+    /// EPERM unless this process belongs to its owner, its creator or root; an error for which [`Error::is_peer_gone`] holds when
+    /// it is gone already.
     pub fn remove(&self) -> Result<()> {
         msg::remove(self.id).map_err(|errno| match errno {
             Errno::PERM => self

@@ -25,7 +25,7 @@
 //! # Who holds it
 //!
 //! The thread that locked it, and it alone can unlock it: a guard cannot be sent to another thread. A thread that locks what it
-//! holds gets an error (EDEADLK). A guard borrows the mutex, so that this cannot be unmapped while it is held:
+//! holds gets [`Error::Invalid`]. A guard borrows the mutex, so that this cannot be unmapped while it is held:
 //!
 //! ```compile_fail,E0505
 //! # use onecopy::sync::mutex::Mutex;
@@ -222,8 +222,9 @@ impl<T: Plain> Mutex<T> {
     ///
     /// # Errors
     ///
-    /// [`LockError::OwnerDied`] with the guard when the former owner died with it; [`LockError::Failed`] when this thread
-    /// holds it already (EDEADLK) or holds 2048 others, and when nobody repaired what a dead owner left (ENOTRECOVERABLE).
+    /// [`LockError::OwnerDied`] with the guard when the former owner died with it; [`LockError::Failed`] with
+    /// [`Error::Invalid`] when this thread holds it already or holds 2048 others, and with ENOTRECOVERABLE when nobody repaired
+    /// what a dead owner left.
     #[inline]
     pub fn lock(&self) -> Result<MutexGuard<'_, T>, LockError<'_, T>> {
         self.check_count()?;

@@ -227,6 +227,8 @@ fn a_peer_that_keeps_loans_stops_at_the_limits_and_its_end_is_an_error() {
         Error::LoansOut { loans, limit_loans: LOANS, loaned_bytes, limit_bytes, free_bytes, .. } => {
             assert!(error.is_out_of_time());
             assert_eq!([*loans, *loaned_bytes, *limit_bytes, *free_bytes], expected, "{error}");
+            // Once there is a loan its limit stays.
+            assert!(error.to_string().contains("before the first one set_loan_limit_bytes"), "{error}");
         }
         _ => panic!("{error}"),
     };

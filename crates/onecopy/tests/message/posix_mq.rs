@@ -114,6 +114,9 @@ fn the_mode_is_exact_and_rights_are_checked_one_by_one() {
     let write_only = Name::new();
     PosixQueue::create(&write_only.0, &SMALL, 0o200).unwrap();
     let mut sender = PosixQueue::open_for(&write_only.0, Access::Send).unwrap();
+    let error = sender.announce_receiver().unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(9), "EBADF");
+    assert!(error.to_string().contains("open it for receiving"), "{error}");
     sender.send(b"in").unwrap();
     match PosixQueue::open(&write_only.0) {
         Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}"),
