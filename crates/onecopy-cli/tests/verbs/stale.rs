@@ -128,21 +128,22 @@ fn a_semaphore_whose_maker_is_killed_before_it_has_its_name_goes() {
     }
     let address = format!("sem:/{}", unique("stale"));
     let _cleanup = Cleanup::new(&address);
+    let left = || -> Vec<serde_json::Value> {
+        let found = listed(&["--kind", "posix-named-semaphore"]).into_iter();
+        let is_unfinished = |object: &serde_json::Value| {
+            object["state"] == "stale" && object["address"].as_str().unwrap().starts_with("sem:/onecopy-new-")
+        };
+        found.filter(is_unfinished).collect()
+    };
+    let before = left();
     // It has its mode before its name.
     let calls = "inject=?chmod,?fchmodat,?fchmodat2:signal=KILL";
     let command = env!("CARGO_BIN_EXE_onecopy");
-    let maker = program("strace", ["-f", "-qq", "-e", calls, "--", command, "create", &address]).start();
-    let tracer = maker.pid();
-    let ended = maker.end();
+    let ended = program("strace", ["-f", "-qq", "-e", calls, "--", command, "create", &address]).end();
     if ended.signal() != Some(9) {
         return skip(test, "strace kills nobody here");
     }
-    let left = || -> Vec<serde_json::Value> {
-        let found = listed(&["--kind", "posix-named-semaphore"]).into_iter();
-        found.filter(|object| object["address"].as_str().unwrap().starts_with("sem:/onecopy-new-")).collect()
-    };
-    let ours = left().into_iter().find(|object| object["noted_pids"][0].as_u64() > Some(tracer.into())).unwrap();
-    assert_eq!(ours["state"], "stale", "{ours}");
+    let ours = left().into_iter().find(|object| before.iter().all(|old| old["address"] != object["address"])).unwrap();
     assert!(ours["stale_because"].as_str().unwrap().contains("has exited while it made it"), "{ours}");
     let address = ours["address"].as_str().unwrap();
     assert_eq!(

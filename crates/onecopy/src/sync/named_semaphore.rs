@@ -15,6 +15,9 @@
 //! Deadlines are of the monotonic clock where the C library can (sem_clockwait, glibc 2.30); elsewhere a change of the wall
 //! clock can make a wait up to a second longer.
 
+#[cfg(not(loom))]
+mod contents;
+
 use std::ffi::{CString, OsStr};
 use std::fs::{self, Permissions};
 use std::io::{self, Read as _};
@@ -26,12 +29,14 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::{Acquired, Held, Lock, Mode, Notify, Wait, held_already, no_shared_mode, not_held};
-use crate::contents::{self, Contents};
 use crate::io::mode::permissions;
-use crate::process::{Identity, Watch};
+use crate::process::Identity;
 use crate::sys::posix_sem::{self, Named, VALUE_MAX};
 use crate::sys::random;
-use crate::{Deadline, Error, Mechanism, PosixName, Result};
+use crate::{Deadline, Error, PosixName, Result};
+
+#[cfg(not(loom))]
+pub(crate) use contents::contents;
 
 /// The longest name, in bytes after the slash: NAME_MAX less the `sem.` of its file.
 const NAME_BYTES: usize = 251;
@@ -260,15 +265,6 @@ impl Wait for NamedSemaphore {
 fn new_name() -> String {
     let maker = Identity::current().map_or(0, Identity::to_bits);
     format!("/{NEW}{maker:016x}-{:016x}", random::number())
-}
-
-/// What the file called `name` is, if a semaphore is made under that name or was: it got or gets another one at the end.
-pub(crate) fn contents(name: &[u8], watch: &mut Watch) -> Option<Contents> {
-    let name = str::from_utf8(name).ok()?;
-    let (maker, number) = name.strip_prefix("sem.").unwrap_or(name).strip_prefix(NEW)?.split_once('-')?;
-    let [maker, _] = [maker, number].map(|number| u64::from_str_radix(number, 16));
-    let maker = contents::owner("maker", maker.ok()?, watch)?;
-    Some(contents::unfinished("semaphore", Some(Mechanism::PosixNamedSemaphore), maker))
 }
 
 /// Gives a semaphore its mode, and then its name.
