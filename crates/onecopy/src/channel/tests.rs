@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::claims::{Copied, End, Units};
-use super::copying::Source;
+use super::copying::{Failure, Source};
 use super::desk::{Offer, Phase, Turn};
 use super::helper::{Helper, Reach};
 use super::message::Body;
@@ -831,6 +831,29 @@ fn a_sender_that_is_to_copy_nothing_is_not_woken_before_the_message_is_there() {
         asked.with(Phase::Shared).change(desk, Phase::Done);
         one.sender.flush_by(Deadline::Never).unwrap();
     }
+}
+
+#[test]
+fn where_a_copy_has_failed_a_sender_that_is_late_finds_that_the_place_was_taken_away() {
+    const BYTES: usize = DEFAULT_SINGLE_COPY_BYTES;
+    let (mut one, mut other) = pair();
+    let link = Arc::clone(&other.receiver.link);
+    let (desk, end) = (link.desks.incoming(), link.desks.end());
+    one.sender.send_owned_by(pattern(BYTES, 1), Deadline::Never).unwrap();
+    let Some(Arrival::Offer(words, len)) = other.receiver.ring.arrival(Deadline::Never).unwrap() else { panic!() };
+    let offer = Offer::from_bytes(&words[..len]).unwrap();
+    other.receiver.ring.take_offer();
+    // Where nothing lies.
+    desk.address.store(8, Ordering::SeqCst);
+    let asked = Turn::load(desk);
+    let mut seccomp = Seccomp::of_this_thread();
+    let source = Source::of(desk, offer, &link, &mut seccomp).unwrap();
+    let body = Body::Buffer(Buffer::warm(BYTES).unwrap());
+    let shared = source.share(body, &link, desk, asked, &mut Helper::new(end), &mut seccomp);
+    assert!(matches!(shared, Err((Failure::Errno(_), Some(_)))), "{shared:?}");
+    assert_eq!(desk.target.load(Ordering::SeqCst), 0);
+    asked.with(Phase::Shared).change(desk, Phase::Done);
+    one.sender.flush_by(Deadline::Never).unwrap();
 }
 
 #[test]

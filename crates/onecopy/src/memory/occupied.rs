@@ -330,6 +330,10 @@ mod tests {
         drop(first);
         // Another handle of the same.
         assert!(origin.may_have_locks(90, 10) && !origin.may_have_locks(usize::MAX / 2, 10));
+        assert!(
+            origin.may_have_locks(0, 1) && origin.may_have_locks(128, 1),
+            "neither the first nor the last one that came"
+        );
         assert!(origin.check_free(&(99..100)).is_err() && origin.check_free(&(100..128)).is_ok());
         assert!(origin.check_free(&(99..99)).is_ok());
         drop(others);
