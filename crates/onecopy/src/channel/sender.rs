@@ -328,15 +328,15 @@ impl ChannelSender {
     fn count_by_ring(&mut self, bytes: usize) {
         let path = if bytes <= SHORT_BYTES { Path::Line } else { Path::Ring };
         self.link.counters.count_sent(path, bytes);
-        let refused_once = self.refused_once.take();
         if bytes >= self.single_copy_bytes {
-            self.note_fallback(refused_once);
+            self.note_fallback();
         }
     }
 
     /// Says why a message went through the ring that is long enough to be copied once.
     #[cold]
-    fn note_fallback(&self, refused_once: Option<String>) {
+    fn note_fallback(&mut self) {
+        let refused_once = self.refused_once.take();
         let why = match (refused_once.as_ref().or(self.refused.as_ref()), &self.link.attach) {
             (Some(why), _) | (None, Err(why)) => why,
             (None, Ok(())) => "it was sent without waiting for the receiver to copy it, or in too many parts",

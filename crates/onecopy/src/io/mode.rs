@@ -20,8 +20,7 @@ pub(crate) fn permissions(mode: u32, object: &str) -> Result<Mode> {
 /// Creates a file with `mode` so that it never has another one, where that can be had. Elsewhere it has what the umask leaves, and is for
 /// [`restore`] until then.
 pub(crate) fn create_exact<T: Send>(mode: Mode, create: impl Fn() -> T + Sync) -> T {
-    let is_whole = umask_of_this_thread().is_some_and(|umask| !umask.intersects(mode));
-    let created = if is_whole { None } else { without_umask(&create) };
+    let created = if loses_bits(mode) { without_umask(&create) } else { None };
     created.unwrap_or_else(create)
 }
 
@@ -30,9 +29,12 @@ pub(crate) fn restore(fd: impl AsFd, mode: Mode) -> Result<(), Errno> {
     if Mode::from_raw_mode(fstat(&fd)?.st_mode) == mode { Ok(()) } else { fchmod(fd, mode) }
 }
 
-/// `None` where /proc does not tell.
-fn umask_of_this_thread() -> Option<Mode> {
-    let status = process::status("thread-self").ok()?;
-    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
-    u32::from_str_radix(umask.trim(), 8).ok().map(Mode::from_raw_mode)
+/// Whether the umask would take bits away, and unshare(2) may be tried: a seccomp filter may kill who does, and that is worse. Not where
+/// /proc does not tell.
+fn loses_bits(mode: Mode) -> bool {
+    let Ok(status) = process::status("thread-self") else { return false };
+    let value = |key| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+    let umask = value("Umask:").and_then(|umask| u32::from_str_radix(umask, 8).ok());
+    let is_filtered = value("Seccomp:").is_some_and(|seccomp| seccomp != "0");
+    !is_filtered && umask.is_some_and(|umask| Mode::from_raw_mode(umask).intersects(mode))
 }

@@ -20,8 +20,8 @@ use crate::io::socket::set_nonblocking;
 use crate::io::wait::{Backoff, wait_for};
 use crate::{Deadline, Error, Result};
 
-/// Creates a FIFO at `path` with the permissions `mode`, exactly: the umask takes nothing away. Where the kernel gives no thread an umask of
-/// its own (Docker's filter forbids unshare(2)) the FIFO begins with what the umask leaves and gets the rest a moment later.
+/// Creates a FIFO at `path` with the permissions `mode`, exactly: the umask takes nothing away. Under a seccomp
+/// filter, as in a container, and without /proc the FIFO begins with what the umask leaves and gets the rest a moment later.
 ///
 /// ```
 /// use onecopy::Deadline;

@@ -14,8 +14,8 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::signal_mask::without_signals;
 
-/// What `create` says in a thread whose umask takes nothing away. `None` where there can be none: a filter forbids it, as that of
-/// Docker does, or there are as many threads as RLIMIT_NPROC allows.
+/// What `create` says in a thread whose umask takes nothing away. `None` where there can be none, since there are as many threads
+/// as RLIMIT_NPROC allows, for one. For a caller without a seccomp filter, which may kill who unshares.
 pub(crate) fn without_umask<T: Send>(create: impl FnOnce() -> T + Send) -> Option<T> {
     let run = || {
         // SAFETY: nothing but what an umask belongs to, in a thread that ends here.
