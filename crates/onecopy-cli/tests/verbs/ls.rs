@@ -68,7 +68,7 @@ fn objects_without_holders_are_found_with_what_they_hold_and_removed_by_their_ad
 }
 
 /// Without a mount of the mqueue file system, root alone finds queues that nobody has open.
-fn finds_queues() -> bool {
+pub(crate) fn finds_queues() -> bool {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     is_root() || mounts.contains(" - mqueue ")
 }
