@@ -57,6 +57,15 @@ fn may_attach(test: &str) -> bool {
     may
 }
 
+/// Whether strace is there besides, to look on.
+fn may_trace(test: &str) -> bool {
+    let is_there = Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok();
+    if !is_there {
+        skip(test, "no strace");
+    }
+    is_there && may_attach(test)
+}
+
 #[test]
 fn a_receiver_has_the_kernel_copy_what_is_offered_and_goes_on_from_there() {
     let _watchdog = watchdog(LIMIT);
@@ -339,10 +348,7 @@ fn a_sender_tells_of_a_receiver_that_ends_during_the_copy() {
 fn two_commands_read_a_file_for_a_pipe() {
     let test = "whole_file::two_commands_read_a_file_for_a_pipe";
     let _watchdog = watchdog(LIMIT);
-    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
-        return skip(test, "no strace");
-    }
-    if !may_attach(test) {
+    if !may_trace(test) {
         return;
     }
     let scratch = Scratch::new();
@@ -364,10 +370,7 @@ fn two_commands_read_a_file_for_a_pipe() {
 fn two_commands_do_it() {
     let test = "whole_file::two_commands_do_it";
     let _watchdog = watchdog(LIMIT);
-    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
-        return skip(test, "no strace");
-    }
-    if !may_attach(test) {
+    if !may_trace(test) {
         return;
     }
     let scratch = Scratch::new();
