@@ -15,7 +15,7 @@
 //!
 //! Messages are filled by the sender, and a receiver to /dev/null, or one whose output is faster than the input, has nothing to do
 //! meanwhile. It says so, and gets a range instead, which it reads from the file by itself while the sender goes on behind that: two
-//! processors read. Who is asked before it is out of work is not waited for.
+//! processors read. It says so before it is out of work, so that it need not wait for the range.
 //!
 //! The receiver reads only from file systems that the kernel of this machine serves: another one could keep it waiting beyond its
 //! `--timeout`.
@@ -42,7 +42,8 @@ const WATCHED_BYTES: u64 = 64 << 20;
 /// in turns with 3.0 to 4.2 by 64 MiB at a time, and 1.6 to 2.5 for `cp`.
 const MOST_BYTES: u64 = 0x7fff_f000;
 
-/// How much a receiver reads at once of a range, and writes.
+/// How much a receiver reads at once of a range, and writes. Measured with two processes that read 4 GiB in turns: 0.28 s by 128 and by
+/// 256 KiB, 0.30 to 0.35 by 512 KiB into 4 MiB, 0.43 to 0.51 where one reads all.
 const PIECE_BYTES: usize = 128 << 10;
 
 /// That a receiver takes files.
@@ -184,8 +185,8 @@ impl Report {
     }
 }
 
-/// Copies what was offered, as far as that goes, and tells `advance` and the sender of each piece. Where
-/// the output is no file, ranges of it may be read instead.
+/// Copies what was offered, as far as that goes, and tells `advance` and the sender of each piece. Where the output
+/// is no file, ranges of it may be read instead.
 pub(crate) fn copy(
     offer: Offer,
     channel: &mut Channel,
@@ -198,9 +199,9 @@ pub(crate) fn copy(
     // At least a little, whatever the sender says.
     let most = most_bytes.min(offer.piece_bytes).max(1 << 20) as usize;
     let mut bytes = 0;
+    let copied = file.as_ref().filter(|file| file.metadata().is_ok_and(|data| Some(data.dev()) == output.device()));
     // Whatever is in its way meets the messages that come instead, and is told then.
-    while let Some(file) = &file
-        && file.metadata().is_ok_and(|data| Some(data.dev()) == output.device())
+    while let Some(file) = copied
         && !deadline.has_passed()
         && let Ok(count @ 1..) = output.copy_from(file, offer.offset + bytes, most)
     {

@@ -20,16 +20,21 @@ fn offer(invitation: &[u8], fd: RawFd, offset: u64) -> Vec<u8> {
     [invitation, &i64::from(fd).to_le_bytes(), &offset.to_le_bytes(), &u64::MAX.to_le_bytes()].concat()
 }
 
-/// A receiver into a file, and this side of its channel.
-fn receiver(name: &str, output: &Path) -> (Running, Channel) {
-    let address = format!("channel:{name}");
-    let receiver = onecopy(["recv".as_ref(), address.as_ref(), "-o".as_ref(), output.as_os_str()]).start();
+/// This side of the channel of a receiver that was just started.
+fn connected(name: &str) -> Channel {
     let mut channel = None;
     eventually("the receiver listens", || {
         channel = Channel::connect(name).ok();
         channel.is_some()
     });
-    (receiver, channel.unwrap())
+    channel.unwrap()
+}
+
+/// A receiver into a file, and this side of its channel.
+fn receiver(name: &str, output: &Path) -> (Running, Channel) {
+    let address = format!("channel:{name}");
+    let receiver = onecopy(["recv".as_ref(), address.as_ref(), "-o".as_ref(), output.as_os_str()]).start();
+    (receiver, connected(name))
 }
 
 /// How many bytes were copied of what was offered.
@@ -139,12 +144,7 @@ fn receiver_to_pipe(name: &str) -> (Child, JoinHandle<Vec<u8>>, Channel) {
         stdout.read_to_end(&mut all).unwrap();
         all
     });
-    let mut channel = None;
-    eventually("the receiver listens", || {
-        channel = Channel::connect(name).ok();
-        channel.is_some()
-    });
-    (receiver, reader, channel.unwrap())
+    (receiver, reader, connected(name))
 }
 
 #[test]
@@ -230,12 +230,7 @@ fn a_range_that_nobody_wants_is_a_failure_as_a_message_is() {
         let name = unique("whole");
         let script = "{ \"$0\" recv \"$1\"; echo $? >&2; } | :";
         let receiver = program("sh", ["-c", script, env!("CARGO_BIN_EXE_onecopy"), &format!("channel:{name}")]).start();
-        let mut channel = None;
-        eventually("the receiver listens", || {
-            channel = Channel::connect(&name).ok();
-            channel.is_some()
-        });
-        let mut channel = channel.unwrap();
+        let mut channel = connected(&name);
         let invitation = channel.recv().unwrap().expect("an invitation").to_vec();
         assert_eq!(copied(&mut channel, &offer(&invitation, file.as_raw_fd(), 0)), 0);
         let message = if ranged { range(&invitation, 0, 512 << 10) } else { pattern(512 << 10, 9) };
